@@ -1,0 +1,1 @@
+"""Image classification on PyTorch Lightning: point it at a folder of images, train, test, predict."""

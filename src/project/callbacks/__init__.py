@@ -1,0 +1,8 @@
+"""What watches a run without changing it."""
+
+from project.callbacks.console import Console, ProgressBar
+from project.callbacks.monitor import Monitor
+from project.callbacks.pictures import Pictures
+from project.callbacks.predictions import PredictionTable
+
+__all__ = ["Console", "Monitor", "Pictures", "PredictionTable", "ProgressBar"]

@@ -1,0 +1,71 @@
+"""A run in words."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import lightning as L
+import torch
+
+from project.interface import ImageData, image_classifier, image_data
+from project.machine import describe_device
+
+
+def data_line(data: ImageData) -> str:
+    """What was found: where, how many images and classes, by split."""
+    sizes, description = data.split_sizes(), data.description
+    splits = "  ".join(f"{split} {count:,}" for split, count in sizes.items() if count)
+    line = f"data      {data.folder}: {sum(sizes.values()):,} images, {len(description.class_names)} classes; {splits}"
+    return line if sizes["test"] else f"{line}  (no test split: val will be tested on)"
+
+
+def choice_lines(trainer: L.Trainer) -> list[str]:
+    """What was chosen: net, device, precision, optimizer, batch, schedule."""
+    model, data = image_classifier(trainer), image_data(trainer)
+    size = data.description.image_size
+    parameters = sum(p.numel() for p in model.parameters())
+    optimizer = trainer.optimizers[0]
+    schedules = [type(config.scheduler).__name__ for config in trainer.lr_scheduler_configs]
+    world = trainer.world_size
+    each = f" ({data.batch_size // world:,} on each of {world} devices)" if world > 1 else ""
+    decay = max(group["weight_decay"] for group in optimizer.param_groups)
+    return [
+        f"net       {type(model.net).__name__}: {parameters:,} parameters, images {size}x{size}",
+        f"device    {describe_device(trainer.strategy.root_device)}"
+        f"{f' x {world}' if world > 1 else ''}, precision {trainer.precision}",
+        f"training  {type(optimizer).__name__}, learning rate {optimizer.defaults['lr']:g}, weight decay {decay:g}, "
+        f"schedule {schedules[0] if schedules else 'constant'}",
+        f"batch     {data.batch_size:,} images{each}, {trainer.num_training_batches:,} steps an epoch, "
+        f"at most {trainer.max_epochs if (trainer.max_epochs or -1) >= 0 else 'any number of'} epochs",
+    ]
+
+
+def next_lines(run: Path, tested: bool) -> list[str]:
+    """Where the run is and what to type next."""
+    python, best = _python(), run / "checkpoints" / "best.ckpt"
+    lines = [f"run       {run}", f"curves    {python} -m tensorboard.main --logdir {run.parent}"]
+    if not tested:
+        lines.append(f"test      {python} train.py test --ckpt_path {best}")
+    else:
+        lines.append(f"again     {python} train.py test --ckpt_path {best}")
+    return [*lines, f"predict   {python} train.py predict --ckpt_path {best} --data.root FOLDER_OR_IMAGE"]
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: 42 s, 3 min 5 s, 2 h 10 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _python() -> str:
+    """How to call this interpreter from the current folder, so that the lines can be pasted as they are."""
+    for name in ("python", "python3"):
+        if (found := shutil.which(name)) and Path(found).resolve().parent == Path(sys.executable).resolve().parent:
+            if Path(found).parent == Path(sys.executable).parent:
+                return name
+    try:
+        return str(Path(sys.executable).relative_to(Path.cwd()))
+    except ValueError:
+        return sys.executable

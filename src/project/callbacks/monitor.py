@@ -1,0 +1,44 @@
+"""The figures that say whether training runs well: learning rate and speed."""
+
+import time
+from typing import Any
+
+import lightning as L
+
+from project.interface import Batch
+
+
+class Monitor(L.Callback):
+    """Logs `train/learning_rate` each logging step and `train/images_per_second` (over all devices) each epoch.
+
+    The clock stops while validation runs.
+    """
+
+    def __init__(self) -> None:
+        self._images, self._seconds, self._since = 0, 0.0, 0.0
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the epoch's clock."""
+        self._images, self._seconds, self._since = 0, 0.0, time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Count the batch and log the learning rate now and then."""
+        now = time.perf_counter()
+        self._images += len(batch.index) * trainer.world_size
+        self._seconds += now - self._since
+        self._since = now
+        if (trainer.global_step + 1) % trainer.log_every_n_steps == 0 or batch_idx == 0:
+            rate = trainer.optimizers[0].param_groups[0]["lr"]
+            for logger in trainer.loggers:
+                logger.log_metrics({"train/learning_rate": float(rate)}, step=trainer.global_step)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock again."""
+        self._since = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Log the epoch's speed."""
+        if self._seconds:
+            pl_module.log("train/images_per_second", self._images / self._seconds, rank_zero_only=True)

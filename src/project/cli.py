@@ -1,0 +1,182 @@
+"""The command line: `train.py fit | validate | test | predict`. Nothing else in the project reads sys.argv."""
+
+import logging
+import re
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from project.callbacks import Console, Monitor, Pictures, PredictionTable, ProgressBar
+from project.callbacks.describe import next_lines
+from project.datamodules import ImageDataModule
+from project.errors import UserError
+from project.machine import default_precision
+from project.modules import Classifier
+from project.parser import Parser, flatten, in_order
+from project.run import RunLogger, load_checkpoint, new_version, resolve_checkpoint, run_of
+
+QUIET = (
+    r".*does not have many workers.*",  # workers are chosen for the machine
+    r".*sync_dist=True.*",  # the metrics are synchronised when they are computed
+    r".*number of training batches .* is smaller than the logging interval.*",
+    r".*Checkpoint directory .* exists and is not empty.*",
+    r".*isinstance\(treespec, LeafSpec\).*",  # lightning against torch 2.14
+    r".*You called `self\.log\('.*_per_second'.*",
+)
+
+
+class SaveRun(SaveConfigCallback):
+    """Records in the run's folder what it was made of: config.yaml and split.csv."""
+
+    def save_config(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        """Write split.csv beside config.yaml; called once, on the first process."""
+        data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        if stage == "fit" and trainer.log_dir is not None:
+            data.write_split(Path(trainer.log_dir) / "split.csv")
+
+
+class CLI(LightningCLI):
+    """LightningCLI with one precedence (command line > configs > checkpoint > defaults) and one folder a run."""
+
+    checkpoint: Path | None = None
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The options that belong to no class, and the checkpoints that every run keeps."""
+        parser.add_argument("--run_name", type=str | None, default=None, help="The run's folder is ROOT/NAME/version_N")
+        parser.add_argument("--test_after_fit", type=bool, default=True, help="Test the best checkpoint after fit")
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults(
+            {
+                "checkpoint.monitor": "val/acc",
+                "checkpoint.mode": "max",
+                "checkpoint.filename": "best",
+                "checkpoint.save_last": True,
+                "checkpoint.enable_version_counter": False,
+                "trainer.default_root_dir": "logs",
+            }
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """The Trainer's methods that are commands, each with the arguments that are not options."""
+        loaders = {"model", "dataloaders", "datamodule", "train_dataloaders", "val_dataloaders", "weights_only"}
+        ours = {"verbose", "return_predictions"}
+        return {name: loaders | ours for name in ("fit", "validate", "test", "predict")}
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse, with configs before options wherever they stand, and callbacks that append."""
+        self._args = in_order(list(sys.argv[1:] if args is None else args))
+        self.config = parser.parse_args(self._args)
+
+    def _parse_ckpt_path(self) -> None:
+        """Put what the checkpoint says beneath the configs and the command line, and name the file it means."""
+        command = self.config["subcommand"]
+        config = self.config[command]
+        if not config.ckpt_path:
+            if command != "fit":
+                raise UserError(f"{command} needs a trained model: give --ckpt_path FILE, or best or last")
+            return
+        root = Path(config.trainer.default_root_dir)
+        self.checkpoint = path = resolve_checkpoint(str(config.ckpt_path), root, config.run_name)
+        saved = load_checkpoint(path)
+        defaults = {f"model.{key}": value for key, value in saved["hyper_parameters"].items() if key[0] != "_"}
+        data = saved.get("datamodule_hyper_parameters", {})
+        defaults |= {f"data.{key}": value for key, value in data.items() if key[0] != "_"}
+        self._parser(command).set_defaults(defaults)
+        args = self._args
+        run = run_of(path)
+        if command == "fit" and run and (run / "config.yaml").is_file() and "--config" not in args:
+            args = [args[0], "--config", str(run / "config.yaml"), *args[1:]]
+        self.config = self.parser.parse_args(args)
+        self.config[command]["ckpt_path"] = str(path)
+        if command == "fit":
+            self._refuse_finished(saved)
+
+    def _refuse_finished(self, saved: dict[str, Any]) -> None:
+        trainer = self.config["fit"].trainer
+        done = saved["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+        steps = saved["global_step"]
+        if (trainer.max_epochs or -1) > 0 and done >= trainer.max_epochs:
+            how = f"all {done} epochs; to train longer, add --trainer.max_epochs {2 * done}"
+        elif trainer.max_steps > 0 and steps >= trainer.max_steps:
+            how = f"all {steps} steps; to train longer, add --trainer.max_steps {2 * steps}"
+        else:
+            return
+        raise UserError(f"the run of {self.checkpoint} is finished: {how}")
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The Trainer, with the settings that suit the machine where the user chose none, and the run's logger."""
+        config = self._get(self.config_init, "trainer")
+        if config.precision is None:
+            kwargs["precision"] = default_precision(config.accelerator)
+        if config.enable_progress_bar is None:
+            kwargs["enable_progress_bar"] = sys.stdout.isatty()
+        self.trainer_defaults["callbacks"] = [Console(), Monitor(), Pictures(), PredictionTable()]
+        if kwargs.get("enable_progress_bar", config.enable_progress_bar):
+            self.trainer_defaults["callbacks"].append(ProgressBar())
+        if config.logger in (None, True) and not config.fast_dev_run:
+            kwargs["logger"] = self._run_logger(Path(config.default_root_dir))
+        return super().instantiate_trainer(**kwargs)
+
+    def _run_logger(self, root: Path) -> RunLogger:
+        run = run_of(self.checkpoint) if self.checkpoint and self.subcommand == "fit" else None
+        if run is not None:
+            return RunLogger(str(run.parent.parent), run.parent.name, int(run.name.removeprefix("version_")))
+        chosen = self._get(self.config, "run_name") or "run"
+        name = chosen if self.subcommand == "fit" else str(self.subcommand)
+        return RunLogger(str(root), name, new_version(root, name) if rank_zero_only.rank == 0 else 0)
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        extra = {"fit": {}, "validate": {"verbose": False}, "test": {"verbose": False}}
+        return {**kwargs, "weights_only": True, **extra.get(subcommand, {"return_predictions": False})}
+
+    def after_fit(self) -> None:
+        """Test the best checkpoint, enter the results beside the hyperparameters, say what to do next."""
+        trainer = self.trainer
+        best = getattr(trainer.checkpoint_callback, "best_model_path", "")
+        if trainer.fast_dev_run or not best:
+            return
+        test = self._get(self.config, "test_after_fit")
+        if test:
+            trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best, verbose=False, weights_only=True)
+        if isinstance(trainer.logger, RunLogger):
+            chosen = {key: self.config_dump[key] for key in ("model", "data", "trainer")}
+            trainer.logger.enter_results(flatten(chosen))
+        if trainer.is_global_zero and trainer.log_dir:
+            print("", *next_lines(Path(trainer.log_dir), test), sep="\n")
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line; a user's mistake ends in one line and exit code 2."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in QUIET:
+        warnings.filterwarnings("ignore", message)
+    torch.set_float32_matmul_precision("high")
+    try:
+        CLI(
+            Classifier,
+            ImageDataModule,
+            save_config_callback=SaveRun,
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults={"enable_model_summary": False},
+            seed_everything_default=0,
+            parser_class=Parser,
+            parser_kwargs={"allow_abbrev": False},
+            auto_configure_optimizers=False,
+            args=args,
+        )
+    except (UserError, MisconfigurationException) as error:
+        # A worker's error comes wrapped in its traceback; the message is what stands behind the exception's name.
+        message = re.split(r"project\.errors\.UserError: ", str(error))[-1].strip()
+        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        raise SystemExit(2) from None

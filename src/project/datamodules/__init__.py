@@ -1,0 +1,8 @@
+"""Finding, splitting, reading, batching and augmenting images."""
+
+from project.datamodules.cifar10 import CIFAR10
+from project.datamodules.datamodule import ImageDataModule
+from project.datamodules.digits import Digits
+from project.datamodules.source import Source
+
+__all__ = ["CIFAR10", "Digits", "ImageDataModule", "Source"]

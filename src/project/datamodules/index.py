@@ -1,0 +1,169 @@
+"""Which images there are: a folder tree as compact arrays."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from project.errors import UserError
+from project.interface import SPLITS, Split
+
+EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+
+class PathTable(Sequence[str]):
+    """Many paths in two arrays: a worker process shares them, where a list of strings would be copied page by page."""
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        encoded = [os.fsencode(path) for path in paths]
+        self._ends = np.cumsum([len(path) for path in encoded], dtype=np.int64)
+        self._bytes = np.frombuffer(b"".join(encoded), dtype=np.uint8)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    @overload
+    def __getitem__(self, row: int) -> str: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[str]: ...
+    def __getitem__(self, row: int | slice) -> str | list[str]:
+        if isinstance(row, slice):
+            return [self[i] for i in range(len(self))[row]]
+        start = 0 if row == 0 else self._ends[row - 1]
+        return os.fsdecode(self._bytes[start : self._ends[row]].tobytes())
+
+
+@dataclass(frozen=True)
+class ImageIndex:
+    """Every image of a data set, in the order of its relative path.
+
+    Attributes:
+        root: The folder that the paths are relative to.
+        paths: POSIX paths relative to `root`.
+        labels: int64 (N,), -1 where there is no label.
+        splits: The split of each image, str (N,); empty where it is still to be drawn.
+        class_names: Sorted; the position is the label.
+    """
+
+    root: Path
+    paths: PathTable
+    labels: NDArray[np.int64]
+    splits: NDArray[np.str_]
+    class_names: list[str]
+
+    def rows(self, split: Split) -> NDArray[np.int64]:
+        """Rows of one split, int64, ascending."""
+        return np.flatnonzero(self.splits == split)
+
+
+def find_images(folder: Path) -> Iterator[str]:
+    """Relative POSIX paths of the image files below a folder; hidden files and link loops are passed over.
+
+    Raises:
+        UserError: a folder may not be read.
+    """
+
+    def deny(error: OSError) -> None:
+        raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
+
+    seen: set[tuple[int, int]] = set()
+    for here, folders, files in os.walk(folder, onerror=deny, followlinks=True):
+        status = os.stat(here)
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        prefix = Path(here).relative_to(folder)
+        for name in files:
+            if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
+                yield (prefix / name).as_posix()
+
+
+def index_unlabelled(root: Path) -> ImageIndex:
+    """Every image below a folder, or one image file, without labels.
+
+    Raises:
+        UserError: nothing there.
+    """
+    if root.is_file():
+        root, paths = root.parent, [root.name]
+    else:
+        paths = sorted(find_images(_folder(root)))
+    if not paths:
+        raise UserError(f"{root} has no images ({', '.join(EXTENSIONS)})")
+    return ImageIndex(root, PathTable(paths), np.full(len(paths), -1), np.full(len(paths), ""), [])
+
+
+def index_tree(root: Path, class_names: list[str] | None = None) -> ImageIndex:
+    """Index ROOT/CLASS/... or ROOT/{train,val,test}/CLASS/....
+
+    Args:
+        root: The folder.
+        class_names: The classes that a trained model knows; None to take those found.
+
+    Raises:
+        UserError: no such folder, no images, one class only, an empty class, a class that one split has and another
+            lacks, or classes other than the model's.
+    """
+    tops = _subfolders(_folder(root))
+    given = [split for split in SPLITS if split in tops]
+    if "train" in tops and len(given) > 1 and set(tops) - set(SPLITS):
+        extra = ", ".join(sorted(set(tops) - set(SPLITS)))
+        raise UserError(f"{root} has {' and '.join(given)} and also {extra}: a split tree holds train, val, test only")
+    split_tree = bool(given) and set(tops) <= set(SPLITS)
+    if split_tree and given == ["train"] and not _subfolders(root / "train"):
+        split_tree = False
+    paths: list[str] = []
+    splits: list[str] = []
+    labels: list[int] = []
+    classes_by_split = {split: _subfolders(root / split) for split in given} if split_tree else {"": tops}
+    known = class_names or sorted(set().union(*classes_by_split.values()))
+    label_of = {name: label for label, name in enumerate(known)}
+    for split, names in classes_by_split.items():
+        where = root / split if split else root
+        _check_classes(where, names, known, "the model was trained on" if class_names else "other splits have")
+        for name in names:
+            found = [f"{split}/{name}/{path}".lstrip("/") for path in find_images(where / name)]
+            if not found:
+                raise UserError(f"class '{name}' has no images in {where / name}: add some or remove the folder")
+            paths += found
+            splits += [split] * len(found)
+            labels += [label_of[name]] * len(found)
+    if len(known) < 2:
+        one = f"only one class, '{known[0]}'" if known else "no class folders"
+        raise UserError(f"{root} has {one}: a classifier needs ROOT/CLASS/IMAGE with at least two classes")
+    order = sorted(range(len(paths)), key=paths.__getitem__)
+    return ImageIndex(
+        root,
+        PathTable([paths[i] for i in order]),
+        np.array(labels, dtype=np.int64)[order],
+        np.array(splits)[order],
+        list(known),
+    )
+
+
+def _folder(root: Path) -> Path:
+    if not root.exists():
+        raise UserError(f"no such folder: {root}")
+    if not root.is_dir():
+        raise UserError(f"not a folder: {root}")
+    return root
+
+
+def _subfolders(folder: Path) -> list[str]:
+    try:
+        return sorted(item.name for item in folder.iterdir() if item.is_dir() and not item.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"cannot read {folder}: {error.strerror}") from error
+
+
+def _check_classes(where: Path, names: list[str], known: list[str], holder: str) -> None:
+    if missing := sorted(set(known) - set(names)):
+        raise UserError(f"{where} lacks class {', '.join(map(repr, missing))}, which {holder}")
+    if extra := sorted(set(names) - set(known)):
+        raise UserError(f"{where} has class {', '.join(map(repr, extra))}, which {holder} not")

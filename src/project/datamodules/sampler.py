@@ -1,0 +1,51 @@
+"""Which images make which batch, on which process."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from torch.utils.data import Sampler
+
+
+class EpochBatches(Sampler[list[int]]):
+    """Batches of positions; the order of an epoch is a function of (seed, epoch), whatever the number of processes.
+
+    The epoch's order is cut into global batches and each process takes its share of every one, so that no image is
+    lost or counted twice, all processes take the same number of steps, and two processes see what one would see.
+
+    Args:
+        size: Number of images.
+        batch_size: Images a step over all processes together.
+        shuffle: A new order each epoch; otherwise ascending.
+        seed: Seed of the order.
+        rank: This process, from 0.
+        world_size: Number of processes, at most `batch_size` and at most `size`.
+    """
+
+    def __init__(
+        self, size: int, batch_size: int, shuffle: bool, seed: int = 0, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.size, self.shuffle, self.seed = size, shuffle, seed
+        self.rank, self.world_size = rank, world_size
+        self.epoch = 0
+        self._edges = [*range(0, size, batch_size), size]
+        if len(self._edges) > 2 and self._edges[-1] - self._edges[-2] < world_size:
+            del self._edges[-2]  # a remainder too small to go round joins the batch before it
+
+    @property
+    def sampler(self) -> "EpochBatches":
+        """Where Lightning looks for `set_epoch`."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order comes next."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._edges) - 1
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = np.arange(self.size)
+        if self.shuffle:
+            np.random.default_rng((self.seed, self.epoch)).shuffle(order)
+        for start, end in zip(self._edges, self._edges[1:], strict=False):
+            yield np.array_split(order[start:end], self.world_size)[self.rank].tolist()

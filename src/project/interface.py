@@ -1,0 +1,97 @@
+"""What passes between datamodule, classifier and callbacks; the three know each other by this file only."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple, cast, get_args
+
+import lightning as L
+from torch import Tensor
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+@dataclass(frozen=True)
+class DataDescription:
+    """What the data says of itself; found on `fit`, then carried by the checkpoint.
+
+    Args:
+        class_names: One name a class; the position is the class index.
+        image_size: Height and width in pixels of the square images the net sees.
+        mean: Mean of each RGB channel over the training images, in [0, 1].
+        std: Standard deviation of each RGB channel over the training images, in [0, 1].
+    """
+
+    class_names: list[str]
+    image_size: int
+    mean: list[float]
+    std: list[float]
+
+
+class Batch(NamedTuple):
+    """A batch of images, from the loader to the callbacks.
+
+    Attributes:
+        image: uint8 NCHW in [0, 255], RGB; after batch transforms float NCHW in [0, 1].
+        label: int64 (N,), -1 where unknown; or class probabilities, float (N, classes), after mixing.
+        index: int64 (N,), the image's row in the datamodule's index.
+    """
+
+    image: Tensor
+    label: Tensor
+    index: Tensor
+
+
+class StageResult(NamedTuple):
+    """What the classifier counted over one epoch of one stage.
+
+    Attributes:
+        scalars: loss, acc, precision, recall, f1 by name.
+        per_class: precision, recall, f1 and images, each a vector over the classes, by name.
+        confusion: int64 (classes, classes); rows are labels, columns are predictions.
+    """
+
+    scalars: dict[str, Tensor]
+    per_class: dict[str, Tensor]
+    confusion: Tensor
+
+
+class ImageClassifier(L.LightningModule):
+    """What datamodule and callbacks may ask of a classifier; see `project.modules.Classifier`."""
+
+    data_description: DataDescription | None
+    """What the classifier was or is trained on; None before the first `setup`."""
+    results: dict[Split, StageResult]
+    """The latest whole epoch of each stage."""
+
+
+class ImageData(L.LightningDataModule):
+    """What classifier and callbacks may ask of a datamodule; see `project.datamodules.ImageDataModule`."""
+
+    folder: Path
+    """Where the images are."""
+    batch_size: int
+    """Images in one step, over all devices together."""
+
+    @property
+    def description(self) -> DataDescription:
+        """The data description; known after `setup`."""
+        raise NotImplementedError
+
+    def path(self, index: int) -> str:
+        """Path of an image, relative to the data's root, by its row in the index."""
+        raise NotImplementedError
+
+    def split_sizes(self) -> dict[Split, int]:
+        """Number of images in each split."""
+        raise NotImplementedError
+
+
+def image_classifier(trainer: L.Trainer) -> ImageClassifier:
+    """The trainer's LightningModule, by the interface that this file promises."""
+    return cast(ImageClassifier, trainer.lightning_module)
+
+
+def image_data(trainer: L.Trainer) -> ImageData:
+    """The trainer's datamodule, by the interface that this file promises."""
+    return cast(ImageData, trainer.datamodule)  # type: ignore[attr-defined]

@@ -1,0 +1,192 @@
+"""The LightningModule: net, input normalisation, loss, optimizer, metrics."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+
+from project.errors import UserError
+from project.interface import Batch, DataDescription, ImageClassifier, Split, StageResult, image_data
+from project.modules.convnet import ConvNet
+from project.modules.scores import Scores
+
+NetCallable = Callable[[int, int], nn.Module]
+"""Builds a net from (num_classes, image_size); any `nn.Module` class whose first two arguments are these."""
+
+
+class Classifier(ImageClassifier):
+    """Trains a net to classify images; a raw uint8 RGB image is all it needs, in training and ever after.
+
+    The number of classes, their names, the image size and the channel statistics are never typed: `fit` adopts them
+    from the datamodule, and the checkpoint carries them on.
+
+    Args:
+        net: The network, built with (num_classes, image_size) from the data; float NCHW in, logits out.
+        optimizer: The optimizer; its weight decay (L2) spares biases and norms.
+        scheduler: Learning-rate schedule. One that takes `total_steps` is given the length of the run and moves
+            each step; any other moves each epoch (ReduceLROnPlateau on its `monitor`).
+        label_smoothing: Share of the label spread evenly over all classes, in [0, 1).
+        class_weights: Weight of each class in the loss, in the order of the class names.
+        channels_last: Keep images and weights as NHWC in memory, which convolutions prefer on CPUs and GPUs alike.
+        data_description: Found in the data on `fit` and read from the checkpoint afterwards; leave it out.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        net: NetCallable = ConvNet,
+        optimizer: OptimizerCallable = torch.optim.Adam,
+        scheduler: LRSchedulerCallable | None = None,
+        label_smoothing: float = 0.0,
+        class_weights: list[float] | None = None,
+        channels_last: bool = True,
+        data_description: DataDescription | None = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        for name in ("net", "optimizer", "scheduler"):
+            self.hparams[name] = _plain(self.hparams[name])
+        self.hparams.setdefault("_instantiator", "lightning.pytorch.cli.instantiate_module")
+        self._build_net, self._build_optimizer, self._build_scheduler = net, optimizer, scheduler
+        self.label_smoothing = label_smoothing
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.data_description = None
+        self.net: nn.Module | None = None
+        self.results: dict[Split, StageResult] = {}
+        self.register_buffer("mean", torch.zeros(1, 3, 1, 1))
+        self.register_buffer("std", torch.ones(1, 3, 1, 1))
+        weights = None if class_weights is None else torch.tensor(class_weights)
+        self.register_buffer("class_weights", weights, persistent=False)
+        if data_description is not None:
+            self._adopt(data_description)
+
+    def _adopt(self, description: DataDescription) -> None:
+        self.data_description = description
+        self.hparams["data_description"] = asdict(description)
+        self.mean = torch.tensor(description.mean).view(1, 3, 1, 1)
+        self.std = torch.tensor(description.std).view(1, 3, 1, 1)
+        classes = len(description.class_names)
+        self.scores = nn.ModuleDict({f"{stage}_scores": Scores(classes) for stage in ("train", "val", "test")})
+        weights = self.class_weights
+        if weights is not None and len(weights) != classes:
+            raise UserError(f"model.class_weights has {len(weights)} values, but the data has {classes} classes")
+
+    def setup(self, stage: str) -> None:
+        """Adopt the data's description on the first `fit`; on a continued one, insist that it is the same."""
+        if stage != "fit":
+            return
+        found, known = image_data(self.trainer).description, self.data_description
+        if known is None:
+            self._adopt(found)
+        elif known.class_names != found.class_names or known.image_size != found.image_size:
+            raise UserError(
+                f"the checkpoint was trained on classes {known.class_names} at {known.image_size} pixels, but the data "
+                f"has classes {found.class_names} at {found.image_size} pixels: continue on the same data"
+            )
+
+    def configure_model(self) -> None:
+        """Build the net once its classes are known."""
+        if self.net is None:
+            if self.data_description is None:
+                raise UserError("this model was never trained: train it with `fit`, or give a checkpoint")
+            classes, size = len(self.data_description.class_names), self.data_description.image_size
+            try:
+                self.net = self._build_net(classes, size).to(memory_format=self.memory_format)
+            except ValueError as error:
+                raise UserError(f"model.net: {error}") from error
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Images, uint8 in [0, 255] or float in [0, 1], (N, 3, H, W), to logits (N, classes)."""
+        x = image.to(self.mean.dtype, memory_format=self.memory_format)
+        if not image.is_floating_point():
+            x = x / 255
+        logits: Tensor = cast(nn.Module, self.net)((x - self.mean) / self.std)
+        return logits
+
+    def _step(self, batch: Batch, stage: Split) -> Tensor:
+        logits = self(batch.image).float()
+        smoothing = self.label_smoothing if stage == "train" else 0.0
+        loss = F.cross_entropy(logits, batch.label, weight=self.class_weights, label_smoothing=smoothing)
+        cast(Scores, self.scores[f"{stage}_scores"]).update(loss, logits, batch.label)
+        return loss
+
+    def _finish(self, stage: Split) -> None:
+        scores = cast(Scores, self.scores[f"{stage}_scores"])
+        self.results[stage] = result = scores.compute()
+        scores.reset()
+        self.log_dict({f"{stage}/{name}": value for name, value in result.scalars.items()})
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Mean cross-entropy of the batch."""
+        return self._step(batch, "train")
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count one batch of the val split."""
+        self._step(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count one batch of the test split."""
+        self._step(batch, "test")
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Probabilities, float32 (N, classes)."""
+        return self(batch.image).float().softmax(1)
+
+    def on_train_epoch_end(self) -> None:
+        """Log train/loss, train/acc and so on."""
+        self._finish("train")
+
+    def on_validation_epoch_end(self) -> None:
+        """Log val/loss, val/acc and so on."""
+        self._finish("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log test/loss, test/acc and so on."""
+        self._finish("test")
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer over two groups (with and without weight decay), and its schedule."""
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in parameters if p.ndim > 1]},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        optimizer = self._build_optimizer([group for group in groups if group["params"]])
+        if self._build_scheduler is None:
+            return optimizer
+        per_step = "total_steps" in _parameters(self.hparams["scheduler"])
+        build: Callable[..., Any] = self._build_scheduler
+        scheduler = build(optimizer, total_steps=self._total_steps()) if per_step else build(optimizer)
+        entry = {"scheduler": scheduler, "interval": "step" if per_step else "epoch"}
+        if hasattr(scheduler, "monitor"):
+            entry["monitor"] = scheduler.monitor
+        return {"optimizer": optimizer, "lr_scheduler": entry}
+
+    def _total_steps(self) -> int:
+        steps = self.trainer.estimated_stepping_batches
+        if steps == float("inf"):
+            raise UserError("this schedule needs the length of the run: give trainer.max_epochs or trainer.max_steps")
+        return int(steps)
+
+
+def _plain(build: Any) -> Any:
+    """A class or partial as {class_path, init_args}, so that every checkpoint loads under `weights_only=True`."""
+    if isinstance(build, partial):
+        return {**_plain(build.func), "init_args": dict(build.keywords)}
+    if isinstance(build, type):
+        return {"class_path": f"{build.__module__}.{build.__qualname__}"}
+    return build
+
+
+def _parameters(spec: dict[str, Any]) -> set[str]:
+    """Names of the arguments that the class of a {class_path, init_args} takes."""
+    module, _, name = spec["class_path"].rpartition(".")
+    return set(inspect.signature(getattr(__import__(module, fromlist=[name]), name)).parameters)

@@ -1,0 +1,41 @@
+"""The course's network."""
+
+from torch import Tensor, nn
+
+
+class ConvNet(nn.Module):
+    """conv3x3(3, 64) - relu - pool - conv3x3(64, 128) - relu - pool - linear(512) - relu - linear(classes).
+
+    Args:
+        num_classes: Number of logits.
+        image_size: Height and width of the input in pixels, at least 4.
+        dropout: Probability of dropping a hidden unit of the first linear layer, in [0, 1).
+
+    Raises:
+        ValueError: `image_size` is below 4: nothing is left after two poolings.
+    """
+
+    def __init__(self, num_classes: int, image_size: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        if image_size < 4:
+            raise ValueError(f"ConvNet halves the image twice: image_size must be at least 4, got {image_size}")
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 64, kernel_size=3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(2),
+            nn.Conv2d(64, 128, kernel_size=3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(2),
+        )
+        self.head = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(128 * (image_size // 4) ** 2, 512),
+            nn.ReLU(inplace=True),
+            nn.Dropout(dropout),
+            nn.Linear(512, num_classes),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Float (N, 3, image_size, image_size) to logits (N, num_classes)."""
+        logits: Tensor = self.head(self.features(x))
+        return logits

@@ -1,0 +1,123 @@
+"""A run's folder: where it is, what it logs, which checkpoint a short name means."""
+
+import csv
+import os
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from project.errors import UserError
+
+CHECKPOINTS = "checkpoints"
+
+
+def new_version(root: Path, name: str) -> int:
+    """Reserve ROOT/NAME/version_N for this run and return N; two runs that start together get two folders."""
+    folder = root / name
+    folder.mkdir(parents=True, exist_ok=True)
+    taken = [int(m[1]) for item in folder.iterdir() if (m := re.fullmatch(r"version_(\d+)", item.name))]
+    version = max(taken, default=-1) + 1
+    while True:
+        try:
+            (folder / f"version_{version}").mkdir()
+            return version
+        except FileExistsError:
+            version += 1
+
+
+def resolve_checkpoint(wanted: str, root: Path, name: str | None) -> Path:
+    """The checkpoint that a path, or `best` or `last`, means.
+
+    Args:
+        wanted: A path, or `best` or `last` for the newest run.
+        root: The folder of all runs.
+        name: Look among the runs of this name only; None for any.
+
+    Raises:
+        UserError: there is none.
+    """
+    if wanted not in ("best", "last"):
+        if not Path(wanted).is_file():
+            raise UserError(f"no such checkpoint: {wanted} (give a file, or best or last for the newest run)")
+        return Path(wanted)
+    found = root.glob(f"{name or '*'}/version_*/{CHECKPOINTS}/{wanted}.ckpt")
+    newest = max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
+    if newest is None:
+        raise UserError(f"no run in {root / (name or '')} has a {wanted} checkpoint: train one with `fit` first")
+    return newest
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint; only plain types and tensors are let in, so that no file can run code.
+
+    Raises:
+        UserError: it is not a checkpoint, is damaged, or holds anything else.
+    """
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        checkpoint["hyper_parameters"], checkpoint["state_dict"]
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is not a checkpoint of this project, or it is damaged ({error})") from error
+    return checkpoint
+
+
+def run_of(checkpoint: Path) -> Path | None:
+    """The run folder that a checkpoint lies in; None for one that was moved out of its run."""
+    run = checkpoint.resolve().parent.parent
+    return run if checkpoint.parent.name == CHECKPOINTS and re.fullmatch(r"version_\d+", run.name) else None
+
+
+class RunLogger(TensorBoardLogger):
+    """Writes the same numbers to TensorBoard and to metrics.csv, one row a step, in one folder a run.
+
+    Args:
+        save_dir: The folder of all runs.
+        name: Name of the experiment.
+        version: Number of the run.
+    """
+
+    def __init__(self, save_dir: str, name: str, version: int) -> None:
+        super().__init__(save_dir, name=name, version=version, default_hp_metric=False)
+        self._rows: dict[int, dict[str, float]] = {}
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Log scalars at a step."""
+        super().log_metrics(metrics, step)
+        row = self._rows.setdefault(int(step or 0), {})
+        row |= {name: float(value) for name, value in metrics.items()}
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Bring metrics.csv up to date, whole at every moment."""
+        if not self._rows:
+            return
+        names = sorted({name for row in self._rows.values() for name in row}, key=lambda n: (n != "epoch", n))
+        file = Path(self.log_dir) / "metrics.csv"
+        partial = file.with_suffix(".partial")
+        with partial.open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, ["step", *names])
+            writer.writeheader()
+            writer.writerows({"step": step, **row} for step, row in sorted(self._rows.items()))
+        os.replace(partial, file)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, metrics: Any = None, step: int | None = None) -> None:
+        """Nothing at the start: the run is entered in the hyperparameters tab once it has results."""
+
+    @rank_zero_only
+    def enter_results(self, hyperparameters: dict[str, Any]) -> None:
+        """Enter the run in TensorBoard's hyperparameters tab, beside the val and test scalars that it has logged."""
+        from torch.utils.tensorboard.summary import hparams
+
+        plain = {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in hyperparameters.items()}
+        metrics = {name for row in self._rows.values() for name in row if name.startswith(("val/", "test/"))}
+        writer = self.experiment._get_file_writer()
+        for summary in hparams(plain, dict.fromkeys(sorted(metrics), 0)):
+            writer.add_summary(summary)
+        self.experiment.flush()
