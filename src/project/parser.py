@@ -3,6 +3,7 @@
 import difflib
 import re
 import sys
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
@@ -38,9 +39,49 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 class Parser(LightningArgumentParser):
-    """LightningCLI's parser with short errors and without abbreviations."""
+    """LightningCLI's parser; an error is one line, the last on the screen, with the likely spelling."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the message as the last line and exit with code 2."""
-        print("RAW", message, file=sys.stderr)
+        parser: Parser = getattr(ex, "subcommand_parser", None) or self
+        print(f"error: {parser.explain(message)}", file=sys.stderr)
         raise SystemExit(2)
+
+    def explain(self, message: str) -> str:
+        """One line from jsonargparse's several, with the likely spelling of a name that it does not know."""
+        key = match[1] if (match := re.search(r'Parser key "([^"]+)"', message)) else ""
+        if match := re.search(r"unrecognized arguments: --([^\s=]+)", message):
+            return f"unknown option --{match[1]}{self._hint(match[1], self._options())}"
+        if match := re.search(
+            r"'([^']+)' is not (?:expected|accepted)|not accept (?:option|key|nested key) '([^']+)'", message
+        ):
+            name = match[1] or match[2]
+            return f"unknown key {name}{f' in {key}' if key else ''}{self._hint(name, self._options())}"
+        if match := re.search(r"Expected a dot import path string: (\S+)", message):
+            return f"{key}: no class named {match[1]}{self._hint(match[1], _class_names())}"
+        if match := re.search(r"Given value: (.*)", message):
+            kinds = [kind for kind in re.findall(r"Expected a <class '(\w+)'>", message) if kind != "NoneType"]
+            return f"{key}: expected {' or '.join(dict.fromkeys(kinds)) or 'another type'}, got {match[1]!r}"
+        return " ".join(message.split())
+
+    def _options(self) -> list[str]:
+        """Every option of this command, and the last part of each."""
+        names = [option.lstrip("-") for action in self._actions for option in action.option_strings]
+        return [*names, *(name.rpartition(".")[2] for name in names)]
+
+    @staticmethod
+    def _hint(name: str, known: Iterable[str]) -> str:
+        close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.7)
+        return f"; did you mean {close[0]}?" if close else ""
+
+
+def _class_names() -> list[str]:
+    """Names of the classes that can be given by their short name."""
+    import lightning.pytorch.callbacks as callbacks
+    import torch
+
+    import project.datamodules as datamodules
+    import project.modules as modules
+
+    spaces = (callbacks, torch.optim, torch.optim.lr_scheduler, modules, datamodules)
+    return [name for space in spaces for name in vars(space) if name[0].isupper()]

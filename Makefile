@@ -1,0 +1,40 @@
+# `make train` and `make test` are all that a fresh machine needs.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+.PHONY: help install train test test-fast lint format tensorboard clean
+help:  ## show this help
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: .venv/installed  ## create .venv and install everything
+
+train: .venv/installed  ## train the ConvNet on the digits
+	$(BIN)/python train.py fit --config configs/convnet.yaml
+
+test: .venv/installed  ## run all tests
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+test-fast: .venv/installed  ## run the quick tests, under two minutes
+	$(BIN)/python -m pytest -m 'not slow'
+
+lint: .venv/installed  ## check style, types, layers and the Dockerfile
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/installed  ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+tensorboard: .venv/installed  ## look at the curves of all runs
+	$(BIN)/python -m tensorboard.main --logdir logs
+
+clean:  ## remove the virtual environment, caches, runs and generated data
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache src/*.egg-info data logs

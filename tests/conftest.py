@@ -1,0 +1,71 @@
+"""Small real images, and the command line in this process or another."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from project.cli import main
+
+REPOSITORY = Path(__file__).parent.parent
+COLOURS = {"blue": (30, 40, 200), "green": (30, 190, 40), "red": (210, 30, 40)}
+QUICK = ["--trainer.accelerator", "cpu", "--trainer.devices", "1", "--data.num_workers", "0", "--data.image_size", "8"]
+
+
+def write_images(folder: Path, count: int, colour: tuple[int, int, int], size: int = 12) -> None:
+    """Noisy images of one colour."""
+    folder.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(len(folder.name))
+    for number in range(count):
+        pixels = np.clip(np.array(colour) + noise.integers(-25, 25, (size, size, 3)), 0, 255)
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number:03d}.png")
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """ROOT/CLASS/IMAGE: three classes of 20 images."""
+    root = tmp_path / "images"
+    for name, colour in COLOURS.items():
+        write_images(root / name, 20, colour)
+    return root
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def failing(capsys: pytest.CaptureFixture[str]) -> Callable[[list[str]], str]:
+    """Run a command that must exit with code 2; return the last line on the screen."""
+
+    def run(args: list[str]) -> str:
+        with pytest.raises(SystemExit) as stopped:
+            main(args)
+        assert stopped.value.code == 2
+        error = capsys.readouterr().err
+        assert "Traceback" not in error
+        return error.strip().splitlines()[-1]
+
+    return run
+
+
+def fit(root: Path, *more: str) -> list[str]:
+    """Arguments of a quick `fit` on a tree."""
+    return ["fit", "--data.root", str(root), "--trainer.max_epochs", "2", "--data.batch_size", "16", *QUICK, *more]
+
+
+def process(args: list[str], cwd: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    """Run train.py in a process of its own."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(REPOSITORY / "train.py"), *args]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout)

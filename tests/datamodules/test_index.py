@@ -1,0 +1,78 @@
+"""Finding images: every layout that is accepted, every one that is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from project.datamodules.index import PathTable, index_tree, index_unlabelled
+from project.errors import UserError
+from tests.conftest import write_images
+
+
+def test_path_table_gives_back_what_it_took() -> None:
+    paths = ["a.png", "类/图 1.png", "b/\udcff.jpg", "line\nbreak.png"]
+    table = PathTable(paths)
+    assert list(table) == paths and table[1:3] == paths[1:3] and len(table) == 4
+
+
+def test_flat_tree(tree: Path) -> None:
+    index = index_tree(tree)
+    assert index.class_names == ["blue", "green", "red"]
+    assert len(index.paths) == 60 and set(index.splits.tolist()) == {""}
+    assert all(path.startswith(index.class_names[label]) for path, label in zip(index.paths, index.labels, strict=True))
+
+
+def test_split_tree_with_nested_folders_hidden_files_and_link_loops(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for name in ("a", "b"):
+            write_images(tmp_path / split / name / "nested", 3, (9, 9, 9))
+    (tmp_path / "train" / "a" / ".DS_Store").write_text("x")
+    (tmp_path / "train" / "a" / "._1.png").write_text("x")
+    (tmp_path / "train" / "a" / "loop").symlink_to(tmp_path / "train" / "a")
+    index = index_tree(tmp_path)
+    assert [len(index.rows(split)) for split in ("train", "val", "test")] == [6, 0, 6]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        ([], "no class folders"),
+        (["a"], "only one class, 'a'"),
+        (["a", "b", "c/"], "class 'c' has no images"),
+        (["train/a", "train/b", "test/a"], "lacks class 'b'"),
+        (["train/a", "train/b", "val/a", "val/b", "val/extra"], "has class 'extra'|lacks class 'extra'"),
+        (["train/a", "test/a", "other/a"], "also other"),
+        (["val/a", "val/b", "test/a", "test/b"], "no train"),
+    ],
+)
+def test_refused_trees_name_what_is_wrong(tmp_path: Path, make: list[str], message: str) -> None:
+    for place in make:
+        if place.endswith("/"):
+            (tmp_path / place).mkdir()
+        else:
+            write_images(tmp_path / place, 2, (9, 9, 9))
+    with pytest.raises(UserError, match=message):
+        index_tree(tmp_path)
+
+
+def test_classes_of_a_trained_model_are_insisted_on(tree: Path) -> None:
+    with pytest.raises(UserError, match="lacks class 'yellow', which the model was trained on"):
+        index_tree(tree, ["blue", "green", "red", "yellow"])
+    assert index_tree(tree, ["red", "green", "blue"]).class_names == ["red", "green", "blue"]
+
+
+def test_missing_folder_and_file_in_its_place(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such folder"):
+        index_tree(tmp_path / "nowhere")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="not a folder"):
+        index_tree(tmp_path / "file")
+
+
+def test_unlabelled_folder_and_single_image(tree: Path, tmp_path: Path) -> None:
+    assert len(index_unlabelled(tree).paths) == 60
+    one = index_unlabelled(tree / "red" / "000.png")
+    assert list(one.paths) == ["000.png"] and one.labels.tolist() == [-1]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no images"):
+        index_unlabelled(tmp_path / "empty")

@@ -1,0 +1,108 @@
+"""The net, the scores, and training against a loop written by hand."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+import torch.nn.functional as F
+from torchmetrics import functional as reference
+
+from project.datamodules import ImageDataModule
+from project.modules import Classifier, ConvNet
+from project.modules.scores import Scores
+
+
+def test_convnet_is_the_courses() -> None:
+    shapes = [tuple(p.shape) for p in ConvNet(10, 32).parameters() if p.ndim > 1]
+    assert shapes == [(64, 3, 3, 3), (128, 64, 3, 3), (512, 128 * 8 * 8), (10, 512)]
+
+
+@pytest.mark.parametrize("size", [4, 5, 31, 64])
+def test_convnet_takes_any_size_from_four(size: int) -> None:
+    assert ConvNet(3, size)(torch.rand(2, 3, size, size)).shape == (2, 3)
+
+
+def test_convnet_refuses_three_pixels() -> None:
+    with pytest.raises(ValueError, match="at least 4"):
+        ConvNet(3, 3)
+
+
+def test_scores_agree_with_torchmetrics_over_uneven_batches() -> None:
+    torch.manual_seed(0)
+    logits, label = torch.randn(50, 5), torch.randint(0, 4, (50,))  # class 4 never occurs as a label
+    scores = Scores(5)
+    for part in (slice(0, 32), slice(32, 50)):
+        scores.update(F.cross_entropy(logits[part], label[part]), logits[part], label[part])
+    result = scores.compute()
+    assert result.scalars["loss"] == pytest.approx(float(F.cross_entropy(logits, label)), rel=1e-5)
+    assert result.scalars["acc"] == reference.accuracy(logits, label, "multiclass", num_classes=5, average="micro")
+    for name, metric in (("precision", reference.precision), ("recall", reference.recall)):
+        expected = metric(logits, label, "multiclass", num_classes=5, average="macro")
+        assert result.scalars[name] == pytest.approx(float(expected), rel=1e-5)
+    expected = reference.f1_score(logits, label, "multiclass", num_classes=5, average="macro")
+    assert result.scalars["f1"] == pytest.approx(float(expected), rel=1e-5)
+
+
+class Losses(L.Callback):
+    """Keeps each step's loss and batch."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self.batches: list[Any] = []
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.losses.append(float(outputs["loss"]))
+        self.batches.append((batch.image.clone(), batch.label.clone()))
+
+
+def test_loss_trajectory_is_that_of_a_plain_loop(tree: Path) -> None:
+    data = ImageDataModule(str(tree), image_size=8, batch_size=16, num_workers=0)
+    model, seen = Classifier(channels_last=False), Losses()
+    trainer = L.Trainer(
+        accelerator="cpu",
+        devices=1,
+        max_epochs=3,
+        callbacks=[seen],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    L.seed_everything(7)
+    trainer.fit(model, datamodule=data)
+
+    L.seed_everything(7)
+    net = ConvNet(3, 8)
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+    mean, std = model.mean, model.std
+    losses = []
+    for image, label in seen.batches:
+        loss = F.cross_entropy(net((image / 255 - mean) / std), label)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss))
+    assert len(losses) == 9 and losses[-1] < losses[0]
+    assert seen.losses == pytest.approx(losses, rel=1e-4)
+
+
+def test_weight_decay_spares_biases_and_checkpoints_hold_plain_types(tree: Path, tmp_path: Path) -> None:
+    data = ImageDataModule(str(tree), image_size=8, batch_size=16, num_workers=0)
+    model = Classifier(optimizer=lambda groups: torch.optim.AdamW(groups, weight_decay=0.1))
+    model = Classifier()
+    trainer = L.Trainer(
+        accelerator="cpu", max_epochs=1, logger=False, enable_progress_bar=False, default_root_dir=tmp_path
+    )
+    trainer.fit(model, datamodule=data)
+    decayed, spared = trainer.optimizers[0].param_groups
+    assert all(p.ndim > 1 for p in decayed["params"]) and all(p.ndim == 1 for p in spared["params"])
+    assert spared["weight_decay"] == 0
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    again = Classifier.load_from_checkpoint(tmp_path / "x.ckpt", weights_only=True)
+    assert again.data_description == model.data_description
+    image = torch.randint(0, 255, (2, 3, 8, 8), dtype=torch.uint8)
+    assert torch.equal(again.eval()(image), model.eval()(image))
+    assert torch.allclose(model(image), model(image.float() / 255), atol=1e-5)

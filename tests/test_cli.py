@@ -1,0 +1,208 @@
+"""The commands, as a person types them."""
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from project.cli import main
+from tests.conftest import COLOURS, QUICK, REPOSITORY, fit, process, write_images
+
+Failing = Callable[[list[str]], str]
+
+
+def config_of(run: Path) -> dict[str, dict[str, object]]:
+    loaded: dict[str, dict[str, object]] = yaml.safe_load((run / "config.yaml").read_text())
+    return loaded
+
+
+def test_fit_then_test_and_predict_from_the_checkpoint_alone(
+    tree: Path, here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(tree.rglob("*"))
+    main(fit(tree, "--run_name", "colours", "--trainer.max_epochs", "8"))
+    shown = capsys.readouterr().out
+    assert "60 images, 3 classes; train 42  val 9  test 9" in shown and "precision 32-true" in shown
+    assert "accuracy 100.00%" in shown and "train.py predict --ckpt_path" in shown
+    run = here / "logs" / "colours" / "version_0"
+    assert {"config.yaml", "split.csv", "metrics.csv", "checkpoints"} <= {item.name for item in run.iterdir()}
+    assert {item.name for item in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    with (run / "split.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 60 and {row["split"] for row in rows} == {"train", "val", "test"}
+    with (run / "metrics.csv").open() as stream:
+        metrics = list(csv.DictReader(stream))
+    tags = {f"{split}/{name}" for split in ("train", "val", "test") for name in ("loss", "acc", "f1")}
+    assert tags <= set(metrics[0])
+    torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+
+    main(["test", "--ckpt_path", "best", *QUICK[:4]])
+    assert "accuracy 100.00%" in capsys.readouterr().out
+
+    pictures = tmp_path / "mine"
+    write_images(pictures / "deep", 5, COLOURS["red"], size=20)
+    write_images(pictures, 3, COLOURS["blue"], size=9)
+    main(["predict", "--ckpt_path", "best", "--data.root", str(pictures), *QUICK[:4]])
+    assert "predictions: logs/predict/version_0/predictions.csv" in capsys.readouterr().out
+    with Path("logs/predict/version_0/predictions.csv").open() as stream:
+        predicted = list(csv.DictReader(stream))
+    assert [row["path"] for row in predicted] == sorted(row["path"] for row in predicted) and len(predicted) == 8
+    assert all(row["class"] == ("red" if row["path"].startswith("deep") else "blue") for row in predicted)
+    assert sum(float(predicted[0][name]) for name in COLOURS) == pytest.approx(1, abs=1e-5)
+    assert sorted(tree.rglob("*")) == before, "the data folder was written to"
+
+
+def test_precedence_and_resume(tree: Path, here: Path, failing: Failing, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mine.yaml").write_text("model:\n  label_smoothing: 0.1\ndata:\n  batch_size: 10\nckpt_path: null\n")
+    options = ["--model.label_smoothing", "0.2", "--config", "mine.yaml"]
+    main([*fit(tree), *options, "--data.val_fraction", "0.2"])
+    run = here / "logs" / "run" / "version_0"
+    assert config_of(run)["model"]["label_smoothing"] == 0.2, "the command line beats a config that follows it"
+    assert config_of(run)["data"]["batch_size"] == 16
+    capsys.readouterr()
+
+    last = str(run / "checkpoints" / "last.ckpt")
+    main(["validate", "--ckpt_path", last, "--config", "mine.yaml", *QUICK[:4]])
+    made = config_of(here / "logs" / "validate" / "version_0")
+    assert made["model"]["label_smoothing"] == 0.1, "a config beats the checkpoint"
+    assert made["data"]["val_fraction"] == 0.2, "the checkpoint beats the default"
+    assert "val: 12 images" in capsys.readouterr().out
+
+    assert "is finished: all 2 epochs; to train longer, add --trainer.max_epochs 4" in failing(
+        ["fit", "--ckpt_path", "last"]
+    )
+    main(["fit", "--ckpt_path", "last", "--trainer.max_epochs", "4"])
+    with (run / "metrics.csv").open() as stream:
+        epochs = [int(float(row["epoch"])) for row in csv.DictReader(stream) if row["val/loss"]]
+    assert epochs == [0, 1, 2, 3] and not (run.parent / "version_1").exists()
+
+
+def test_tree_without_test_is_tested_on_val_and_says_so(
+    tmp_path: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split in ("train", "val"):
+        for name, colour in COLOURS.items():
+            write_images(tmp_path / "images" / split / name, 6, colour)
+    main(fit(tmp_path / "images"))
+    shown = capsys.readouterr().out
+    assert "no test split: val will be tested on" in shown and "test: 18 images of the val split" in shown
+
+
+def test_callbacks_append(tree: Path, here: Path) -> None:
+    Path("a.yaml").write_text("trainer:\n  callbacks:\n    - class_path: EarlyStopping\n      init_args: {monitor: val/loss}\n")
+    main([*fit(tree, "--test_after_fit", "false"), "--config", "a.yaml", "--trainer.callbacks", "Timer"])
+    callbacks = config_of(here / "logs" / "run" / "version_0")["trainer"]["callbacks"]
+    assert isinstance(callbacks, list)
+    assert [item["class_path"].rpartition(".")[2] for item in callbacks] == ["EarlyStopping", "Timer"]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["fit", "--trainer.max_epoch", "3"], "--trainer.max_epoch; did you mean trainer.max_epochs?"),
+        (["fit", "--trainer.max_epochs", "abc"], "trainer.max_epochs: expected int, got 'abc'"),
+        (["fit", "--model.net", "ConvNett"], "model.net: no class named ConvNett; did you mean ConvNet?"),
+        (["fit", "--model.net.dropou", "0.1"], "unknown key dropou; did you mean dropout?"),
+        (["fit", "--config", "typo.yaml"], "unknown key trainer.max_epoch; did you mean trainer.max_epochs?"),
+        (["fit", "--config", "none.yaml"], "File does not exist"),
+        (["fti"], "invalid choice: 'fti'"),
+        (["fit", "--data.root", "nowhere"], "no such folder: nowhere"),
+        (["fit"], "no images: give --data.root DIR"),
+        (["test"], "test needs a trained model"),
+        (["predict", "--ckpt_path", "best"], "train one with `fit` first"),
+        (["test", "--ckpt_path", "gone.ckpt"], "no such checkpoint: gone.ckpt"),
+        (["test", "--ckpt_path", "typo.yaml"], "is not a checkpoint"),
+        (["fit", "--data.val_fraction", "2"], "data.val_fraction must be"),
+        (["fit", "--data.batch_size", "0"], "data.batch_size must be at least 1"),
+    ],
+)
+def test_mistakes_end_in_one_line(args: list[str], message: str, here: Path, failing: Failing) -> None:
+    Path("typo.yaml").write_text("trainer:\n  max_epoch: 3\n")
+    assert message in failing(args)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there(tree: Path, here: Path, failing: Failing) -> None:
+    assert "gpu" in failing(["fit", "--data.root", str(tree), "--trainer.accelerator", "gpu"])
+
+
+def test_unreadable_images_are_named(tree: Path, here: Path, failing: Failing) -> None:
+    (tree / "red" / "000.png").write_bytes(b"")
+    workers = ["--data.num_workers", "1"]
+    assert f"cannot read image {tree}/red/000.png" in failing([*fit(tree), *workers])
+    for file in (tree / "red").iterdir():
+        file.write_bytes(b"not an image")
+    assert "class 'red'" in failing(fit(tree)) and "no readable image" in failing(fit(tree))
+
+
+def test_class_weights_and_net_are_checked_against_the_data(tree: Path, here: Path, failing: Failing) -> None:
+    assert "has 2 values, but the data has 3 classes" in failing(fit(tree, "--model.class_weights", "[1, 2]"))
+    assert "image_size must be at least 4" in failing(fit(tree, "--data.image_size", "3"))
+
+
+def test_other_classes_than_the_checkpoints_are_refused(tree: Path, here: Path, failing: Failing) -> None:
+    main(fit(tree))
+    (tree / "red").rename(tree / "violet")
+    assert "lacks class 'red', which the model was trained on" in failing(["test", "--ckpt_path", "best", *QUICK[:4]])
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        ["OneCycleLR", "--model.scheduler.max_lr", "0.01"],
+        ["StepLR", "--model.scheduler.step_size", "1"],
+        ["ReduceLROnPlateau", "--model.scheduler.monitor", "val/loss"],
+    ],
+)
+def test_any_schedule(tree: Path, here: Path, scheduler: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    main(fit(tree, "--model.scheduler", *scheduler, "--test_after_fit", "false"))
+    assert f"schedule {scheduler[0]}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("config", sorted(REPOSITORY.glob("configs/*.yaml")), ids=lambda path: path.stem)
+def test_configs_run_a_batch(config: Path, tree: Path, here: Path) -> None:
+    main(["fit", "--config", str(config), "--data.root", str(tree), "--trainer.fast_dev_run", "true", *QUICK[:6]])
+
+
+@pytest.mark.parametrize("overlay", sorted(REPOSITORY.glob("configs/*/*.yaml")), ids=lambda path: path.stem)
+def test_overlays_are_accepted(overlay: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main_config = str(REPOSITORY / "configs" / "convnet.yaml")
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", "--config", main_config, "--config", str(overlay), "--print_config"])
+    assert stopped.value.code == 0
+    given = yaml.safe_load(overlay.read_text())["trainer"]
+    made = yaml.safe_load(capsys.readouterr().out)["trainer"]
+    assert {key: made[key] for key in given if key != "callbacks"} == {k: v for k, v in given.items() if k != "callbacks"}
+
+
+@pytest.mark.slow
+@pytest.mark.ddp
+def test_two_processes_give_the_metrics_of_one(tree: Path, tmp_path: Path) -> None:
+    figures = []
+    for world in (1, 2):
+        place = tmp_path / f"world{world}"
+        place.mkdir()
+        args = fit(tree, "--trainer.devices", str(world), "--data.batch_size", "16", "--model.channels_last", "false")
+        done = process(args, place)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("test: 9 images") == 1, "one table"
+        runs = list((place / "logs" / "run").iterdir())
+        assert [run.name for run in runs] == ["version_0"], "one run folder"
+        with (runs[0] / "metrics.csv").open() as stream:
+            rows = list(csv.DictReader(stream))
+        figures.append([float(row[tag]) for row in rows for tag in ("val/loss", "val/acc", "train/loss", "test/acc") if row[tag]])
+    assert figures[0] == pytest.approx(figures[1], rel=2e-3) and len(figures[0]) == 7
+
+
+@pytest.mark.slow
+def test_the_main_command_from_a_process(tmp_path: Path) -> None:
+    config = str(REPOSITORY / "configs" / "convnet.yaml")
+    done = process(["fit", "--config", config, "--trainer.max_epochs", "6"], tmp_path, timeout=600)
+    assert done.returncode == 0, done.stderr
+    accuracy = float(done.stdout.split("accuracy ")[1].split("%")[0])
+    assert accuracy >= 97
+    Image.open(tmp_path / "data" / "digits" / "0" / "0000.png").verify()
