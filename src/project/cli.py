@@ -47,6 +47,7 @@ class CLI(LightningCLI):
     """LightningCLI with one precedence (command line > configs > checkpoint > defaults) and one folder a run."""
 
     checkpoint: Path | None = None
+    from_step: int | None = None
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The options that belong to no class, and the checkpoints that every run keeps."""
@@ -58,7 +59,6 @@ class CLI(LightningCLI):
                 "checkpoint.monitor": "val/acc",
                 "checkpoint.mode": "max",
                 "checkpoint.filename": "best",
-                "checkpoint.save_last": True,
                 "checkpoint.enable_version_counter": False,
                 "trainer.default_root_dir": "logs",
             }
@@ -69,7 +69,7 @@ class CLI(LightningCLI):
         """The Trainer's methods that are commands, each with the arguments that are not options."""
         loaders = {"model", "dataloaders", "datamodule", "train_dataloaders", "val_dataloaders", "weights_only"}
         ours = {"verbose", "return_predictions"}
-        return {name: loaders | ours for name in ("fit", "validate", "test", "predict")}
+        return dict.fromkeys(("fit", "validate", "test", "predict"), loaders | ours)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, with configs before options wherever they stand, and callbacks that append."""
@@ -98,6 +98,7 @@ class CLI(LightningCLI):
         self.config = self.parser.parse_args(args)
         self.config[command]["ckpt_path"] = str(path)
         if command == "fit":
+            self.from_step = saved["global_step"]
             self._refuse_finished(saved)
 
     def _refuse_finished(self, saved: dict[str, Any]) -> None:
@@ -119,7 +120,9 @@ class CLI(LightningCLI):
             kwargs["precision"] = default_precision(config.accelerator)
         if config.enable_progress_bar is None:
             kwargs["enable_progress_bar"] = sys.stdout.isatty()
-        self.trainer_defaults["callbacks"] = [Console(), Monitor(), Pictures(), PredictionTable()]
+        # ModelCheckpoint(save_last=True) writes last.ckpt only when it writes best.ckpt: a resumed run would fall back.
+        last = ModelCheckpoint(filename="last", enable_version_counter=False)
+        self.trainer_defaults["callbacks"] = [Console(), Monitor(), Pictures(), PredictionTable(), last]
         if kwargs.get("enable_progress_bar", config.enable_progress_bar):
             self.trainer_defaults["callbacks"].append(ProgressBar())
         if config.logger in (None, True) and not config.fast_dev_run:
@@ -129,7 +132,7 @@ class CLI(LightningCLI):
     def _run_logger(self, root: Path) -> RunLogger:
         run = run_of(self.checkpoint) if self.checkpoint and self.subcommand == "fit" else None
         if run is not None:
-            return RunLogger(str(run.parent.parent), run.parent.name, int(run.name.removeprefix("version_")))
+            return RunLogger(str(run.parent.parent), run.parent.name, int(run.name[8:]), self.from_step)
         chosen = self._get(self.config, "run_name") or "run"
         name = chosen if self.subcommand == "fit" else str(self.subcommand)
         return RunLogger(str(root), name, new_version(root, name) if rank_zero_only.rank == 0 else 0)

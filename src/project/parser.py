@@ -59,6 +59,8 @@ class Parser(LightningArgumentParser):
             return f"unknown key {name}{f' in {key}' if key else ''}{self._hint(name, self._options())}"
         if match := re.search(r"Expected a dot import path string: (\S+)", message):
             return f"{key}: no class named {match[1]}{self._hint(match[1], _class_names())}"
+        if match := re.search(r"(Multiple subclasses with name .*)", message):
+            return f"{key}: {match[1]}"
         if match := re.search(r"Given value: (.*)", message):
             kinds = [kind for kind in re.findall(r"Expected a <class '(\w+)'>", message) if kind != "NoneType"]
             return f"{key}: expected {' or '.join(dict.fromkeys(kinds)) or 'another type'}, got {match[1]!r}"

@@ -79,11 +79,18 @@ class RunLogger(TensorBoardLogger):
         save_dir: The folder of all runs.
         name: Name of the experiment.
         version: Number of the run.
+        from_step: Continue the run's curves from this step: what was logged at or after it is dropped.
     """
 
-    def __init__(self, save_dir: str, name: str, version: int) -> None:
-        super().__init__(save_dir, name=name, version=version, default_hp_metric=False)
+    def __init__(self, save_dir: str, name: str, version: int, from_step: int | None = None) -> None:
+        super().__init__(save_dir, name=name, version=version, default_hp_metric=False, purge_step=from_step)
         self._rows: dict[int, dict[str, float]] = {}
+        file = Path(self.log_dir) / "metrics.csv"
+        if from_step is not None and file.is_file():
+            with file.open(newline="") as stream:
+                for row in csv.DictReader(stream):
+                    if (step := int(row.pop("step"))) < from_step:
+                        self._rows[step] = {name: float(value) for name, value in row.items() if value}
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:

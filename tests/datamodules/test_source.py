@@ -1,8 +1,11 @@
 """Data sets by name: whole or not at all, and written once."""
 
+import functools
+import http.server
 import multiprocessing
 import pickle
 import tarfile
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +65,10 @@ def test_cifar10_lands_as_a_folder_of_classes(tmp_path: Path, monkeypatch: pytes
     (base / "batches.meta").write_bytes(pickle.dumps({"label_names": [f"class{i}" for i in range(10)]}))
     with tarfile.open(tmp_path / "c.tar.gz", "w:gz") as archive:
         archive.add(base, base.name)
-    monkeypatch.setattr(datasets.CIFAR10, "url", (tmp_path / "c.tar.gz").as_uri())
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(datasets.CIFAR10, "url", f"http://127.0.0.1:{server.server_port}/c.tar.gz")
     monkeypatch.setattr(datasets.CIFAR10, "tgz_md5", None)
     monkeypatch.setattr(datasets.CIFAR10, "train_list", [(name, None) for name in names[:5]])
     monkeypatch.setattr(datasets.CIFAR10, "test_list", [(names[5], None)])
@@ -70,3 +76,4 @@ def test_cifar10_lands_as_a_folder_of_classes(tmp_path: Path, monkeypatch: pytes
     index = index_tree(CIFAR10().prepare(tmp_path / "cache"))
     assert (len(index.rows("train")), len(index.rows("test"))) == (50, 10)
     assert index.class_names == [f"class{i}" for i in range(10)]
+    server.shutdown()

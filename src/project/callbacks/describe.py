@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import lightning as L
-import torch
 
 from project.interface import ImageData, image_classifier, image_data
 from project.machine import describe_device

@@ -29,9 +29,7 @@ class PredictionTable(L.Callback):
         folder = Path(trainer.strategy.broadcast(trainer.log_dir or "."))
         folder.mkdir(parents=True, exist_ok=True)
         self.file = folder / "predictions.csv"
-        self._stream = self._part(trainer.global_rank).open(
-            "w", newline="", encoding="utf-8", errors="surrogateescape"
-        )
+        self._stream = self._part(trainer.global_rank).open("w", newline="", encoding="utf-8", errors="surrogateescape")
 
     def _part(self, rank: int) -> Path:
         assert self.file is not None

@@ -122,11 +122,13 @@ def index_tree(root: Path, class_names: list[str] | None = None) -> ImageIndex:
     splits: list[str] = []
     labels: list[int] = []
     classes_by_split = {split: _subfolders(root / split) for split in given} if split_tree else {"": tops}
-    known = class_names or sorted(set().union(*classes_by_split.values()))
+    if split_tree and "train" not in given and class_names is None:
+        raise UserError(f"{root} has {' and '.join(given)} but no train folder: add one, or give ROOT/CLASS/IMAGE")
+    known = class_names or classes_by_split["train" if split_tree else ""]
     label_of = {name: label for label, name in enumerate(known)}
     for split, names in classes_by_split.items():
         where = root / split if split else root
-        _check_classes(where, names, known, "the model was trained on" if class_names else "other splits have")
+        _check_classes(where, names, known, "the model was trained on" if class_names else "train has")
         for name in names:
             found = [f"{split}/{name}/{path}".lstrip("/") for path in find_images(where / name)]
             if not found:
@@ -166,4 +168,4 @@ def _check_classes(where: Path, names: list[str], known: list[str], holder: str)
     if missing := sorted(set(known) - set(names)):
         raise UserError(f"{where} lacks class {', '.join(map(repr, missing))}, which {holder}")
     if extra := sorted(set(names) - set(known)):
-        raise UserError(f"{where} has class {', '.join(map(repr, extra))}, which {holder} not")
+        raise UserError(f"{where} has class {', '.join(map(repr, extra))}, which is not among those that {holder}")

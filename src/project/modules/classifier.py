@@ -103,6 +103,12 @@ class Classifier(ImageClassifier):
             except ValueError as error:
                 raise UserError(f"model.net: {error}") from error
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take back the plain hyperparameters where `load_from_checkpoint` has put what it built from them."""
+        for name in ("net", "optimizer", "scheduler"):
+            if callable(self.hparams[name]):
+                self.hparams[name] = checkpoint["hyper_parameters"][name]
+
     def forward(self, image: Tensor) -> Tensor:
         """Images, uint8 in [0, 255] or float in [0, 1], (N, 3, H, W), to logits (N, classes)."""
         x = image.to(self.mean.dtype, memory_format=self.memory_format)
@@ -179,7 +185,7 @@ class Classifier(ImageClassifier):
 
 def _plain(build: Any) -> Any:
     """A class or partial as {class_path, init_args}, so that every checkpoint loads under `weights_only=True`."""
-    if isinstance(build, partial):
+    if isinstance(build, partial) and isinstance(build.func, type):
         return {**_plain(build.func), "init_args": dict(build.keywords)}
     if isinstance(build, type):
         return {"class_path": f"{build.__module__}.{build.__qualname__}"}
