@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from project.callbacks import Console, Monitor, Pictures, PredictionTable, ProgressBar
 from project.callbacks.describe import next_lines
@@ -39,8 +39,8 @@ class SaveRun(SaveConfigCallback):
     def save_config(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Write split.csv beside config.yaml; called once, on the first process."""
         data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        if stage == "fit" and trainer.log_dir is not None:
-            data.write_split(Path(trainer.log_dir) / "split.csv")
+        if stage == "fit" and trainer.logger is not None and trainer.logger.log_dir is not None:
+            data.write_split(Path(trainer.logger.log_dir) / "split.csv")  # trainer.log_dir waits for all processes
 
 
 class CLI(LightningCLI):
@@ -135,7 +135,8 @@ class CLI(LightningCLI):
             return RunLogger(str(run.parent.parent), run.parent.name, int(run.name[8:]), self.from_step)
         chosen = self._get(self.config, "run_name") or "run"
         name = chosen if self.subcommand == "fit" else str(self.subcommand)
-        return RunLogger(str(root), name, new_version(root, name) if rank_zero_only.rank == 0 else 0)
+        first = getattr(rank_zero_only, "rank", 0) == 0
+        return RunLogger(str(root), name, new_version(root, name) if first else 0)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
@@ -146,7 +147,7 @@ class CLI(LightningCLI):
         """Test the best checkpoint, enter the results beside the hyperparameters, say what to do next."""
         trainer = self.trainer
         best = getattr(trainer.checkpoint_callback, "best_model_path", "")
-        if trainer.fast_dev_run or not best:
+        if getattr(trainer, "fast_dev_run", False) or not best:
             return
         test = self._get(self.config, "test_after_fit")
         if test:
@@ -154,8 +155,9 @@ class CLI(LightningCLI):
         if isinstance(trainer.logger, RunLogger):
             chosen = {key: self.config_dump[key] for key in ("model", "data", "trainer")}
             trainer.logger.enter_results(flatten(chosen))
-        if trainer.is_global_zero and trainer.log_dir:
-            print("", *next_lines(Path(trainer.log_dir), test), sep="\n")
+        run = trainer.log_dir  # on every process: it is broadcast
+        if trainer.is_global_zero and run:
+            print("", *next_lines(Path(run), test), sep="\n")
 
 
 def main(args: list[str] | None = None) -> None:

@@ -39,7 +39,7 @@ class Batch(NamedTuple):
 
     image: Tensor
     label: Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]
 
 
 class StageResult(NamedTuple):

@@ -1,9 +1,9 @@
 """A run's folder: where it is, what it logs, which checkpoint a short name means."""
 
 import csv
-import os
 import pickle
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ class RunLogger(TensorBoardLogger):
                         self._rows[step] = {name: float(value) for name, value in row.items() if value}
 
     @rank_zero_only
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log scalars at a step."""
         super().log_metrics(metrics, step)
         row = self._rows.setdefault(int(step or 0), {})
@@ -111,7 +111,7 @@ class RunLogger(TensorBoardLogger):
             writer = csv.DictWriter(stream, ["step", *names])
             writer.writeheader()
             writer.writerows({"step": step, **row} for step, row in sorted(self._rows.items()))
-        os.replace(partial, file)
+        partial.replace(file)
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, metrics: Any = None, step: int | None = None) -> None:

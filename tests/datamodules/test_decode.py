@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from project.datamodules.decode import UnreadableImage, read_rgb, to_square
+from project.datamodules.decode import UnreadableImageError, read_rgb, to_square
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_cmyk_and_exif_orientation(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n broken"])
 def test_what_is_no_image(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.png").write_bytes(content)
-    with pytest.raises(UnreadableImage):
+    with pytest.raises(UnreadableImageError):
         read_rgb(tmp_path / "x.png")
 
 
@@ -57,10 +57,10 @@ def test_truncated_and_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(tmp_path / "x.jpg")
     whole = (tmp_path / "x.jpg").read_bytes()
     (tmp_path / "half.jpg").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UnreadableImage, match="truncated"):
+    with pytest.raises(UnreadableImageError, match="truncated"):
         read_rgb(tmp_path / "half.jpg")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(UnreadableImage, match="bomb"):
+    with pytest.raises(UnreadableImageError, match="bomb"):
         read_rgb(tmp_path / "x.jpg")
 
 

@@ -61,9 +61,8 @@ def duration(seconds: float) -> str:
 def _python() -> str:
     """How to call this interpreter from the current folder, so that the lines can be pasted as they are."""
     for name in ("python", "python3"):
-        if (found := shutil.which(name)) and Path(found).resolve().parent == Path(sys.executable).resolve().parent:
-            if Path(found).parent == Path(sys.executable).parent:
-                return name
+        if (found := shutil.which(name)) and Path(found).parent == Path(sys.executable).parent:
+            return name
     try:
         return str(Path(sys.executable).relative_to(Path.cwd()))
     except ValueError:

@@ -29,7 +29,7 @@ class Monitor(L.Callback):
         self._images += len(batch.index) * trainer.world_size
         self._seconds += now - self._since
         self._since = now
-        if (trainer.global_step + 1) % trainer.log_every_n_steps == 0 or batch_idx == 0:
+        if (trainer.global_step + 1) % trainer.log_every_n_steps == 0 or batch_idx == 0:  # type: ignore[attr-defined]
             rate = trainer.optimizers[0].param_groups[0]["lr"]
             for logger in trainer.loggers:
                 logger.log_metrics({"train/learning_rate": float(rate)}, step=trainer.global_step)

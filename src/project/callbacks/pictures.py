@@ -54,7 +54,8 @@ def image_sheet(images: Tensor) -> Tensor:
         images = (images * 255).round().to(torch.uint8)
     factor = max(1, -(-THUMBNAIL // images.shape[-1]))
     images = images.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
-    return make_grid(images, nrow=8, padding=4, pad_value=255)
+    sheet: Tensor = make_grid(images, nrow=8, padding=4, pad_value=255)
+    return sheet
 
 
 def confusion_figure(counts: Tensor, class_names: list[str]) -> Any:

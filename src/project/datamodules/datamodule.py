@@ -135,7 +135,7 @@ class ImageDataModule(ImageData):
 
     def train_dataloader(self) -> Loader:
         """Batches of the train split, in an order of (seed, epoch)."""
-        return self._loader("train", shuffle=not (self.trainer and self.trainer.overfit_batches))
+        return self._loader("train", shuffle=not (self.trainer and self.trainer.overfit_batches))  # type: ignore[attr-defined]
 
     def val_dataloader(self) -> Loader:
         """Batches of the val split, in order."""

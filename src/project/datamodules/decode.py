@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 Pixels = NDArray[np.uint8]
 
 
-class UnreadableImage(Exception):
+class UnreadableImageError(Exception):
     """A file that cannot be decoded as an image; the message says why."""
 
 
@@ -17,11 +17,11 @@ def read_rgb(path: str | Path) -> Image.Image:
     """Decode a file to an upright 8-bit RGB image: first frame, EXIF orientation applied, transparency on white.
 
     Raises:
-        UnreadableImage: not an image, damaged, too large to be honest, or not readable.
+        UnreadableImageError: not an image, damaged, too large to be honest, or not readable.
     """
     try:
-        with Image.open(path) as image:
-            image = ImageOps.exif_transpose(image)
+        with Image.open(path) as file:
+            image: Image.Image = ImageOps.exif_transpose(file)
             if image.mode.startswith("I"):  # 16-bit greyscale: Pillow would clip it to white
                 return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)).convert("RGB")
             if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
@@ -29,7 +29,7 @@ def read_rgb(path: str | Path) -> Image.Image:
                 return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
             return image.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UnreadableImage(str(error) or type(error).__name__) from error
+        raise UnreadableImageError(str(error) or type(error).__name__) from error
 
 
 def to_square(image: Image.Image, size: int) -> Pixels:

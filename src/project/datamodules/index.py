@@ -72,7 +72,7 @@ def find_images(folder: Path) -> Iterator[str]:
 
     seen: set[tuple[int, int]] = set()
     for here, folders, files in os.walk(folder, onerror=deny, followlinks=True):
-        status = os.stat(here)
+        status = Path(here).stat()
         if (status.st_dev, status.st_ino) in seen:
             folders.clear()
             continue
@@ -121,7 +121,9 @@ def index_tree(root: Path, class_names: list[str] | None = None) -> ImageIndex:
     paths: list[str] = []
     splits: list[str] = []
     labels: list[int] = []
-    classes_by_split = {split: _subfolders(root / split) for split in given} if split_tree else {"": tops}
+    classes_by_split: dict[str, list[str]] = {"": tops}
+    if split_tree:
+        classes_by_split = {split: _subfolders(root / split) for split in given}
     if split_tree and "train" not in given and class_names is None:
         raise UserError(f"{root} has {' and '.join(given)} but no train folder: add one, or give ROOT/CLASS/IMAGE")
     known = class_names or classes_by_split["train" if split_tree else ""]

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from project.datamodules.decode import UnreadableImage, read_rgb, to_square
+from project.datamodules.decode import UnreadableImageError, read_rgb, to_square
 from project.datamodules.index import ImageIndex
 from project.datamodules.sampler import EpochBatches
 from project.errors import UserError
@@ -39,7 +39,7 @@ class ImageFiles(Dataset[Batch]):
     def _read(self, path: str) -> NDArray[np.uint8]:
         try:
             return to_square(read_rgb(self.index.root / path), self.image_size)
-        except UnreadableImage as error:
+        except UnreadableImageError as error:
             raise UserError(f"cannot read image {self.index.root / path}: {error}") from error
 
 

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from project.datamodules.decode import UnreadableImage, read_rgb, to_square
+from project.datamodules.decode import UnreadableImageError, read_rgb, to_square
 from project.datamodules.index import ImageIndex
 from project.errors import UserError
 
@@ -20,7 +20,7 @@ def channel_statistics(index: ImageIndex, rows: NDArray[np.int64], image_size: i
     def moments(row: int) -> NDArray[np.float64] | None:
         try:
             pixels = to_square(read_rgb(index.root / index.paths[row]), image_size)
-        except UnreadableImage:
+        except UnreadableImageError:
             return None  # the loader names it, with the policy that the user chose
         values = pixels.reshape(-1, 3) / 255.0
         return np.stack([values.mean(0), (values**2).mean(0)])
@@ -45,7 +45,7 @@ def check_readable(index: ImageIndex) -> None:
             try:
                 read_rgb(index.root / index.paths[row])
                 break
-            except UnreadableImage as error:
+            except UnreadableImageError as error:
                 reason = reason or f"{index.paths[row]}: {error}"
         else:
             raise UserError(f"class '{name}' in {index.root} has no readable image ({reason})")

@@ -39,6 +39,7 @@ class Classifier(ImageClassifier):
 
     mean: Tensor
     std: Tensor
+    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -144,7 +145,8 @@ class Classifier(ImageClassifier):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Probabilities, float32 (N, classes)."""
-        return self(batch.image).float().softmax(1)
+        probabilities: Tensor = self(batch.image).float().softmax(1)
+        return probabilities
 
     def on_train_epoch_end(self) -> None:
         """Log train/loss, train/acc and so on."""
@@ -161,7 +163,7 @@ class Classifier(ImageClassifier):
     def configure_optimizers(self) -> Any:
         """The optimizer over two groups (with and without weight decay), and its schedule."""
         parameters = [p for p in self.parameters() if p.requires_grad]
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": [p for p in parameters if p.ndim > 1]},
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
         ]
@@ -171,7 +173,7 @@ class Classifier(ImageClassifier):
         per_step = "total_steps" in _parameters(self.hparams["scheduler"])
         build: Callable[..., Any] = self._build_scheduler
         scheduler = build(optimizer, total_steps=self._total_steps()) if per_step else build(optimizer)
-        entry = {"scheduler": scheduler, "interval": "step" if per_step else "epoch"}
+        entry: dict[str, Any] = {"scheduler": scheduler, "interval": "step" if per_step else "epoch"}
         if hasattr(scheduler, "monitor"):
             entry["monitor"] = scheduler.monitor
         return {"optimizer": optimizer, "lr_scheduler": entry}
