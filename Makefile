@@ -28,6 +28,7 @@ lint: .venv/installed  ## check style, types, layers and the Dockerfile
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
 
 format: .venv/installed  ## format the code
 	$(BIN)/ruff check --fix .
