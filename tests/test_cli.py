@@ -81,6 +81,13 @@ def test_precedence_and_resume(tree: Path, here: Path, failing: Failing, capsys:
     assert epochs == [0, 1, 2, 3] and not (run.parent / "version_1").exists()
 
 
+def test_a_run_that_stopped_early_is_finished(tree: Path, here: Path, failing: Failing) -> None:
+    stop = ["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "val/loss"]
+    never = ["--trainer.callbacks.min_delta", "100", "--trainer.callbacks.patience", "1"]
+    main(fit(tree, *stop, *never, "--trainer.max_epochs", "9", "--test_after_fit", "false"))
+    assert "stopped early after 2 epochs" in failing(["fit", "--ckpt_path", "last", "--trainer.max_epochs", "20"])
+
+
 def test_tree_without_test_is_tested_on_val_and_says_so(
     tmp_path: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

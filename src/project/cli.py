@@ -105,7 +105,11 @@ class CLI(LightningCLI):
         trainer = self.config["fit"].trainer
         done = saved["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
         steps = saved["global_step"]
-        if (trainer.max_epochs or -1) > 0 and done >= trainer.max_epochs:
+        stopped = [state for name, state in saved["callbacks"].items() if name.startswith("EarlyStopping")]
+        if any(state["wait_count"] >= state["patience"] for state in stopped):
+            # A checkpoint brings its patience along, so that a larger one would be ignored on resuming.
+            how = f"it stopped early after {done} epochs; to train longer, start anew with a larger patience"
+        elif (trainer.max_epochs or -1) > 0 and done >= trainer.max_epochs:
             how = f"all {done} epochs; to train longer, add --trainer.max_epochs {2 * done}"
         elif trainer.max_steps > 0 and steps >= trainer.max_steps:
             how = f"all {steps} steps; to train longer, add --trainer.max_steps {2 * steps}"
