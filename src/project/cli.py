@@ -184,6 +184,8 @@ def main(args: list[str] | None = None) -> None:
             auto_configure_optimizers=False,
             args=args,
         )
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()  # its threads may abort the interpreter's end
     except (UserError, MisconfigurationException) as error:
         # A worker's error comes wrapped in its traceback; the message is what stands behind the exception's name.
         message = re.split(r"project\.errors\.UserError: ", str(error))[-1].strip()
