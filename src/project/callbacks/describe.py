@@ -42,12 +42,12 @@ def choice_lines(trainer: L.Trainer) -> list[str]:
 def next_lines(run: Path, tested: bool) -> list[str]:
     """Where the run is and what to type next."""
     python, best = _python(), run / "checkpoints" / "best.ckpt"
-    lines = [f"run       {run}", f"curves    {python} -m tensorboard.main --logdir {run.parent}"]
-    if not tested:
-        lines.append(f"test      {python} train.py test --ckpt_path {best}")
-    else:
-        lines.append(f"again     {python} train.py test --ckpt_path {best}")
-    return [*lines, f"predict   {python} train.py predict --ckpt_path {best} --data.root FOLDER_OR_IMAGE"]
+    return [
+        f"run       {run}",
+        f"curves    {python} -m tensorboard.main --logdir {run.parent}",
+        f"{'again' if tested else 'test':<10}{python} train.py test --ckpt_path {best}",
+        f"predict   {python} train.py predict --ckpt_path {best} --data.root FOLDER_OR_IMAGE",
+    ]
 
 
 def duration(seconds: float) -> str:
