@@ -1,6 +1,8 @@
 """The commands, as a person types them."""
 
 import csv
+import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -109,6 +111,34 @@ def test_callbacks_append(tree: Path, here: Path) -> None:
     assert [item["class_path"].rpartition(".")[2] for item in callbacks] == ["EarlyStopping", "ModelSummary"]
 
 
+def test_configs_merge_deeply_and_name_files_beside_them(tree: Path, here: Path) -> None:
+    Path("sub/model").mkdir(parents=True)
+    Path("sub/model/x.yaml").write_text("net: {class_path: ConvNet, init_args: {dropout: 0.3}}\n")
+    Path("sub/a.yaml").write_text("model: model/x.yaml\ntrainer: {max_epochs: 1, log_every_n_steps: 7}\n")
+    Path("b.yaml").write_text("model: {net: {init_args: {dropout: 0.4}}}\ntrainer: {max_epochs: 3}\n")
+    args = fit(tree, "--test_after_fit", "false", "--trainer.limit_train_batches", "1")
+    main([*args, "--config", "sub/a.yaml", "--config", "b.yaml"])
+    config = config_of(here / "logs" / "run" / "version_0")
+    assert config["model"]["net"] == {"class_path": "project.modules.ConvNet", "init_args": {"dropout": 0.4}}
+    assert config["trainer"]["log_every_n_steps"] == 7 and config["trainer"]["max_epochs"] == 2
+
+
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_a_runs_own_config_serves_every_command(
+    command: str, tree: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(fit(tree, "--test_after_fit", "false"))
+    run = here / "logs" / "run" / "version_0"
+    main([command, "--ckpt_path", str(run / "checkpoints" / "last.ckpt"), "--config", str(run / "config.yaml")])
+    assert ("predictions:" if command == "predict" else "accuracy") in capsys.readouterr().out
+
+
+def test_class_help_of_callbacks(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", "--trainer.callbacks.help", "EarlyStopping"])
+    assert stopped.value.code == 0 and "--trainer.callbacks.patience" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -157,6 +187,19 @@ def test_other_classes_than_the_checkpoints_are_refused(tree: Path, here: Path, 
     main(fit(tree))
     (tree / "red").rename(tree / "violet")
     assert "lacks class 'red', which the model was trained on" in failing(["test", "--ckpt_path", "best", *QUICK[:4]])
+
+
+def test_changed_images_are_noticed(tree: Path, here: Path, failing: Failing) -> None:
+    main(fit(tree))
+    shutil.copytree(tree, here / "moved")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*not as it was when the model was trained.*")
+        main(["test", "--ckpt_path", "best", "--data.root", "moved", *QUICK[:4]])
+    write_images(tree / "red" / "more", 1, COLOURS["red"])
+    with pytest.warns(UserWarning, match="not as it was when the model was trained"):
+        main(["test", "--ckpt_path", "best", *QUICK[:4]])
+    refused = failing(["fit", "--ckpt_path", "logs/run/version_0/checkpoints/last.ckpt", "--trainer.max_epochs", "4"])
+    assert "changed since the checkpoint was made" in refused
 
 
 @pytest.mark.parametrize(

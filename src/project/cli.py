@@ -170,6 +170,7 @@ def main(args: list[str] | None = None) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in QUIET:
         warnings.filterwarnings("ignore", message)
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     torch.set_float32_matmul_precision("high")
     try:
         CLI(

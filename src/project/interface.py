@@ -20,12 +20,14 @@ class DataDescription:
         image_size: Height and width in pixels of the square images the net sees.
         mean: Mean of each RGB channel over the training images, in [0, 1].
         std: Standard deviation of each RGB channel over the training images, in [0, 1].
+        fingerprint: Stands for the images' paths, labels and splits; another one means other data.
     """
 
     class_names: list[str]
     image_size: int
     mean: list[float]
     std: list[float]
+    fingerprint: str
 
 
 class Batch(NamedTuple):

@@ -95,7 +95,7 @@ class RunLogger(TensorBoardLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log scalars at a step."""
-        super().log_metrics(metrics, step)
+        super().log_metrics({name: value for name, value in metrics.items() if name != "epoch"}, step)
         row = self._rows.setdefault(int(step or 0), {})
         row |= {name: float(value) for name, value in metrics.items()}
 

@@ -27,6 +27,10 @@ class ProgressBar(RichProgressBar):
         self._loss = outputs["loss"]
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
+    def _get_train_description(self, current_epoch: int) -> str:
+        last = self.trainer.max_epochs if (self.trainer.max_epochs or -1) >= 0 else "-"
+        return f"epoch {current_epoch + 1}/{last}".ljust(len(self.validation_description))  # counted as in the lines
+
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         """The loss, to the right of the bar."""
         return {} if self._loss is None else {"loss": f"{float(self._loss):.4f}"}

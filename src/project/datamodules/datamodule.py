@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 
 from project.datamodules.index import ImageIndex, index_tree, index_unlabelled
@@ -92,7 +93,13 @@ class ImageDataModule(ImageData):
         if stage == "fit":
             check_readable(self.index)
             mean, std = channel_statistics(self.index, self.index.rows("train"), self.image_size)
-            self._description = DataDescription(self.index.class_names, self.image_size, mean, std)
+            names, mark = self.index.class_names, self.index.fingerprint()
+            self._description = DataDescription(names, self.image_size, mean, std, mark)
+        elif known is not None and "" in index.splits and known.fingerprint != self.index.fingerprint():
+            rank_zero_warn(
+                f"{folder} is not as it was when the model was trained, so its splits are drawn anew: images that were"
+                " trained on may be among them. To test on images of your choice, give DIR/test/CLASS/IMAGE"
+            )
 
     def _source(self) -> Source:
         if self.source is None:

@@ -1,5 +1,6 @@
 """Which images there are: a folder tree as compact arrays."""
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,10 @@ class PathTable(Sequence[str]):
         start = 0 if row == 0 else self._ends[row - 1]
         return os.fsdecode(self._bytes[start : self._ends[row]].tobytes())
 
+    def digest(self) -> bytes:
+        """Stands for all paths in their order."""
+        return hashlib.blake2b(self._bytes.tobytes() + self._ends.tobytes(), digest_size=8).digest()
+
 
 @dataclass(frozen=True)
 class ImageIndex:
@@ -58,6 +63,13 @@ class ImageIndex:
     def rows(self, split: Split) -> NDArray[np.int64]:
         """Rows of one split, int64, ascending."""
         return np.flatnonzero(self.splits == split)
+
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that change when a path, a label, a split or a class name does."""
+        digest = hashlib.blake2b(self.paths.digest(), digest_size=8)
+        digest.update(self.labels.tobytes() + np.char.encode(self.splits).tobytes())
+        digest.update("\0".join(self.class_names).encode())
+        return digest.hexdigest()
 
 
 def find_images(folder: Path) -> Iterator[str]:

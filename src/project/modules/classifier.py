@@ -92,6 +92,11 @@ class Classifier(ImageClassifier):
                 f"the checkpoint was trained on classes {known.class_names} at {known.image_size} pixels, but the data "
                 f"has classes {found.class_names} at {found.image_size} pixels: continue on the same data"
             )
+        elif known.fingerprint != found.fingerprint:
+            raise UserError(
+                f"the images in {image_data(self.trainer).folder} or their splits changed since the checkpoint was"
+                " made: continue on the same images, or start a new run"
+            )
 
     def configure_model(self) -> None:
         """Build the net once its classes are known."""

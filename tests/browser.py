@@ -1,0 +1,48 @@
+"""The Chromium found on this machine."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+
+
+class Browser(Chrome):
+    """Headless Chromium that can read what stands on the page, shadow trees included."""
+
+    def text(self) -> str:
+        """Everything that is written on the page."""
+        script = """
+            const inside = node => [...(node.shadowRoot?.childNodes ?? []), ...node.childNodes];
+            const read = node => node.nodeType === 3 ? node.data :
+                ["SCRIPT", "STYLE"].includes(node.nodeName) ? "" : inside(node).map(read).join(" ");
+            return read(document.body);
+        """
+        return str(self.execute_script(script))
+
+    def wait_for(self, words: str, seconds: float = 30) -> None:
+        """Wait until the page says these words."""
+        WebDriverWait(self, seconds).until(lambda _: words in self.text(), f"the page does not say {words!r}")
+
+    def element(self, selector: str):  # type: ignore[no-untyped-def]
+        """The first element that a CSS selector finds."""
+        return self.find_element(By.CSS_SELECTOR, selector)
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Browser]:
+    """A fresh browser."""
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("no chromium and chromedriver on this machine")
+    options = ChromeOptions()
+    options.binary_location = chromium
+    for flag in ("headless", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "no-first-run"):
+        options.add_argument(f"--{flag}")
+    options.add_argument("--window-size=1280,900")
+    options.add_argument(f"--user-data-dir={tmp_path / 'profile'}")
+    with Browser(options=options, service=ChromeService(driver)) as chrome:
+        yield chrome
