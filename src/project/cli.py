@@ -1,5 +1,6 @@
 """The command line: `train.py fit | validate | test | predict`. Nothing else in the project reads sys.argv."""
 
+import json
 import logging
 import re
 import sys
@@ -95,7 +96,9 @@ class CLI(LightningCLI):
         run = run_of(path)
         if command == "fit" and run and (run / "config.yaml").is_file() and "--config" not in args:
             args = [args[0], "--config", str(run / "config.yaml"), *args[1:]]
-        self.config = self.parser.parse_args(args)
+        # Nobody types the data description, but a run's own config.yaml holds the null of before it was known.
+        known = json.dumps(saved["hyper_parameters"]["data_description"])
+        self.config = self.parser.parse_args([*args, "--model.data_description", known])
         self.config[command]["ckpt_path"] = str(path)
         if command == "fit":
             self.from_step = saved["global_step"]
