@@ -169,13 +169,45 @@ def test_a_gpu_that_is_not_there(tree: Path, here: Path, failing: Failing) -> No
     assert "gpu" in failing(["fit", "--data.root", str(tree), "--trainer.accelerator", "gpu"])
 
 
-def test_unreadable_images_are_named(tree: Path, here: Path, failing: Failing) -> None:
+def test_unreadable_images_are_all_named_or_skipped(
+    tree: Path, here: Path, failing: Failing, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tree / "red" / "000.png").write_bytes(b"")
-    workers = ["--data.num_workers", "1"]
-    assert f"cannot read image {tree}/red/000.png" in failing([*fit(tree), *workers])
+    (tree / "blue" / "007.png").write_text("no image")
+    message = failing(fit(tree))
+    assert "2 of 60 images" in message and "--data.on_corrupt skip" in message
+    with pytest.raises(SystemExit):
+        main(fit(tree))
+    shown = capsys.readouterr().err
+    assert f"{tree}/red/000.png: not an image\n" in shown and f"{tree}/blue/007.png: not an image\n" in shown
+    with pytest.warns(UserWarning, match="skipping 2 images"):
+        main(fit(tree, "--data.on_corrupt", "skip"))
+    assert "58 images" in capsys.readouterr().out
+    split = (here / "logs" / "run" / "version_2" / "split.csv").read_text()
+    assert "red/000.png,red,skip" in split and "blue/007.png,blue,skip" in split
+    main(["predict", "--ckpt_path", "best", *QUICK[:4]])
+    assert len(Path("logs/predict/version_0/predictions.csv").read_text().splitlines()) == 1 + 58
     for file in (tree / "red").iterdir():
         file.write_bytes(b"not an image")
-    assert "class 'red'" in failing(fit(tree)) and "no readable image" in failing(fit(tree))
+    assert "class 'red'" in failing(fit(tree, "--data.on_corrupt", "skip"))
+
+
+def test_an_image_that_disappears_during_training_is_named(tree: Path, here: Path, failing: Failing) -> None:
+    """Unpacked and read by a worker process, whose error must arrive as one line too."""
+    args = fit(tree, "--data.item_transforms+", "tests.test_cli.Vanish", "--data.item_transforms.tree", str(tree))
+    assert "which could be read before: No such file" in failing([*args, "--data.num_workers", "1"])
+
+
+class Vanish(torch.nn.Module):
+    """An item transform that takes the files away while they are being read."""
+
+    def __init__(self, tree: str) -> None:
+        super().__init__()
+        self.tree = tree
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        shutil.rmtree(self.tree, ignore_errors=True)
+        return image
 
 
 def test_class_weights_and_net_are_checked_against_the_data(tree: Path, here: Path, failing: Failing) -> None:

@@ -191,6 +191,8 @@ def main(args: list[str] | None = None) -> None:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()  # its threads may abort the interpreter's end
     except (UserError, MisconfigurationException) as error:
+        for line in getattr(error, "details", ()):
+            print(line, file=sys.stderr)
         # A worker's error comes wrapped in its traceback; the message is what stands behind the exception's name.
         message = re.split(r"project\.errors\.UserError: ", str(error))[-1].strip()
         print(f"error: {' '.join(message.split())}", file=sys.stderr)

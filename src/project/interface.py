@@ -20,6 +20,7 @@ class DataDescription:
         image_size: Height and width in pixels of the square images the net sees.
         mean: Mean of each RGB channel over the training images, in [0, 1].
         std: Standard deviation of each RGB channel over the training images, in [0, 1].
+        train_counts: Number of training images of each class.
         fingerprint: Stands for the images' paths, labels and splits; another one means other data.
     """
 
@@ -27,6 +28,7 @@ class DataDescription:
     image_size: int
     mean: list[float]
     std: list[float]
+    train_counts: list[int]
     fingerprint: str
 
 

@@ -1,5 +1,6 @@
 """What this machine can do, and the settings that suit it."""
 
+import os
 from pathlib import Path
 
 import torch
@@ -34,3 +35,8 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cpu":
         return f"cpu ({torch.get_num_threads()} threads)"
     return device.type
+
+
+def memory() -> int:
+    """Bytes of memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
 from PIL import Image
 
-from project.datamodules.decode import UnreadableImageError, read_rgb, to_square
+from project.datamodules.decode import UnreadableImageError, read_image, to_square
 
 
 @pytest.mark.parametrize(
@@ -22,35 +24,35 @@ from project.datamodules.decode import UnreadableImageError, read_rgb, to_square
 )
 def test_png_modes(tmp_path: Path, mode: str, colour: object, expected: tuple[int, int, int]) -> None:
     Image.new(mode, (6, 5), colour).save(tmp_path / "x.png")  # type: ignore[arg-type]
-    image = read_rgb(tmp_path / "x.png")
-    assert image.mode == "RGB" and image.getpixel((2, 2)) == expected
+    image = read_image(tmp_path / "x.png")
+    assert image.shape == (3, 5, 6) and image[:, 2, 2].tolist() == list(expected)
 
 
 def test_sixteen_bits_keep_their_range(tmp_path: Path) -> None:
     Image.fromarray(np.full((4, 4), 128 * 256, dtype=np.uint16)).save(tmp_path / "x.png")
-    assert read_rgb(tmp_path / "x.png").getpixel((0, 0)) == (128, 128, 128)
+    assert (read_image(tmp_path / "x.png") == 128).all()
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".bmp", ".webp", ".tif", ".gif", ".ppm"])
 def test_formats(tmp_path: Path, suffix: str) -> None:
     Image.new("RGB", (16, 16), (255, 255, 255)).save(tmp_path / f"x{suffix}")
-    assert read_rgb(tmp_path / f"x{suffix}").getpixel((5, 5)) == (255, 255, 255)
+    assert (read_image(tmp_path / f"x{suffix}") == 255).all()
 
 
 def test_cmyk_and_exif_orientation(tmp_path: Path) -> None:
     Image.new("CMYK", (8, 4)).save(tmp_path / "c.jpg")
-    assert read_rgb(tmp_path / "c.jpg").mode == "RGB"
+    assert read_image(tmp_path / "c.jpg").shape == (3, 4, 8)
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (8, 4)).save(tmp_path / "e.jpg", exif=exif)
-    assert read_rgb(tmp_path / "e.jpg").size == (4, 8)
+    assert read_image(tmp_path / "e.jpg").shape == (3, 8, 4)
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n broken"])
 def test_what_is_no_image(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.png").write_bytes(content)
     with pytest.raises(UnreadableImageError):
-        read_rgb(tmp_path / "x.png")
+        read_image(tmp_path / "x.png")
 
 
 def test_truncated_and_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,15 +60,47 @@ def test_truncated_and_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     whole = (tmp_path / "x.jpg").read_bytes()
     (tmp_path / "half.jpg").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UnreadableImageError, match="truncated"):
-        read_rgb(tmp_path / "half.jpg")
+        read_image(tmp_path / "half.jpg")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(UnreadableImageError, match="bomb"):
-        read_rgb(tmp_path / "x.jpg")
+        read_image(tmp_path / "x.jpg")
+
+
+def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableImageError, match="No such file"):
+        read_image(tmp_path / "gone.png")
+
+
+def test_animated_gif_gives_its_first_frame(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
+    assert read_image(tmp_path / "x.gif")[:, 0, 0].tolist() == [255, 0, 0]
+
+
+def smooth(height: int, width: int) -> NDArray[np.uint8]:
+    noise = np.random.default_rng(0).integers(0, 255, (height // 8, width // 8, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("subsampling", [0, 2])
+def test_jpeg_pixels_are_those_of_pillow(tmp_path: Path, mode: str, subsampling: int) -> None:
+    Image.fromarray(smooth(96, 120)).convert(mode).save(tmp_path / "x.jpg", quality=85, subsampling=subsampling)
+    expected = np.asarray(Image.open(tmp_path / "x.jpg").convert("RGB"))
+    assert (read_image(tmp_path / "x.jpg").permute(1, 2, 0).numpy() == expected).all()
+
+
+@pytest.mark.parametrize("size", [16, 33, 96, 150])
+def test_resize_is_that_of_pillow_within_a_level(size: int) -> None:
+    pixels = smooth(96, 96)
+    expected = np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR)).astype(int)
+    ours = to_square(torch.from_numpy(pixels).permute(2, 0, 1), size).permute(1, 2, 0).numpy()
+    assert np.abs(ours - expected).max() <= 1
 
 
 def test_to_square_cuts_the_centre_and_leaves_the_right_size_alone() -> None:
-    pixels = np.zeros((4, 12, 3), np.uint8)
-    pixels[:, 4:8] = 255
-    assert (to_square(Image.fromarray(pixels), 4) == 255).all()
-    exact = np.random.default_rng(0).integers(0, 255, (8, 8, 3), dtype=np.uint8)
-    assert (to_square(Image.fromarray(exact), 8) == exact).all()
+    pixels = torch.zeros(3, 4, 12, dtype=torch.uint8)
+    pixels[:, :, 4:8] = 255
+    assert (to_square(pixels, 4) == 255).all()
+    exact = torch.randint(0, 255, (3, 8, 8), dtype=torch.uint8)
+    assert torch.equal(to_square(exact, 8), exact)

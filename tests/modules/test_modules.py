@@ -58,8 +58,10 @@ class Losses(L.Callback):
         self.batches.append((batch.image.clone(), batch.label.clone()))
 
 
-def test_loss_trajectory_is_that_of_a_plain_loop(tree: Path) -> None:
-    data = ImageDataModule(str(tree), image_size=8, batch_size=16, num_workers=0)
+def test_loss_trajectory_is_that_of_a_plain_loop(tree: Path, tmp_path: Path) -> None:
+    data = ImageDataModule(
+        str(tree), image_size=8, batch_size=16, num_workers=0, batch_transforms=[], cache_dir=str(tmp_path)
+    )
     model, seen = Classifier(channels_last=False), Losses()
     trainer = L.Trainer(
         accelerator="cpu",
@@ -91,7 +93,9 @@ def test_loss_trajectory_is_that_of_a_plain_loop(tree: Path) -> None:
 
 
 def test_weight_decay_spares_biases_and_checkpoints_hold_plain_types(tree: Path, tmp_path: Path) -> None:
-    data = ImageDataModule(str(tree), image_size=8, batch_size=16, num_workers=0)
+    data = ImageDataModule(
+        str(tree), image_size=8, batch_size=16, num_workers=0, batch_transforms=[], cache_dir=str(tmp_path)
+    )
     model = Classifier(optimizer=functools.partial(torch.optim.AdamW, weight_decay=0.1))
     trainer = L.Trainer(
         accelerator="cpu", max_epochs=1, logger=False, enable_progress_bar=False, default_root_dir=tmp_path

@@ -4,5 +4,16 @@ from project.datamodules.cifar10 import CIFAR10
 from project.datamodules.datamodule import ImageDataModule
 from project.datamodules.digits import Digits
 from project.datamodules.source import Source
+from project.datamodules.transforms import CutMix, MixUp, RandomCrop, RandomResizedCrop, TrivialAugment
 
-__all__ = ["CIFAR10", "Digits", "ImageDataModule", "Source"]
+__all__ = [
+    "CIFAR10",
+    "CutMix",
+    "Digits",
+    "ImageDataModule",
+    "MixUp",
+    "RandomCrop",
+    "RandomResizedCrop",
+    "Source",
+    "TrivialAugment",
+]

@@ -2,21 +2,29 @@
 
 import csv
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 
+from project.datamodules.augment import augment, default_augmentation, is_fixed
 from project.datamodules.index import ImageIndex, index_tree, index_unlabelled
-from project.datamodules.loader import ImageFiles, Loader
+from project.datamodules.labels import index_table
+from project.datamodules.loader import Images, Loader
+from project.datamodules.packed import Pixels, decode_all, skip_unreadable
+from project.datamodules.parallel import cores
 from project.datamodules.sampler import EpochBatches
 from project.datamodules.source import Source
-from project.datamodules.split import complete_splits
-from project.datamodules.statistics import channel_statistics, check_readable
+from project.datamodules.split import complete_splits, hold_out_fold
+from project.datamodules.statistics import channel_statistics
+from project.datamodules.transforms import RandomResizedCrop
 from project.errors import UserError
 from project.interface import SPLITS, Batch, DataDescription, ImageData, Split, image_classifier
+from project.machine import memory
 
 
 class ImageDataModule(ImageData):
@@ -25,28 +33,47 @@ class ImageDataModule(ImageData):
     Args:
         root: Your images: ROOT/CLASS/IMAGE, or ROOT/{train,val,test}/CLASS/IMAGE with val and test optional. To
             predict, any folder or a single image.
-        source: A data set by name, used when `root` is not given.
+        labels: A CSV in place of class folders: columns path (relative to root, which is the CSV's own folder unless
+            given) and label, and optionally split and others.
+        group_column: A column of that CSV: images with the same entry, such as a patient, stay in one split.
+        source: A data set by name, used when neither `root` nor `labels` is given.
         image_size: Height and width of the images the net sees, in pixels.
         batch_size: Images in one step, over all devices together.
         val_fraction: Share of each class set aside for val where the tree has none, in (0, 1).
         test_fraction: Share of each class set aside for test where the tree has neither val nor test, in [0, 1).
         split_seed: Another seed, another split; apart from the seed of training, so that runs can be compared.
+        folds: Cut the images into this many parts and hold out one, for cross-validation; 0 does not.
+        fold: The part that is held out, from 0: as test, or as val where the data bring a test split.
+        sampling: `balanced` draws every class equally often in training; `natural` as often as it is there.
+        on_corrupt: What an unreadable image does: `error` lists all of them and stops; `skip` trains without.
+        item_transforms: What each image goes through before it is brought to `image_size`: modules that take and
+            return uint8 (3, H, W). Those that draw at random are left out in validation and test.
         batch_transforms: Augmentation: modules that take and return a float batch (N, 3, H, W) in [0, 1] on the
-            device, in training only.
+            device, in training only. By default the course's: rotation, horizontal flip, crop.
+        pack_limit: Images are decoded once into one file if that takes at most this many gigabytes; by default a
+            quarter of the machine's memory.
         num_workers: Processes that read images; by default none on a lone CPU core, else up to one a core.
-        cache_dir: Folder where data sets by name are kept.
+        cache_dir: Folder for data sets by name and packed images.
     """
 
     def __init__(
         self,
         root: str | None = None,
+        labels: str | None = None,
+        group_column: str | None = None,
         source: Source | None = None,
         image_size: int = 32,
         batch_size: int = 128,
         val_fraction: float = 0.15,
         test_fraction: float = 0.15,
         split_seed: int = 0,
+        folds: int = 0,
+        fold: int = 0,
+        sampling: Literal["natural", "balanced"] = "natural",
+        on_corrupt: Literal["error", "skip"] = "error",
+        item_transforms: list[nn.Module] | None = None,
         batch_transforms: list[nn.Module] | None = None,
+        pack_limit: float | None = None,
         num_workers: int | None = None,
         cache_dir: str = "data",
     ) -> None:
@@ -58,53 +85,92 @@ class ImageDataModule(ImageData):
         for name, number in {"image_size": image_size, "batch_size": batch_size}.items():
             if number < 1:
                 raise UserError(f"data.{name} must be at least 1, got {number}")
-        self.root, self.source, self.cache_dir = root, source, Path(cache_dir)
+        if folds < 0 or folds == 1 or not 0 <= fold < max(folds, 1):
+            raise UserError(f"data.fold must be one of 0 to data.folds - 1, got fold {fold} of {folds}")
+        self.root, self.labels, self.group_column, self.source = root, labels, group_column, source
         self.image_size, self.batch_size = image_size, batch_size
         self.fractions, self.split_seed = (val_fraction, test_fraction), split_seed
-        self.batch_transforms = nn.ModuleList(batch_transforms or [])
-        self.num_workers = num_workers
+        self.fold, self.folds = fold, folds
+        self.sampling, self.on_corrupt = sampling, on_corrupt
+        self.item_transforms = nn.ModuleList(item_transforms or [])
+        for transform in self.item_transforms:
+            if isinstance(transform, RandomResizedCrop):
+                transform.image_size = image_size
+        self.batch_transforms = nn.ModuleList(default_augmentation() if batch_transforms is None else batch_transforms)
+        self.pack_limit, self.num_workers, self.cache_dir = pack_limit, num_workers, Path(cache_dir)
         self.index: ImageIndex | None = None
+        self._pixels: Pixels | None = None
         self._description: DataDescription | None = None
 
     # -- finding ------------------------------------------------------------------------------------------------------
 
     def prepare_data(self) -> None:
         """Write the data set by name, if one is asked for and not there; on one process a machine."""
-        if self.root is None:
+        if self.root is None and self.labels is None:
             self._source().prepare(self.cache_dir)
 
     def setup(self, stage: str) -> None:
-        """Index and split the images; on `fit` also take the channel statistics.
+        """Index, check, pack and split the images; on `fit` also take the channel statistics.
 
         Raises:
-            UserError: see `index_tree`, `complete_splits` and `check_readable`.
+            UserError: see `index_tree`, `index_table`, `decode_all` and `complete_splits`; unreadable images.
         """
-        self.folder = folder = Path(self.root) if self.root is not None else self._source().prepare(self.cache_dir)
+        self.folder = self._folder()
         known = image_classifier(self.trainer).data_description if self.trainer else None
         if known is not None and stage != "fit":
             self._description = known
         if stage == "predict":
-            self.index = index_unlabelled(folder)
+            self.index, self._pixels = self._readable(index_unlabelled(self.folder), stage)
             return
         if self.index is not None and self.index.class_names:
             return  # `test` after `fit` on the same datamodule
-        index = index_tree(folder, known.class_names if known else None)
-        self.index = complete_splits(index, *self.fractions, self.split_seed)
+        names = known.class_names if known else None
+        if self.labels is not None:
+            index = index_table(Path(self.labels), self.folder, self.group_column, names)
+        else:
+            index = index_tree(self.folder, names)
+        index, self._pixels = self._readable(index, stage)
+        drawn = "" in index.splits
+        if self.folds:
+            self.index = hold_out_fold(index, self.fold, self.folds, self.fractions[0], self.split_seed)
+        else:
+            self.index = complete_splits(index, *self.fractions, self.split_seed)
         if stage == "fit":
-            check_readable(self.index)
-            mean, std = channel_statistics(self.index, self.index.rows("train"), self.image_size)
-            names, mark = self.index.class_names, self.index.fingerprint()
-            self._description = DataDescription(names, self.image_size, mean, std, mark)
-        elif known is not None and "" in index.splits and known.fingerprint != self.index.fingerprint():
+            self._description = self._describe()
+        elif known is not None and drawn and known.fingerprint != self.index.fingerprint():
             rank_zero_warn(
-                f"{folder} is not as it was when the model was trained, so its splits are drawn anew: images that were"
-                " trained on may be among them. To test on images of your choice, give DIR/test/CLASS/IMAGE"
+                f"{self.folder} is not as it was when the model was trained, so its splits are drawn anew: images that"
+                " were trained on may be among them. To test on images of your choice, give DIR/test/CLASS/IMAGE"
             )
+
+    def _folder(self) -> Path:
+        if self.root is not None:
+            return Path(self.root)
+        return Path(self.labels).parent if self.labels is not None else self._source().prepare(self.cache_dir)
 
     def _source(self) -> Source:
         if self.source is None:
             raise UserError("no images: give --data.root DIR, or a data set by name with --data.source Digits")
         return self.source
+
+    def _readable(self, index: ImageIndex, stage: str) -> tuple[ImageIndex, Pixels | None]:
+        """The index without what cannot be read, and its pixels where they fit."""
+        if self.trainer and self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return index, None
+        size = self._description.image_size if self._description else self.image_size
+        fixed = [transform for transform in self.item_transforms if is_fixed(transform)]
+        limit = memory() / 4 if self.pack_limit is None else self.pack_limit * 1e9
+        fits = len(fixed) == len(self.item_transforms) and len(index.paths) * size**2 * 3 <= limit
+        decoded = decode_all(index, size, fixed, fits and stage == "fit", self.cache_dir / "packed")
+        return skip_unreadable(index, decoded.unreadable, self.on_corrupt), decoded.pixels if fits else None
+
+    def _describe(self) -> DataDescription:
+        index = self._index()
+        mean, std = channel_statistics(self._images("train", []))
+        counts = np.bincount(index.labels[index.rows("train")], minlength=len(index.class_names))
+        return DataDescription(
+            index.class_names, self.image_size, mean, std, train_counts=counts.tolist(), fingerprint=index.fingerprint()
+        )
 
     @property
     def description(self) -> DataDescription:
@@ -142,7 +208,8 @@ class ImageDataModule(ImageData):
 
     def train_dataloader(self) -> Loader:
         """Batches of the train split, in an order of (seed, epoch)."""
-        return self._loader("train", shuffle=not (self.trainer and self.trainer.overfit_batches))  # type: ignore[attr-defined]
+        overfit = self.trainer and self.trainer.overfit_batches  # type: ignore[attr-defined]
+        return self._loader("train", shuffle=not overfit)
 
     def val_dataloader(self) -> Loader:
         """Batches of the val split, in order."""
@@ -156,24 +223,30 @@ class ImageDataModule(ImageData):
         """Batches of every image found, in order."""
         return self._loader("")
 
-    def _loader(self, split: Split | str, shuffle: bool = False) -> Loader:
-        index, trainer = self._index(), self.trainer
-        rows = index.rows(split)  # type: ignore[arg-type]
+    def _images(self, split: Split | Literal[""], transforms: Sequence[nn.Module]) -> Images:
+        index = self._index()
+        size = self._description.image_size if self._description else self.image_size
+        return Images(index, index.rows(split), size, transforms, self._seed(), self._pixels)
+
+    def _loader(self, split: Split | Literal[""], shuffle: bool = False) -> Loader:
+        trainer = self.trainer
+        training = bool(trainer and trainer.training and split == "train")
+        images = self._images(split, [t for t in self.item_transforms if training or is_fixed(t)])
         rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        if self.batch_size < world or len(rows) < world:
+        if self.batch_size < world or len(images) < world:
             raise UserError(
                 f"{world} processes need at least as many images in a batch (data.batch_size is {self.batch_size})"
-                f" and in each split ({split or 'this folder'} has {len(rows)})"
+                f" and in each split ({split or 'this folder'} has {len(images)})"
             )
-        dataset = ImageFiles(index, rows, self.description.image_size)
-        batches = EpochBatches(len(rows), self.batch_size, shuffle, self._seed(), rank, world)
-        return Loader(dataset, batches, self._workers(world), torch.cuda.is_available())
+        strata = images.index.labels[images.rows] if shuffle and self.sampling == "balanced" else None
+        batches = EpochBatches(len(images), self.batch_size, shuffle, self._seed(), rank, world, strata)
+        workers = self._workers(world) if self._pixels is None else 0
+        return Loader(images, batches, workers, torch.cuda.is_available())
 
     def _workers(self, world: int) -> int:
         if self.num_workers is not None:
             return self.num_workers
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return 0 if cores == 1 else max(1, min(cores // world, 16))
+        return 0 if cores() == 1 else max(1, min(cores() // world, 16))
 
     # -- augmenting ---------------------------------------------------------------------------------------------------
 
@@ -185,13 +258,14 @@ class ImageDataModule(ImageData):
         step = trainer.fit_loop.epoch_loop.total_batch_idx + 1
         draw = np.random.SeedSequence((self._seed(), step, trainer.global_rank)).generate_state(1, np.uint64)
         torch.manual_seed(int(draw[0]))
-        if not self.batch_transforms:
-            return batch
-        image = batch.image.float() / 255
         with torch.no_grad():
-            for transform in self.batch_transforms:
-                image = transform(image)
-        return batch._replace(image=image.clamp(0, 1))
+            image, label = augment(batch.image, batch.label, self.batch_transforms, len(self.description.class_names))
+        if image.shape != batch.image.shape:
+            size, wanted = list(image.shape[-2:]), list(batch.image.shape[-2:])
+            raise UserError(
+                f"data.batch_transforms turn images of {wanted} pixels into {size}: they must keep the size"
+            )
+        return batch._replace(image=image, label=label)
 
     @staticmethod
     def _seed() -> int:

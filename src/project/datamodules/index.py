@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
+from typing import Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,8 +50,9 @@ class ImageIndex:
         root: The folder that the paths are relative to.
         paths: POSIX paths relative to `root`.
         labels: int64 (N,), -1 where there is no label.
-        splits: The split of each image, str (N,); empty where it is still to be drawn.
+        splits: The split of each image, str (N,); empty where it is still to be drawn, skip where it cannot be read.
         class_names: Sorted; the position is the label.
+        groups: What each image belongs to, str (N,), where images of a group must not be torn apart; None otherwise.
     """
 
     root: Path
@@ -59,8 +60,9 @@ class ImageIndex:
     labels: NDArray[np.int64]
     splits: NDArray[np.str_]
     class_names: list[str]
+    groups: NDArray[np.str_] | None = None
 
-    def rows(self, split: Split) -> NDArray[np.int64]:
+    def rows(self, split: Split | Literal["", "skip"]) -> NDArray[np.int64]:
         """Rows of one split, int64, ascending."""
         return np.flatnonzero(self.splits == split)
 
@@ -142,7 +144,7 @@ def index_tree(root: Path, class_names: list[str] | None = None) -> ImageIndex:
     label_of = {name: label for label, name in enumerate(known)}
     for split, names in classes_by_split.items():
         where = root / split if split else root
-        _check_classes(where, names, known, "the model was trained on" if class_names else "train has")
+        check_classes(where, names, known, "the model was trained on" if class_names else "train has")
         for name in names:
             found = [f"{split}/{name}/{path}".lstrip("/") for path in find_images(where / name)]
             if not found:
@@ -178,7 +180,12 @@ def _subfolders(folder: Path) -> list[str]:
         raise UserError(f"cannot read {folder}: {error.strerror}") from error
 
 
-def _check_classes(where: Path, names: list[str], known: list[str], holder: str) -> None:
+def check_classes(where: Path, names: list[str], known: list[str], holder: str) -> None:
+    """Insist that the class names found are those known.
+
+    Raises:
+        UserError: names what is missing or extra.
+    """
     if missing := sorted(set(known) - set(names)):
         raise UserError(f"{where} lacks class {', '.join(map(repr, missing))}, which {holder}")
     if extra := sorted(set(names) - set(known)):

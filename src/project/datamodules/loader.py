@@ -1,54 +1,79 @@
-"""Images from files, batch by batch."""
+"""Images, batch by batch, from their files or from the packed one."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from project.datamodules.decode import UnreadableImageError, read_rgb, to_square
+from project.datamodules.decode import UnreadableImageError, read_image, to_square
 from project.datamodules.index import ImageIndex
-from project.datamodules.sampler import EpochBatches
+from project.datamodules.packed import Pixels
+from project.datamodules.sampler import EpochBatches, Request
 from project.errors import UserError
 from project.interface import Batch
 
 
-class ImageFiles(Dataset[Batch]):
-    """Images decoded from their files; indexed by a list of positions, it returns a whole batch.
+class Images(Dataset[Batch]):
+    """Images of some rows of an index; asked for a list of positions, it returns a whole batch.
 
     Args:
         index: The images.
         rows: The rows of the index that this data set holds, in order.
         image_size: Height and width of what it returns, in pixels.
+        transforms: Item transforms; what they draw is a function of (seed, epoch, row).
+        seed: Seed of the item transforms.
+        pixels: The packed images, a row of the index each; where given, no file is read.
     """
 
-    def __init__(self, index: ImageIndex, rows: NDArray[np.int64], image_size: int) -> None:
+    def __init__(
+        self,
+        index: ImageIndex,
+        rows: NDArray[np.int64],
+        image_size: int,
+        transforms: Sequence[nn.Module] = (),
+        seed: int = 0,
+        pixels: Pixels | None = None,
+    ) -> None:
         self.index, self.rows, self.image_size = index, rows, image_size
+        self.transforms, self.seed, self.pixels = transforms, seed, pixels
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, positions: list[int]) -> Batch:
-        rows = self.rows[positions]
-        pixels = np.stack([self._read(self.index.paths[row]) for row in rows])
-        image = torch.from_numpy(pixels).permute(0, 3, 1, 2)  # NCHW to the eye, NHWC in memory: channels last
-        return Batch(image, torch.from_numpy(self.index.labels[rows]), torch.from_numpy(rows))
+    def __getitem__(self, request: Request) -> Batch:
+        rows = self.rows[request.positions]
+        if self.pixels is not None:
+            image = torch.from_numpy(self.pixels[rows])  # one read for the whole batch
+        else:
+            image = torch.stack([self._read(row, request.epoch).permute(1, 2, 0) for row in rows.tolist()])
+        labels = torch.from_numpy(self.index.labels[rows])
+        # NCHW to the eye, NHWC in memory: channels last.
+        return Batch(image.permute(0, 3, 1, 2), labels, torch.from_numpy(rows))
 
-    def _read(self, path: str) -> NDArray[np.uint8]:
+    def _read(self, row: int, epoch: int) -> Tensor:
+        path = self.index.root / self.index.paths[row]
         try:
-            return to_square(read_rgb(self.index.root / path), self.image_size)
+            image = read_image(path)
         except UnreadableImageError as error:
-            raise UserError(f"cannot read image {self.index.root / path}: {error}") from error
+            raise UserError(f"cannot read image {path}, which could be read before: {error}") from error
+        if self.transforms:
+            draw = np.random.SeedSequence((self.seed, epoch, row)).generate_state(1, np.uint64)
+            torch.manual_seed(int(draw[0]))
+            for transform in self.transforms:
+                image = transform(image)
+        return to_square(image, self.image_size)
 
 
 class Loader:
     """A data loader that Lightning leaves as it is: sharing out over processes is the batches' own work.
 
     Args:
-        dataset: Returns a batch for a list of positions.
-        batches: The lists of positions, an epoch at a time.
+        dataset: Returns a batch for a request.
+        batches: The requests, an epoch at a time.
         num_workers: Processes that read ahead; 0 reads in this one.
         pin_memory: Put batches where a GPU can fetch them while it computes.
     """

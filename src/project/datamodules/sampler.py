@@ -1,12 +1,21 @@
 """Which images make which batch, on which process."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 
-class EpochBatches(Sampler[list[int]]):
+class Request(NamedTuple):
+    """What a loader asks a data set for: the images at some positions, as of an epoch."""
+
+    epoch: int
+    positions: list[int]
+
+
+class EpochBatches(Sampler[Request]):
     """Batches of positions; the order of an epoch is a function of (seed, epoch), whatever the number of processes.
 
     The epoch's order is cut into global batches and each process takes its share of every one, so that no image is
@@ -19,13 +28,23 @@ class EpochBatches(Sampler[list[int]]):
         seed: Seed of the order.
         rank: This process, from 0.
         world_size: Number of processes, at most `batch_size` and at most `size`.
+        strata: Shuffle so that each of these, int64 (size,), appears equally often in an epoch of unchanged length:
+            images of a rare stratum return more often, those of a frequent one are not all seen in every epoch.
     """
 
     def __init__(
-        self, size: int, batch_size: int, shuffle: bool, seed: int = 0, rank: int = 0, world_size: int = 1
+        self,
+        size: int,
+        batch_size: int,
+        shuffle: bool,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        strata: NDArray[np.int64] | None = None,
     ) -> None:
         self.size, self.shuffle, self.seed = size, shuffle, seed
         self.rank, self.world_size = rank, world_size
+        self.strata = strata
         self.epoch = 0
         self._edges = [*range(0, size, batch_size), size]
         if len(self._edges) > 2 and self._edges[-1] - self._edges[-2] < world_size:
@@ -43,9 +62,24 @@ class EpochBatches(Sampler[list[int]]):
     def __len__(self) -> int:
         return len(self._edges) - 1
 
-    def __iter__(self) -> Iterator[list[int]]:
-        order = np.arange(self.size)
-        if self.shuffle:
-            np.random.default_rng((self.seed, self.epoch)).shuffle(order)
+    def __iter__(self) -> Iterator[Request]:
+        order = self._order()
         for start, end in zip(self._edges, self._edges[1:], strict=False):
-            yield np.array_split(order[start:end], self.world_size)[self.rank].tolist()
+            yield Request(self.epoch, np.array_split(order[start:end], self.world_size)[self.rank].tolist())
+
+    def _order(self) -> NDArray[np.int64]:
+        order = np.arange(self.size)
+        if not self.shuffle:
+            return order
+        draw = np.random.default_rng((self.seed, self.epoch))
+        if self.strata is not None:
+            groups = [order[self.strata == stratum] for stratum in np.unique(self.strata)]
+            share = -(-self.size // len(groups))
+            order = np.concatenate([_deal(group, share, draw) for group in groups])
+        draw.shuffle(order)
+        return order[: self.size]
+
+
+def _deal(group: NDArray[np.int64], count: int, draw: np.random.Generator) -> NDArray[np.int64]:
+    """`count` members of a group, each as often as any other, give or take one."""
+    return np.concatenate([draw.permutation(group) for _ in range(-(-count // len(group)))])[:count]

@@ -1,9 +1,11 @@
 """Carving the splits that a tree does not bring."""
 
 import hashlib
+import warnings
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from project.datamodules.index import ImageIndex
 from project.errors import UserError
@@ -14,7 +16,8 @@ def complete_splits(index: ImageIndex, val_fraction: float, test_fraction: float
     """Give every image a split: those that the tree names stay, missing ones are carved, class by class.
 
     An image's place depends on its relative path and the seed only, not on the order of files on disk. A tree with
-    train and val but no test is left without: its val split serves as test.
+    train and val but no test is left without: its val split serves as test. Images of a group stay together; the
+    shares are then as close as the groups allow.
 
     Args:
         index: Where an empty split means: still to be drawn.
@@ -23,7 +26,7 @@ def complete_splits(index: ImageIndex, val_fraction: float, test_fraction: float
         seed: Another seed, another split.
 
     Raises:
-        UserError: a class has too few images to share out.
+        UserError: a class or the groups are too few to share out.
     """
     given = set(index.splits.tolist())
     carve: dict[Split, float] = {}
@@ -32,8 +35,16 @@ def complete_splits(index: ImageIndex, val_fraction: float, test_fraction: float
         if "test" not in given:
             carve["test"] = test_fraction
     splits = index.splits.astype("<U5")
-    pool = np.flatnonzero((splits == "") | (splits == "train"))
-    splits[pool] = "train"
+    splits[splits == ""] = "train"
+    if index.groups is not None:
+        whole = np.count_nonzero(splits == "train")
+        for split, fraction in carve.items():
+            if fraction > 0:
+                pool = np.flatnonzero(splits == "train")
+                folds = max(2, round(len(pool) / (fraction * whole)))
+                splits[pool[_folds(index, pool, folds, seed) == 0]] = split
+        return replace(index, splits=splits)
+    pool = np.flatnonzero(splits == "train")
     for label, name in enumerate(index.class_names):
         rows = pool[index.labels[pool] == label]
         ranked = sorted(rows.tolist(), key=lambda row: _draw(index.paths[row], seed))
@@ -47,6 +58,50 @@ def complete_splits(index: ImageIndex, val_fraction: float, test_fraction: float
                 f" and {' and '.join(carve)}: add images, or give the splits as folders"
             )
     return replace(index, splits=splits)
+
+
+def hold_out_fold(index: ImageIndex, fold: int, folds: int, val_fraction: float, seed: int) -> ImageIndex:
+    """Hold out one of `folds` equal parts of all images but those of a given test split, stratified.
+
+    With a test split given, the part is val; without, it is test, and val is carved from what remains, so that the
+    images that choose the best checkpoint are not those that it is judged by.
+
+    Args:
+        index: The images.
+        fold: The part to hold out, from 0.
+        folds: How many parts, at least 2.
+        val_fraction: Share of the rest that is set aside for val.
+        seed: Another seed, other parts.
+
+    Raises:
+        UserError: a class or the groups are too few to share out.
+    """
+    splits = index.splits.astype("<U5")
+    pool = np.flatnonzero((splits != "test") & (splits != "skip"))
+    splits[pool] = "train"
+    held_out = "val" if "test" in splits else "test"
+    splits[pool[_folds(index, pool, folds, seed) == fold]] = held_out
+    return complete_splits(replace(index, splits=splits), val_fraction, 0.0, seed)
+
+
+def _folds(index: ImageIndex, pool: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:
+    """Number of the fold that each image of the pool is held out in."""
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    labels = index.labels[pool]
+    groups = None if index.groups is None else index.groups[pool]
+    units = np.bincount(labels).min() if groups is None else len(np.unique(groups))
+    if units < folds:
+        what = "images in its smallest class" if groups is None else "groups"
+        raise UserError(f"{index.root} has {units} {what}, too few to share out to {folds} parts")
+    kind = StratifiedKFold if groups is None else StratifiedGroupKFold
+    number = np.zeros(len(pool), np.int64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of groups that cannot be shared out evenly: check below what matters
+        parts = kind(folds, shuffle=True, random_state=seed).split(pool, labels, groups)
+        for fold, (_, held_out) in enumerate(parts):
+            number[held_out] = fold
+    return number
 
 
 def _draw(path: str, seed: int) -> bytes:

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +32,8 @@ class Classifier(ImageClassifier):
         scheduler: Learning-rate schedule. One that takes `total_steps` is given the length of the run and moves
             each step; any other moves each epoch (ReduceLROnPlateau on its `monitor`).
         label_smoothing: Share of the label spread evenly over all classes, in [0, 1).
-        class_weights: Weight of each class in the loss, in the order of the class names.
+        class_weights: Weight of each class in the loss, in the order of the class names; or `balanced`, which gives
+            every class the same share of it: images / (classes x images of the class).
         channels_last: Keep images and weights as NHWC in memory, which convolutions prefer on CPUs and GPUs alike.
         data_description: Found in the data on `fit` and read from the checkpoint afterwards; leave it out.
     """
@@ -47,7 +48,7 @@ class Classifier(ImageClassifier):
         optimizer: OptimizerCallable = torch.optim.Adam,
         scheduler: LRSchedulerCallable | None = None,
         label_smoothing: float = 0.0,
-        class_weights: list[float] | None = None,
+        class_weights: list[float] | Literal["balanced"] | None = None,
         channels_last: bool = True,
         data_description: DataDescription | None = None,
     ) -> None:
@@ -64,8 +65,8 @@ class Classifier(ImageClassifier):
         self.results: dict[Split, StageResult] = {}
         self.register_buffer("mean", torch.zeros(1, 3, 1, 1))
         self.register_buffer("std", torch.ones(1, 3, 1, 1))
-        weights = None if class_weights is None else torch.tensor(class_weights)
-        self.register_buffer("class_weights", weights, persistent=False)
+        self._wanted_weights = class_weights
+        self.register_buffer("class_weights", None, persistent=False)
         if data_description is not None:
             self._adopt(data_description)
 
@@ -76,9 +77,13 @@ class Classifier(ImageClassifier):
         self.std = torch.tensor(description.std).view(1, 3, 1, 1)
         classes = len(description.class_names)
         self.scores = nn.ModuleDict({f"{stage}_scores": Scores(classes) for stage in ("train", "val", "test")})
-        weights = self.class_weights
-        if weights is not None and len(weights) != classes:
-            raise UserError(f"model.class_weights has {len(weights)} values, but the data has {classes} classes")
+        weights = self._wanted_weights
+        if weights == "balanced":
+            weights = [sum(description.train_counts) / (classes * count) for count in description.train_counts]
+        if weights is not None:
+            if len(weights) != classes:
+                raise UserError(f"model.class_weights has {len(weights)} values, but the data has {classes} classes")
+            self.class_weights = torch.tensor(weights, dtype=torch.float32)
 
     def setup(self, stage: str) -> None:
         """Adopt the data's description on the first `fit`; on a continued one, insist that it is the same."""

@@ -1,0 +1,44 @@
+"""Running the transforms that a config lists."""
+
+from collections.abc import Iterable
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from project.datamodules.transforms import CutMix, MixUp, RandomCrop
+
+
+def default_augmentation() -> list[nn.Module]:
+    """The course's: rotation by up to 10 degrees, horizontal flip, crop; for square images of things seen upright."""
+    from kornia.augmentation import RandomHorizontalFlip, RandomRotation
+
+    return [RandomRotation(10.0), RandomHorizontalFlip(), RandomCrop()]
+
+
+def is_fixed(transform: nn.Module) -> bool:
+    """Whether an item transform says of itself (`fixed = True`) that it draws nothing at random."""
+    return bool(getattr(transform, "fixed", False))
+
+
+def augment(image: Tensor, label: Tensor, transforms: Iterable[nn.Module], classes: int) -> tuple[Tensor, Tensor]:
+    """Send a batch through its transforms, in their order.
+
+    Args:
+        image: uint8 (N, 3, H, W).
+        label: int64 (N,).
+        transforms: Modules that take images, or, for MixUp and CutMix, images and label probabilities.
+        classes: Number of classes.
+
+    Returns:
+        Images, float (N, 3, H, W) in [0, 1] (as they came where there is no transform), and labels, which are
+        probabilities (N, classes) once they are mixed.
+    """
+    for number, transform in enumerate(transforms):
+        if number == 0:
+            image = image.float().div_(255)
+        if isinstance(transform, (MixUp, CutMix)):
+            soft = label if label.is_floating_point() else F.one_hot(label, classes).float()
+            image, label = transform.mix(image, soft)
+        else:
+            image = transform(image)
+    return image.clamp_(0, 1) if image.is_floating_point() else image, label

@@ -1,0 +1,64 @@
+"""Which images there are: a table of paths and labels in place of folders."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from project.datamodules.index import ImageIndex, PathTable, check_classes
+from project.errors import UserError
+from project.interface import SPLITS
+
+
+def index_table(table: Path, root: Path, group: str | None, class_names: list[str] | None = None) -> ImageIndex:
+    """Index the images that a CSV lists: columns path (relative to `root`) and label, and, optionally, split.
+
+    Args:
+        table: The CSV, UTF-8, with a header.
+        root: The folder that the paths are relative to.
+        group: The column that says which images belong together; None where each stands alone.
+        class_names: The classes that a trained model knows; None to take those found.
+
+    Raises:
+        UserError: no such file or column, a path twice, a file that is not there, an empty label, an
+            unknown split, one class only, or classes other than the model's.
+    """
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as stream:
+            rows = list(csv.DictReader(stream))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"cannot read {table}: {error}") from error
+    if not rows:
+        raise UserError(f"{table} lists no images: it needs a header and a row for each")
+    for column in ("path", "label", *([group] if group else [])):
+        if column not in rows[0]:
+            raise UserError(f"{table} has no column '{column}'; it has {', '.join(map(str, rows[0]))}")
+    seen: set[str] = set()
+    for number, row in enumerate(rows, start=2):
+        path, split = row["path"], row.get("split") or ""
+        if not row["label"]:
+            raise UserError(f"{table}, line {number}: {path} has no label")
+        if split not in ("", *SPLITS):
+            raise UserError(f"{table}, line {number}: split is '{split}'; it can be train, val, test or empty")
+        if path in seen:
+            raise UserError(f"{table}, line {number}: {path} is listed twice")
+        if not (root / path).is_file():
+            raise UserError(f"{table}, line {number}: no such image: {root / path}")
+        seen.add(path)
+    found = sorted({row["label"] for row in rows})
+    check_classes(table, found, class_names or found, "the model was trained on")
+    if len(found) < 2:
+        raise UserError(f"{table} has only one class, '{found[0]}': a classifier needs at least two")
+    rows.sort(key=lambda row: row["path"])
+    label_of = {name: label for label, name in enumerate(class_names or found)}
+    splits = np.array([row.get("split") or "" for row in rows])
+    if (splits != "").any() and "train" not in splits and class_names is None:
+        raise UserError(f"{table} names splits, but none of them is train")
+    return ImageIndex(
+        root,
+        PathTable(row["path"] for row in rows),
+        np.array([label_of[row["label"]] for row in rows]),
+        splits,
+        list(label_of),
+        np.array([row[group] for row in rows]) if group else None,
+    )

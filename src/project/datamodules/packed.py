@@ -1,0 +1,159 @@
+"""Looking at every image once: which can be read, and, where they fit, their pixels in one file."""
+
+import csv
+import errno
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from filelock import FileLock
+from lightning.pytorch.utilities import rank_zero_warn
+from numpy.typing import NDArray
+from torch import nn
+
+from project.datamodules.decode import UnreadableImageError, read_image, to_square
+from project.datamodules.index import ImageIndex
+from project.datamodules.parallel import each
+from project.errors import UserError
+
+Pixels = NDArray[np.uint8]
+FORMAT = 1
+"""Raised when the same files would give other pixels."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What one pass over an index found.
+
+    Attributes:
+        unreadable: Reason by row, for every image that cannot be decoded.
+        pixels: uint8 (N, size, size, 3), a read-only memory map with a row an image; None where they do not fit.
+    """
+
+    unreadable: dict[int, str]
+    pixels: Pixels | None
+
+
+def decode_all(index: ImageIndex, size: int, transforms: Sequence[nn.Module], pack: bool, folder: Path) -> Decoded:
+    """Decode every image once, in parallel, and remember the outcome in `folder` until a file changes.
+
+    Several processes that ask together wait for the one that works. A file is complete or not there: it is written
+    under another name and renamed.
+
+    Args:
+        index: The images.
+        size: Height and width to bring them to, in pixels.
+        transforms: Item transforms, which draw nothing at random.
+        pack: Keep the pixels too; without, they are used if they were kept before.
+        folder: Where the outcome is kept.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    key = _files_key(index)
+    look = blake2b(
+        f"{FORMAT} {size} {[repr(transform) for transform in transforms]}".encode(), digest_size=4
+    ).hexdigest()
+    report, packed = folder / f"{key}.csv", folder / f"{key}_{look}.npy"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f".{key}.lock"):
+        if not report.exists() or (pack and not packed.exists()):
+            _decode(index, size, transforms, packed if pack else None, report)
+    with report.open(newline="", encoding="utf-8") as stream:
+        unreadable = {int(row): reason for row, reason in csv.reader(stream)}
+    return Decoded(unreadable, np.load(packed, mmap_mode="r") if packed.exists() else None)
+
+
+def _files_key(index: ImageIndex) -> str:
+    """Changes when a file does: its path, size or time of change."""
+    stats = np.zeros((len(index.paths), 2), np.int64)
+    for row, path in enumerate(index.paths):
+        try:
+            status = os.stat(os.path.join(index.root, path))  # noqa: PTH116, PTH118 - a third of the time of Path
+            stats[row] = status.st_size, status.st_mtime_ns
+        except OSError:
+            pass  # it is named when it is decoded
+    root = os.fsencode(index.root.resolve())
+    return blake2b(index.paths.digest() + stats.tobytes() + root, digest_size=10).hexdigest()
+
+
+def _decode(index: ImageIndex, size: int, transforms: Sequence[nn.Module], packed: Path | None, report: Path) -> None:
+    count, partial = len(index.paths), report.with_suffix(".partial")
+    work = _Work(index, size, list(transforms), partial if packed else None)
+    try:
+        if packed:
+            _allocate(partial, (count, size, size, 3))
+        reasons = each(work, count, "packing images" if packed else "checking images")
+        unreadable = [(row, reason) for row, reason in enumerate(reasons) if reason]
+        if packed:
+            partial.replace(packed)
+        with partial.open("w", newline="", encoding="utf-8") as stream:
+            csv.writer(stream).writerows(unreadable)
+        partial.replace(report)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        need = f"{count * size * size * 3 / 1e9:.2g} GB in {partial.parent}"
+        raise UserError(
+            f"the disk is full: packing the images needs {need}. Free some, choose another place by --data.cache_dir,"
+            " or do without by --data.pack_limit 0"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _allocate(file: Path, shape: tuple[int, ...]) -> None:
+    """Reserve the disk's blocks at once: a memory map that meets a full disk later kills the process."""
+    np.lib.format.open_memmap(file, "w+", np.uint8, shape)
+    if hasattr(os, "posix_fallocate"):
+        with file.open("r+b") as stream:
+            os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
+
+
+class _Work:
+    """Decodes one image and puts it where it belongs; returns why it could not."""
+
+    def __init__(self, index: ImageIndex, size: int, transforms: list[nn.Module], file: Path | None) -> None:
+        self.index, self.size, self.transforms, self.file = index, size, transforms, file
+        self._pixels: Pixels | None = None
+
+    def __call__(self, row: int) -> str:
+        try:
+            image = read_image(self.index.root / self.index.paths[row])
+        except UnreadableImageError as error:
+            return str(error)
+        if self.file is not None:
+            if self._pixels is None:
+                self._pixels = np.load(self.file, mmap_mode="r+")
+            for transform in self.transforms:
+                image = transform(image)
+            self._pixels[row] = to_square(image, self.size).permute(1, 2, 0).numpy()
+        return ""
+
+
+def skip_unreadable(index: ImageIndex, unreadable: dict[int, str], policy: Literal["error", "skip"]) -> ImageIndex:
+    """Leave out the images that cannot be read, or name them all.
+
+    Raises:
+        UserError: there are some and the policy is `error`; or a class has no other.
+    """
+    if not unreadable:
+        return index
+    names = [f"{index.root / index.paths[row]}: {reason}" for row, reason in unreadable.items()]
+    splits = index.splits.astype("<U5")
+    splits[list(unreadable)] = "skip"
+    for label, name in enumerate(index.class_names):
+        if (splits[index.labels == label] == "skip").all():
+            raise UserError(f"class '{name}' in {index.root} has no readable image", names)
+    if policy == "error":
+        raise UserError(
+            f"{len(unreadable):,} of {len(index.paths):,} images in {index.root} cannot be read ({names[0]}):"
+            " mend or remove what is listed above, or go on without by --data.on_corrupt skip",
+            names,
+        )
+    rank_zero_warn(f"skipping {len(unreadable):,} images that cannot be read: {', '.join(names[:3])}")
+    return replace(index, splits=splits)

@@ -1,0 +1,136 @@
+"""Augmentation of whole batches, every image with its own draw; what kornia does not have, or not image by image."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributions import Beta
+
+
+class RandomCrop(nn.Module):
+    """Shifts each image by up to `padding` pixels each way: pads by reflection, then cuts out the original size.
+
+    He et al., Deep Residual Learning for Image Recognition, 2015 (section 4.2).
+
+    Args:
+        padding: Largest shift in pixels.
+    """
+
+    def __init__(self, padding: int = 2) -> None:
+        super().__init__()
+        self.padding = padding
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Float (N, C, H, W), in and out."""
+        n, _, height, width = image.shape
+        padded = F.pad(image, [self.padding] * 4, mode="reflect").contiguous(memory_format=torch.channels_last)
+        windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # (N, C, shifts, shifts, H, W), a view
+        down, right = torch.randint(0, 2 * self.padding + 1, (2, n), device=image.device)
+        return windows[torch.arange(n, device=image.device), :, down, right]
+
+
+class RandomResizedCrop(nn.Module):
+    """Cuts out a random part of one image and brings it to the size that the net sees; an item transform.
+
+    Szegedy et al., Going Deeper with Convolutions, 2014 (section 6).
+
+    Args:
+        scale: Range of the part's area, as a share of the image's.
+        ratio: Range of the part's width over its height, drawn evenly on a logarithmic scale.
+    """
+
+    image_size: int
+    """Set by the datamodule."""
+
+    def __init__(self, scale: tuple[float, float] = (0.08, 1.0), ratio: tuple[float, float] = (3 / 4, 4 / 3)) -> None:
+        super().__init__()
+        self.scale, self.ratio = scale, ratio
+
+    def forward(self, image: Tensor) -> Tensor:
+        """uint8 (3, H, W) to uint8 (3, image_size, image_size)."""
+        from torchvision.transforms.v2 import RandomResizedCrop as Draw
+
+        from project.datamodules.decode import resize
+
+        if not hasattr(self, "_draw"):
+            self._draw = Draw(self.image_size, self.scale, self.ratio)
+        box = self._draw.make_params([image])
+        top, left, height, width = box["top"], box["left"], box["height"], box["width"]
+        return resize(image[:, top : top + height, left : left + width], self.image_size)
+
+
+class MixUp(nn.Module):
+    """Blends each image with another of the batch, and their labels alike.
+
+    Zhang et al., mixup: Beyond Empirical Risk Minimization, 2017.
+
+    Args:
+        alpha: Both parameters of the beta distribution that each image's share is drawn from, above 0.
+    """
+
+    def __init__(self, alpha: float = 0.2) -> None:
+        super().__init__()
+        self.alpha = alpha
+
+    def mix(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        """Float (N, C, H, W) and label probabilities (N, classes), in and out."""
+        share = _shares(self.alpha, image)
+        other = torch.randperm(len(image), device=image.device)
+        mixed = image.lerp(image[other], 1 - share.view(-1, 1, 1, 1))
+        return mixed, label.lerp(label[other], 1 - share.view(-1, 1))
+
+
+class CutMix(nn.Module):
+    """Replaces a rectangle of each image by that of another, and its share of the label alike.
+
+    Yun et al., CutMix: Regularization Strategy to Train Strong Classifiers, 2019.
+
+    Args:
+        alpha: Both parameters of the beta distribution that each image's share is drawn from, above 0.
+    """
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        super().__init__()
+        self.alpha = alpha
+
+    def mix(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        """Float (N, C, H, W) and label probabilities (N, classes), in and out."""
+        n, _, height, width = image.shape
+        side = (1 - _shares(self.alpha, image)).sqrt().view(n, 1)
+        other = torch.randperm(n, device=image.device)
+        inside = []
+        for length in (height, width):
+            centre = torch.rand(n, 1, device=image.device) * length
+            place = torch.arange(length, device=image.device) + 0.5
+            inside.append((place - centre).abs() < side * length / 2)
+        cut = inside[0][:, :, None] & inside[1][:, None, :]
+        share = cut.float().mean((1, 2)).view(n, 1)  # what the border left of the rectangle
+        return torch.where(cut[:, None], image[other], image), label.lerp(label[other], share)
+
+
+def _shares(alpha: float, image: Tensor) -> Tensor:
+    """What each image keeps of itself, (N,) in [0, 1]."""
+    parameter = torch.tensor(alpha, device=image.device)
+    return Beta(parameter, parameter).sample((len(image),))
+
+
+class TrivialAugment(nn.Module):
+    """One operation an image, drawn evenly from thirteen, at a strength drawn evenly from its range.
+
+    Müller and Hutter, TrivialAugment: Tuning-free Yet State-of-the-Art Data Augmentation, 2021. kornia's own draws one
+    operation for the whole batch; this hands each operation the images that drew it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        from kornia.augmentation.auto import TrivialAugment as Policy
+
+        self.operations = nn.ModuleList(Policy().children())
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Float (N, 3, H, W) in [0, 1], in and out."""
+        choice = torch.randint(len(self.operations) + 1, (len(image),), device=image.device)
+        changed = image.clone()
+        for number in range(len(self.operations)):  # the last number leaves the image as it is
+            if len(rows := (choice == number).nonzero().flatten()):
+                changed[rows] = self.operations[number](image[rows])
+        return changed

@@ -1,0 +1,82 @@
+"""A CSV in place of folders."""
+
+from pathlib import Path
+
+import pytest
+
+from project.datamodules.labels import index_table
+from project.datamodules.split import complete_splits, hold_out_fold
+from project.errors import UserError
+from tests.conftest import COLOURS, write_images
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """36 images of 12 patients in one folder, and a CSV."""
+    lines = ["path,label,patient"]
+    for number, (name, colour) in enumerate(COLOURS.items()):
+        write_images(tmp_path / "scans" / name, 12, colour)
+        lines += [f"scans/{name}/{i:03d}.png,{name.upper()},p{i // 3 + 4 * number}" for i in range(12)]
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    return tmp_path / "labels.csv"
+
+
+def test_labels_and_groups_come_from_the_table(table: Path) -> None:
+    index = index_table(table, table.parent, "patient")
+    assert index.class_names == ["BLUE", "GREEN", "RED"] and len(index.paths) == 36
+    split = complete_splits(index, 0.25, 0.25, seed=0)
+    assert index.groups is not None
+    places = {group: set(split.splits[index.groups == group]) for group in set(index.groups.tolist())}
+    assert all(len(place) == 1 for place in places.values()), "a patient is in one split only"
+    assert {name: len(split.rows(name)) for name in ("train", "val", "test")} == {"train": 18, "val": 9, "test": 9}  # type: ignore[arg-type]
+
+
+def test_folds_hold_out_every_image_once(table: Path) -> None:
+    index = index_table(table, table.parent, "patient")
+    held_out = [hold_out_fold(index, fold, 4, 0.34, 0).rows("test").tolist() for fold in range(4)]
+    assert sorted(row for fold in held_out for row in fold) == list(range(36)) and {len(fold) for fold in held_out} == {
+        9
+    }
+    assert index.groups is not None
+    for fold in held_out:
+        inside = set(index.groups[fold])
+        assert inside.isdisjoint(index.groups[[i for i in range(36) if i not in fold]])
+
+
+def test_splits_of_the_table_stay(table: Path) -> None:
+    lines = table.read_text().splitlines()
+    table.write_text(
+        "\n".join(
+            [lines[0] + ",split", *(f"{line},{'test' if n % 4 == 0 else ''}" for n, line in enumerate(lines[1:]))]
+        )
+    )
+    with pytest.raises(UserError, match="none of them is train"):
+        index_table(table, table.parent, None)
+    table.write_text(table.read_text().replace(",\n", ",train\n"))
+    index = index_table(table, table.parent, None)
+    assert len(index.rows("test")) == 9
+    fold = hold_out_fold(index, 0, 3, 0.2, 0)
+    assert fold.rows("test").tolist() == index.rows("test").tolist() and len(fold.rows("val")) == 9
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text.replace("patient", "person"), "no column 'patient'; it has path, label, person"),
+        (lambda text: text.replace("blue/003", "blue/999"), "line 5: no such image"),
+        (lambda text: text.replace("blue/003", "blue/002"), "line 5: scans/blue/002.png is listed twice"),
+        (lambda text: text.replace(",BLUE,p0", ",,p0"), "line 2: scans/blue/000.png has no label"),
+        (lambda text: text.splitlines()[0], "lists no images"),
+        (lambda text: text.replace("GREEN", "BLUE").replace("RED", "BLUE"), "only one class, 'BLUE'"),
+    ],
+)
+def test_mistakes_name_the_line(table: Path, change, message: str) -> None:  # type: ignore[no-untyped-def]
+    table.write_text(change(table.read_text()))
+    with pytest.raises(UserError, match=message):
+        index_table(table, table.parent, "patient")
+
+
+def test_too_few_groups(table: Path) -> None:
+    index = index_table(table, table.parent, "patient")
+    with pytest.raises(UserError, match="12 groups, too few to share out to 13 parts"):
+        hold_out_fold(index, 0, 13, 0.2, 0)

@@ -1,0 +1,97 @@
+"""The packed file: the same pixels, made once, never half."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from project.datamodules.decode import read_image, to_square
+from project.datamodules.index import index_tree
+from project.datamodules.loader import Images
+from project.datamodules.packed import decode_all
+from project.datamodules.sampler import Request
+from project.errors import UserError
+from tests.conftest import COLOURS, write_images
+
+
+def test_pixels_are_those_of_the_files(tree: Path, tmp_path: Path) -> None:
+    index = index_tree(tree)
+    decoded = decode_all(index, 8, [], True, tmp_path / "packed")
+    assert decoded.unreadable == {} and decoded.pixels is not None and decoded.pixels.shape == (60, 8, 8, 3)
+    rows = np.arange(60)[::-1].copy()
+    packed = Images(index, rows, 8, pixels=decoded.pixels)[Request(0, [3, 50, 7])]
+    plain = Images(index, rows, 8)[Request(0, [3, 50, 7])]
+    assert torch.equal(packed.image, plain.image) and torch.equal(packed.label, plain.label)
+    assert packed.image.is_contiguous(memory_format=torch.channels_last) and packed.index.tolist() == [56, 9, 52]
+    assert torch.equal(packed.image[0], to_square(read_image(tree / index.paths[56]), 8))
+
+
+def test_made_once_and_anew_when_a_file_or_transform_changes(tree: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "packed"
+    index = index_tree(tree)
+
+    def made(size: int = 8, transforms: tuple[nn.Module, ...] = ()) -> set[Path]:
+        before = set(folder.glob("*.npy"))
+        decode_all(index, size, transforms, True, folder)
+        return set(folder.glob("*.npy")) - before
+
+    assert len(made()) == 1 and not made()
+    assert len(made(size=9)) == 1
+    assert len(made(transforms=(nn.Identity(),))) == 1
+    os.utime(tree / "red" / "003.png", ns=(1, 1))
+    assert len(made()) == 1 and not made()
+
+
+def test_unreadable_files_are_remembered(tree: Path, tmp_path: Path) -> None:
+    (tree / "green" / "000.png").write_bytes(b"GIF89a")
+    index = index_tree(tree)
+    row = list(index.paths).index("green/000.png")
+    for pack in (False, True, False):
+        assert set(decode_all(index, 8, [], pack, tmp_path / "packed").unreadable) == {row}
+
+
+def test_a_full_disk_is_one_clear_error_and_leaves_nothing(tree: Path, tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small disk needs root")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40k", "tmpfs", str(disk)], capture_output=True).returncode:
+        pytest.skip("this machine does not let us mount a small disk")
+    try:
+        with pytest.raises(UserError, match="the disk is full: packing the images needs"):
+            decode_all(index_tree(tree), 32, [], True, disk)
+        assert not [item for item in disk.iterdir() if item.suffix != ".lock"]
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.slow
+def test_killed_while_packing_then_packed_by_two_at_once(tmp_path: Path) -> None:
+    for name, colour in COLOURS.items():
+        write_images(tmp_path / "images" / name, 400, colour, size=64)
+    script = (
+        "import sys; from pathlib import Path; from project.datamodules.index import index_tree;"
+        "from project.datamodules.packed import decode_all;"
+        "print(decode_all(index_tree(Path(sys.argv[1])), 64, [], True, Path(sys.argv[2])).pixels.sum())"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "images"), str(tmp_path / "packed")]
+    victim = subprocess.Popen(command, start_new_session=True)
+    while not list((tmp_path / "packed").glob("*.partial")):
+        time.sleep(0.01)
+        assert victim.poll() is None, "done before it could be killed"
+    os.killpg(victim.pid, signal.SIGKILL)
+    victim.wait()
+    assert not list((tmp_path / "packed").glob("*.npy"))
+    pair = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    sums = {process.communicate(timeout=120)[0] for process in pair}
+    index = index_tree(tmp_path / "images")
+    expected = sum(int(read_image(index.root / path).sum(dtype=torch.int64)) for path in index.paths)
+    assert sums == {f"{expected}\n"}
+    assert len(list((tmp_path / "packed").glob("*.npy"))) == 1 and not list((tmp_path / "packed").glob("*.partial"))

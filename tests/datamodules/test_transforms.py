@@ -1,0 +1,76 @@
+"""Augmentation: each image with its own draw, the same draw for the same seed."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from project.datamodules import CutMix, MixUp, RandomCrop, RandomResizedCrop, TrivialAugment
+from project.datamodules.augment import augment, default_augmentation
+
+
+def batch(count: int = 64, size: int = 16) -> Tensor:
+    """The same picture many times, so that a difference is the draw's."""
+    noise = np.random.default_rng(0).integers(0, 255, (4, 4, 3), dtype=np.uint8)
+    picture = np.asarray(Image.fromarray(noise).resize((size, size)))
+    return torch.from_numpy(picture).permute(2, 0, 1).repeat(count, 1, 1, 1)
+
+
+@pytest.mark.parametrize("transform", [RandomCrop(3), TrivialAugment(), *default_augmentation()])
+def test_every_image_has_its_own_draw(transform: nn.Module) -> None:
+    image = batch()
+    torch.manual_seed(3)
+    first, _ = augment(image, torch.zeros(64, dtype=torch.long), [transform], 10)
+    torch.manual_seed(3)
+    again, _ = augment(image, torch.zeros(64, dtype=torch.long), [transform], 10)
+    assert torch.equal(first, again) and first.shape == image.shape
+    assert float(first.min()) >= 0 and float(first.max()) <= 1
+    assert len(first.flatten(1).unique(dim=0)) > (1 if "Flip" in type(transform).__name__ else 8)
+
+
+def test_random_crop_shifts_by_whole_pixels() -> None:
+    image = batch().float() / 255
+    moved = RandomCrop(2)(image)
+    inner = image[0, :, 4:12, 4:12]
+    found = [
+        any(
+            torch.equal(one[:, 4 + down : 12 + down, 4 + right : 12 + right], inner)
+            for down in range(-2, 3)
+            for right in range(-2, 3)
+        )
+        for one in moved
+    ]
+    assert all(found)
+
+
+def test_random_resized_crop_draws_like_torchvision() -> None:
+    transform = RandomResizedCrop(scale=(0.2, 0.5))
+    transform.image_size = 12
+    ramp = torch.arange(200, dtype=torch.uint8).expand(3, 200, 200)  # the brightness tells the column
+    torch.manual_seed(0)
+    crops = [transform(ramp) for _ in range(200)]
+    assert all(crop.shape == (3, 12, 12) and crop.dtype == torch.uint8 for crop in crops)
+    from torchvision.transforms.v2 import RandomResizedCrop as Theirs
+
+    torch.manual_seed(0)
+    theirs = [Theirs(12, (0.2, 0.5))(ramp) for _ in range(200)]
+    difference = torch.stack(crops).int() - torch.stack(theirs).int()
+    assert difference.abs().max() <= 1
+
+
+@pytest.mark.parametrize("mixing", [MixUp(0.5), CutMix(1.0)])
+def test_mixed_labels_are_the_shares_of_the_pixels(mixing: MixUp | CutMix) -> None:
+    label = torch.arange(64) % 2
+    image = (label * 255).to(torch.uint8).view(-1, 1, 1, 1).expand(64, 3, 20, 20)
+    torch.manual_seed(0)
+    mixed, soft = augment(image, label, [mixing], 2)
+    assert soft.shape == (64, 2) and torch.allclose(soft.sum(1), torch.ones(64))
+    assert torch.allclose(mixed.mean((1, 2, 3)), soft[:, 1], atol=1e-5)
+    assert len(soft[:, 1].unique()) > 10, "each image has its own share"
+
+
+def test_mixing_twice_keeps_probabilities() -> None:
+    label = torch.arange(64) % 5
+    _, soft = augment(batch(), label, [MixUp(), CutMix(), MixUp()], 5)
+    assert torch.allclose(soft.sum(1), torch.ones(64)) and float(soft.min()) >= 0
