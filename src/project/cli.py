@@ -2,7 +2,6 @@
 
 import json
 import logging
-import re
 import sys
 import warnings
 from pathlib import Path
@@ -18,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from project.callbacks import Console, Monitor, Pictures, PredictionTable, ProgressBar
 from project.callbacks.describe import next_lines
 from project.datamodules import ImageDataModule
-from project.errors import UserError
+from project.errors import UserError, report
 from project.machine import default_precision
 from project.modules import Classifier
 from project.parser import Parser, flatten, in_order
@@ -191,9 +190,4 @@ def main(args: list[str] | None = None) -> None:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()  # its threads may abort the interpreter's end
     except (UserError, MisconfigurationException) as error:
-        for line in getattr(error, "details", ()):
-            print(line, file=sys.stderr)
-        # A worker's error comes wrapped in its traceback; the message is what stands behind the exception's name.
-        message = re.split(r"project\.errors\.UserError: ", str(error))[-1].strip()
-        print(f"error: {' '.join(message.split())}", file=sys.stderr)
-        raise SystemExit(2) from None
+        report(error)

@@ -1,6 +1,8 @@
 """The one exception for what a user can mend."""
 
+import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 
 class UserError(Exception):
@@ -17,3 +19,13 @@ class UserError(Exception):
     def __init__(self, message: str, details: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.details = details
+
+
+def report(error: Exception) -> NoReturn:
+    """End the program with the error as one line, the last on the screen, and exit code 2."""
+    for line in getattr(error, "details", ()):
+        print(line, file=sys.stderr)
+    # A worker's error comes wrapped in its traceback; the message is what stands behind the exception's name.
+    message = str(error).rpartition("project.errors.UserError: ")[2]
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(2) from None

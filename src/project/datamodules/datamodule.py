@@ -9,13 +9,14 @@ from typing import Literal
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
+from numpy.typing import NDArray
 from torch import nn
 
 from project.datamodules.augment import augment, default_augmentation, is_fixed
 from project.datamodules.index import ImageIndex, index_tree, index_unlabelled
 from project.datamodules.labels import index_table
 from project.datamodules.loader import Images, Loader
-from project.datamodules.packed import Pixels, decode_all, skip_unreadable
+from project.datamodules.packed import Pixels, decode_all, skip_unreadable, warn_of_copies
 from project.datamodules.parallel import cores
 from project.datamodules.sampler import EpochBatches
 from project.datamodules.source import Source
@@ -100,6 +101,7 @@ class ImageDataModule(ImageData):
         self.pack_limit, self.num_workers, self.cache_dir = pack_limit, num_workers, Path(cache_dir)
         self.index: ImageIndex | None = None
         self._pixels: Pixels | None = None
+        self._content: NDArray[np.uint64] | None = None
         self._description: DataDescription | None = None
 
     # -- finding ------------------------------------------------------------------------------------------------------
@@ -120,7 +122,7 @@ class ImageDataModule(ImageData):
         if known is not None and stage != "fit":
             self._description = known
         if stage == "predict":
-            self.index, self._pixels = self._readable(index_unlabelled(self.folder), stage)
+            self.index = self._readable(index_unlabelled(self.folder), stage)
             return
         if self.index is not None and self.index.class_names:
             return  # `test` after `fit` on the same datamodule
@@ -129,7 +131,7 @@ class ImageDataModule(ImageData):
             index = index_table(Path(self.labels), self.folder, self.group_column, names)
         else:
             index = index_tree(self.folder, names)
-        index, self._pixels = self._readable(index, stage)
+        index = self._readable(index, stage)
         drawn = "" in index.splits
         if self.folds:
             self.index = hold_out_fold(index, self.fold, self.folds, self.fractions[0], self.split_seed)
@@ -137,6 +139,8 @@ class ImageDataModule(ImageData):
             self.index = complete_splits(index, *self.fractions, self.split_seed)
         if stage == "fit":
             self._description = self._describe()
+            if self._content is not None:
+                warn_of_copies(self.index, self._content)
         elif known is not None and drawn and known.fingerprint != self.index.fingerprint():
             rank_zero_warn(
                 f"{self.folder} is not as it was when the model was trained, so its splits are drawn anew: images that"
@@ -153,16 +157,17 @@ class ImageDataModule(ImageData):
             raise UserError("no images: give --data.root DIR, or a data set by name with --data.source Digits")
         return self.source
 
-    def _readable(self, index: ImageIndex, stage: str) -> tuple[ImageIndex, Pixels | None]:
-        """The index without what cannot be read, and its pixels where they fit."""
+    def _readable(self, index: ImageIndex, stage: str) -> ImageIndex:
+        """The index without what cannot be read; takes the pixels where they fit."""
         if self.trainer and self.trainer.fast_dev_run:  # type: ignore[attr-defined]
-            return index, None
+            return index
         size = self._description.image_size if self._description else self.image_size
         fixed = [transform for transform in self.item_transforms if is_fixed(transform)]
         limit = memory() / 4 if self.pack_limit is None else self.pack_limit * 1e9
         fits = len(fixed) == len(self.item_transforms) and len(index.paths) * size**2 * 3 <= limit
         decoded = decode_all(index, size, fixed, fits and stage == "fit", self.cache_dir / "packed")
-        return skip_unreadable(index, decoded.unreadable, self.on_corrupt), decoded.pixels if fits else None
+        self._pixels, self._content = decoded.pixels if fits else None, decoded.content
+        return skip_unreadable(index, decoded.unreadable, self.on_corrupt)
 
     def _describe(self) -> DataDescription:
         index = self._index()

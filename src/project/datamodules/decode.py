@@ -20,11 +20,19 @@ def read_image(path: str | Path) -> Tensor:
     Raises:
         UnreadableImageError: also where the file cannot be opened.
     """
+    return decode_image(read_bytes(path))
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+        UnreadableImageError: it cannot be opened.
+    """
     try:
-        data = Path(path).read_bytes()
+        return Path(path).read_bytes()
     except OSError as error:
         raise UnreadableImageError(error.strerror or str(error)) from error
-    return decode_image(data)
 
 
 def decode_image(data: bytes) -> Tensor:

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 from torch import nn
 
-from project.datamodules.decode import UnreadableImageError, read_image, to_square
+from project.datamodules.decode import UnreadableImageError, decode_image, read_bytes, to_square
 from project.datamodules.index import ImageIndex
 from project.datamodules.parallel import each
 from project.errors import UserError
@@ -31,10 +31,12 @@ class Decoded:
 
     Attributes:
         unreadable: Reason by row, for every image that cannot be decoded.
+        content: uint64 (N,), stands for the bytes of each file: the same number, the same file.
         pixels: uint8 (N, size, size, 3), a read-only memory map with a row an image; None where they do not fit.
     """
 
     unreadable: dict[int, str]
+    content: NDArray[np.uint64]
     pixels: Pixels | None
 
 
@@ -64,8 +66,10 @@ def decode_all(index: ImageIndex, size: int, transforms: Sequence[nn.Module], pa
         if not report.exists() or (pack and not packed.exists()):
             _decode(index, size, transforms, packed if pack else None, report)
     with report.open(newline="", encoding="utf-8") as stream:
-        unreadable = {int(row): reason for row, reason in csv.reader(stream)}
-    return Decoded(unreadable, np.load(packed, mmap_mode="r") if packed.exists() else None)
+        found = list(csv.reader(stream))
+    unreadable = {row: reason for row, (_, reason) in enumerate(found) if reason}
+    content = np.array([int(number, 16) for number, _ in found], dtype=np.uint64)
+    return Decoded(unreadable, content, np.load(packed, mmap_mode="r") if packed.exists() else None)
 
 
 def _files_key(index: ImageIndex) -> str:
@@ -87,12 +91,11 @@ def _decode(index: ImageIndex, size: int, transforms: Sequence[nn.Module], packe
     try:
         if packed:
             _allocate(partial, (count, size, size, 3))
-        reasons = each(work, count, "packing images" if packed else "checking images")
-        unreadable = [(row, reason) for row, reason in enumerate(reasons) if reason]
+        found = list(each(work, count, "packing images" if packed else "checking images"))
         if packed:
             partial.replace(packed)
         with partial.open("w", newline="", encoding="utf-8") as stream:
-            csv.writer(stream).writerows(unreadable)
+            csv.writer(stream).writerows(found)
         partial.replace(report)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -115,24 +118,27 @@ def _allocate(file: Path, shape: tuple[int, ...]) -> None:
 
 
 class _Work:
-    """Decodes one image and puts it where it belongs; returns why it could not."""
+    """Decodes one image and puts it where it belongs; returns a hash of its file and why it could not be read."""
 
     def __init__(self, index: ImageIndex, size: int, transforms: list[nn.Module], file: Path | None) -> None:
         self.index, self.size, self.transforms, self.file = index, size, transforms, file
         self._pixels: Pixels | None = None
 
-    def __call__(self, row: int) -> str:
+    def __call__(self, row: int) -> tuple[str, str]:
+        path, content = self.index.root / self.index.paths[row], "0"
         try:
-            image = read_image(self.index.root / self.index.paths[row])
+            data = read_bytes(path)
+            content = blake2b(data, digest_size=8).hexdigest()
+            image = decode_image(data)
         except UnreadableImageError as error:
-            return str(error)
+            return content, str(error)
         if self.file is not None:
             if self._pixels is None:
                 self._pixels = np.load(self.file, mmap_mode="r+")
             for transform in self.transforms:
                 image = transform(image)
             self._pixels[row] = to_square(image, self.size).permute(1, 2, 0).numpy()
-        return ""
+        return content, ""
 
 
 def skip_unreadable(index: ImageIndex, unreadable: dict[int, str], policy: Literal["error", "skip"]) -> ImageIndex:
@@ -157,3 +163,18 @@ def skip_unreadable(index: ImageIndex, unreadable: dict[int, str], policy: Liter
         )
     rank_zero_warn(f"skipping {len(unreadable):,} images that cannot be read: {', '.join(names[:3])}")
     return replace(index, splits=splits)
+
+
+def warn_of_copies(index: ImageIndex, content: NDArray[np.uint64]) -> None:
+    """Warn of files that are the same byte by byte, in two splits or under two labels."""
+    order = np.argsort(content, kind="stable")
+    order = order[index.splits[order] != "skip"]
+    same = content[order][1:] == content[order][:-1]
+    one, other = order[:-1][same], order[1:][same]
+    for what, value in (("in two splits", index.splits), ("under two labels", index.labels)):
+        if count := np.count_nonzero(value[one] != value[other]):
+            first = np.flatnonzero(value[one] != value[other])[0]
+            rank_zero_warn(
+                f"{count:,} pictures are {what}, such as {index.paths[one[first]]} and {index.paths[other[first]]}:"
+                f" list them with `python -m project check_data {index.root}`"
+            )

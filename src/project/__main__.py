@@ -1,0 +1,46 @@
+"""`python -m project TOOL`: what needs no Trainer. A tool is a typed function, imported when it is called."""
+
+import importlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from project.errors import UserError, report
+
+TOOLS = {
+    "check_data": ("project.datamodules.check", "look for what would spoil a result, before training"),
+    "shard": ("project.datamodules.shards", "write images as a few large files, for sets too large to hold"),
+    "cross_validate": ("project.cross_validation", "train once for each fold; mean and spread"),
+}
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run one tool; its options are the arguments of its function."""
+    args = sys.argv[1:] if args is None else args
+    if not args or args[0] in ("-h", "--help"):
+        print("usage: python -m project TOOL [options]; options: python -m project TOOL --help\n")
+        print("\n".join(f"  {name:<16}{what}" for name, (_, what) in TOOLS.items()))
+        return
+    name, *rest = args
+    if name not in TOOLS:
+        report(UserError(f"no tool named {name}: there are {', '.join(TOOLS)}"))
+    from jsonargparse import auto_cli
+
+    from project.parser import Parser
+
+    try:
+        tool: Callable[..., Any] = getattr(_module(name), name)
+        auto_cli(tool, args=rest, parser_class=Parser, prog=f"python -m project {name}", allow_abbrev=False)
+    except UserError as error:
+        report(error)
+
+
+def _module(name: str) -> Any:
+    try:
+        return importlib.import_module(TOOLS[name][0])
+    except ModuleNotFoundError as error:
+        raise UserError(f"{name} needs the package {error.name}: pip install -e '.[data]'") from error
+
+
+if __name__ == "__main__":
+    main()

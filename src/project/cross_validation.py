@@ -1,0 +1,56 @@
+"""`python -m project cross_validate`: one run a fold."""
+
+import csv
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from project.errors import UserError
+
+TRAIN = Path(__file__).parents[2] / "train.py"
+
+
+def cross_validate(
+    config: list[Path], folds: int = 5, run_name: str = "folds", options: list[str] | None = None
+) -> None:
+    """Train once for each fold, and print the mean and spread of every figure over the folds.
+
+    Args:
+        config: Config files, as for `train.py fit`.
+        folds: How many parts to cut the images into; each is held out once.
+        run_name: The runs are logs/RUN_NAME/version_N.
+        options: More options for every run, as one list: "[--data.root, DIR, --trainer.max_epochs, 3]".
+
+    Raises:
+        UserError: a run failed.
+    """
+    configs = [part for file in config for part in ("--config", str(file))]
+    shared = [*configs, *(options or []), "--run_name", run_name, "--data.folds", str(folds)]
+    results: list[dict[str, float]] = []
+    for fold in range(folds):
+        print(f"fold {fold + 1} of {folds}", flush=True)
+        before = _runs(run_name)
+        command = [sys.executable, str(TRAIN), "fit", *shared, "--data.fold", str(fold)]
+        if (code := subprocess.run(command).returncode) != 0:
+            raise UserError(f"fold {fold + 1} of {folds} ended with exit code {code}; its own message stands above")
+        results.append(_best(max(_runs(run_name) - before, key=lambda run: run.stat().st_mtime)))
+    print(f"\n{'':<16}{'mean':>9}{'std':>9}   each fold")
+    for name in sorted({name for result in results for name in result}):
+        values = [result[name] for result in results]
+        each = "  ".join(f"{value:.4f}" for value in values)
+        print(f"{name:<16}{statistics.mean(values):>9.4f}{statistics.stdev(values):>9.4f}   {each}")
+
+
+def _runs(name: str) -> set[Path]:
+    return set(Path("logs", name).glob("version_*"))
+
+
+def _best(run: Path) -> dict[str, float]:
+    """The test figures of a run, and the val figures of its best epoch."""
+    with (run / "metrics.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    best = max((row for row in rows if row["val/acc"]), key=lambda row: float(row["val/acc"]))
+    test = [row for row in rows if row.get("test/acc")]
+    found = [(best, "val/")] + [(row, "test/") for row in test[-1:]]
+    return {name: float(row[name]) for row, prefix in found for name in row if name.startswith(prefix) and row[name]}

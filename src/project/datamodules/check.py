@@ -1,0 +1,243 @@
+"""`python -m project check_data ROOT`: what would spoil a result, found before training."""
+
+import csv
+import io
+import itertools
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from project.datamodules.decode import UnreadableImageError, decode_image, read_bytes
+from project.datamodules.index import ImageIndex, index_tree
+from project.datamodules.labels import index_table
+from project.datamodules.parallel import each
+from project.datamodules.split import complete_splits
+from project.interface import SPLITS
+
+NEAR_BITS = 4
+"""Perceptual hashes (64 bits) that differ in at most so many may be the same picture."""
+NEAR_LEVELS = 6.0
+"""Thumbnails of the same picture differ by at most so many of 255 levels on average."""
+SPOILING = ("unreadable", "in two splits", "under two labels", "too few images")
+THUMBNAIL = 16
+SHEET = 40
+"""Findings shown in the contact sheet."""
+
+
+class Look(NamedTuple):
+    """What one image is like."""
+
+    problem: str
+    form: str
+    width: int
+    height: int
+    content: bytes
+    phash: int
+    thumbnail: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that a person should look at: what, in which file, beside which other, and why."""
+
+    kind: str
+    path: str
+    other: str = ""
+    detail: str = ""
+
+
+def check_data(
+    root: Path, labels: Path | None = None, out: Path = Path("logs/check_data"), min_images: int = 10
+) -> None:
+    """Look at every image once; print what is there and what is wrong with it; exit with 1 if it would spoil a result.
+
+    Writes findings.csv and, if there is anything to see, findings.png, a contact sheet.
+
+    Args:
+        root: ROOT/CLASS/IMAGE or ROOT/{train,val,test}/CLASS/IMAGE. A flat tree is split as `fit` would by default.
+        labels: A CSV of path and label in place of class folders, with paths relative to `root`.
+        out: Folder for what is written.
+        min_images: A class with fewer readable images in train is reported.
+
+    Raises:
+        UserError: the tree is not one that can be trained on.
+        SystemExit: code 1, something would spoil a result.
+    """
+    index = index_table(labels, root, None) if labels else index_tree(root)
+    looks = list(each(_Looker(index), len(index.paths), "looking at images"))
+    readable = np.array([not look.problem for look in looks])
+    index = _split(index, readable)
+    findings = [
+        *(
+            Finding("unreadable", index.paths[row], detail=looks[row].problem)
+            for row in np.flatnonzero(~readable).tolist()
+        ),
+        *_copies(index, looks, readable),
+        *_odd(index, looks, readable),
+        *_small_classes(index, readable, min_images),
+    ]
+    _print_counts(index, looks, readable)
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "findings.csv").open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["kind", "path", "other", "detail"])
+        writer.writerows([finding.kind, finding.path, finding.other, finding.detail] for finding in findings)
+    if _sheet(index.root, findings, out / "findings.png"):
+        print(f"pictures  {out / 'findings.png'}")
+    _print_findings(findings)
+    print(f"list      {out / 'findings.csv'}")
+    if any(finding.kind.endswith(SPOILING) for finding in findings):
+        raise SystemExit(1)
+
+
+class _Looker:
+    """Looks at one image of an index."""
+
+    def __init__(self, index: ImageIndex) -> None:
+        self.index = index
+
+    def __call__(self, row: int) -> Look:
+        import imagehash
+
+        blank = np.zeros((THUMBNAIL, THUMBNAIL, 3), np.uint8)
+        try:
+            data = read_bytes(self.index.root / self.index.paths[row])
+            pixels = decode_image(data).permute(1, 2, 0).numpy()
+        except UnreadableImageError as error:
+            return Look(str(error), "", 0, 0, b"", 0, blank)
+        image = Image.fromarray(pixels)
+        with Image.open(io.BytesIO(data)) as file:
+            form = str(file.format)
+        phash = int(str(imagehash.phash(image)), 16)
+        thumbnail = np.asarray(image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))
+        digest = blake2b(pixels.tobytes(), digest_size=16).digest()  # of the pixels: another name or EXIF is a copy too
+        return Look("", form, image.width, image.height, digest, phash, thumbnail)
+
+
+def _split(index: ImageIndex, readable: NDArray[np.bool_]) -> ImageIndex:
+    splits = index.splits.astype("<U5")
+    splits[~readable] = "skip"
+    marked = ImageIndex(index.root, index.paths, index.labels, splits, index.class_names, index.groups)
+    return complete_splits(marked, 0.15, 0.15, 0)
+
+
+def _copies(index: ImageIndex, looks: list[Look], readable: NDArray[np.bool_]) -> Iterator[Finding]:
+    by_content: dict[bytes, list[int]] = defaultdict(list)
+    for row in np.flatnonzero(readable).tolist():
+        by_content[looks[row].content].append(row)
+    for rows in by_content.values():
+        for row in rows[1:]:
+            yield _pair(index, "exact copy", rows[0], row, "")
+    singles = np.array([rows[0] for rows in by_content.values()])
+    hashes = np.array([looks[row].phash for row in singles], dtype=np.uint64)
+    for first, second in near_pairs(hashes, NEAR_BITS):
+        one, other = sorted((int(singles[first]), int(singles[second])))
+        apart = np.abs(looks[one].thumbnail.astype(int) - looks[other].thumbnail).mean()
+        if apart <= NEAR_LEVELS:
+            yield _pair(index, "near copy", one, other, f"{apart:.1f} of 255 levels apart")
+
+
+def _pair(index: ImageIndex, kind: str, one: int, other: int, detail: str) -> Finding:
+    if index.labels[one] != index.labels[other]:
+        names = [index.class_names[index.labels[row]] for row in (one, other)]
+        kind, detail = f"{kind} under two labels", f"{names[0]} and {names[1]} {detail}".strip()
+    elif index.splits[one] != index.splits[other]:
+        kind, detail = f"{kind} in two splits", f"{index.splits[one]} and {index.splits[other]} {detail}".strip()
+    return Finding(kind, index.paths[one], index.paths[other], detail)
+
+
+def near_pairs(hashes: NDArray[np.uint64], bits: int) -> set[tuple[int, int]]:
+    """All pairs of 64-bit hashes that differ in at most `bits` places, as positions (smaller, larger).
+
+    Cut into bits + 1 bands, two such hashes agree in one band at least, so only those that do are compared.
+    """
+    pairs: set[tuple[int, int]] = set()
+    edges = np.linspace(0, 64, bits + 2).astype(int)
+    for low, high in itertools.pairwise(edges):
+        band = (hashes >> np.uint64(low)) & np.uint64((1 << int(high - low)) - 1)
+        order = np.argsort(band, kind="stable")
+        cuts = np.flatnonzero(np.diff(band[order])) + 1
+        for group in np.split(order, cuts):
+            for place, one in enumerate(group[:-1]):
+                others = group[place + 1 :]
+                near = others[np.bitwise_count(hashes[one] ^ hashes[others]) <= bits]
+                pairs |= {(min(int(one), int(other)), max(int(one), int(other))) for other in near}
+    return pairs
+
+
+def _odd(index: ImageIndex, looks: list[Look], readable: NDArray[np.bool_]) -> Iterator[Finding]:
+    forms = np.array([look.form for look in looks])
+    names, counts = np.unique(forms[readable], return_counts=True)
+    for name, count in zip(names, counts, strict=True):
+        if count <= max(1, 0.01 * counts.sum()) < counts.max():
+            for row in np.flatnonzero(forms == name).tolist():
+                yield Finding("odd format", index.paths[row], detail=f"{name} among {names[counts.argmax()]}")
+    for row in np.flatnonzero(readable).tolist():
+        if looks[row].thumbnail.std((0, 1)).max() < 2:
+            yield Finding("blank", index.paths[row], detail="one colour all over")
+
+
+def _small_classes(index: ImageIndex, readable: NDArray[np.bool_], least: int) -> Iterator[Finding]:
+    for label, name in enumerate(index.class_names):
+        count = np.count_nonzero(readable & (index.labels == label) & (index.splits == "train"))
+        if count < least:
+            yield Finding("too few images", name, detail=f"{count} in train, fewer than {least}")
+
+
+def _print_counts(index: ImageIndex, looks: list[Look], readable: NDArray[np.bool_]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{index.root}: {len(looks):,} images", title_justify="left")
+    for heading in ("class", *SPLITS, "smallest", "largest"):
+        table.add_column(heading, justify="left" if heading == "class" else "right")
+    for label, name in enumerate(index.class_names):
+        rows = np.flatnonzero(readable & (index.labels == label))
+        counts = [f"{np.count_nonzero(index.splits[rows] == split):,}" for split in SPLITS]
+        sizes = sorted((looks[row].width * looks[row].height, looks[row].width, looks[row].height) for row in rows)
+        table.add_row(name, *counts, *(f"{w}x{h}" for _, w, h in (sizes[:1] + sizes[-1:])))
+    Console(soft_wrap=True).print(table)
+
+
+def _print_findings(findings: list[Finding]) -> None:
+    by_kind: dict[str, list[Finding]] = defaultdict(list)
+    for finding in findings:
+        by_kind[finding.kind].append(finding)
+    for kind, found in by_kind.items():
+        print(f"{len(found):,} x {kind}{', which would spoil a result' if kind.endswith(SPOILING) else ''}")
+        for finding in found[:5]:
+            print(f"    {' = '.join(filter(None, (finding.path, finding.other)))}  {finding.detail}".rstrip())
+        if len(found) > 5:
+            print(f"    ... and {len(found) - 5:,} more")
+    if not findings:
+        print("nothing found that would spoil a result")
+
+
+def _sheet(root: Path, findings: list[Finding], file: Path) -> bool:
+    """Draw the findings that can be seen; those that spoil a result first."""
+    seen = [f for f in findings if f.kind not in ("unreadable", "too few images")]
+    seen.sort(key=lambda finding: not finding.kind.endswith(SPOILING))
+    if not seen:
+        return False
+    side, columns = 128, 4
+    cell = (2 * side + 16, side + 44)
+    shown = seen[:SHEET]
+    sheet = Image.new("RGB", (columns * cell[0], -(-len(shown) // columns) * cell[1]), "white")
+    draw = ImageDraw.Draw(sheet)
+    for number, finding in enumerate(shown):
+        left, top = number % columns * cell[0], number // columns * cell[1]
+        for place, path in enumerate(filter(None, (finding.path, finding.other))):
+            picture = Image.fromarray(decode_image(read_bytes(root / path)).permute(1, 2, 0).numpy())
+            picture = picture.resize((side, side), Image.Resampling.NEAREST if picture.width < side else None)
+            sheet.paste(picture, (left + place * (side + 4), top))
+        for line, text in enumerate((finding.kind, finding.path[-44:], finding.other[-44:])):
+            draw.text((left, top + side + 2 + 13 * line), text.encode("ascii", "replace").decode(), fill="black")
+    sheet.save(file)
+    return True
