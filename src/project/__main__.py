@@ -15,7 +15,10 @@ TOOLS = {
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run one tool; its options are the arguments of its function."""
+    """Run one tool; its options are the arguments of its function.
+
+    What stands behind ` -- ` is handed on to `train.py fit` by tools that train.
+    """
     args = sys.argv[1:] if args is None else args
     if not args or args[0] in ("-h", "--help"):
         print("usage: python -m project TOOL [options]; options: python -m project TOOL --help\n")
@@ -24,6 +27,9 @@ def main(args: list[str] | None = None) -> None:
     name, *rest = args
     if name not in TOOLS:
         report(UserError(f"no tool named {name}: there are {', '.join(TOOLS)}"))
+    if "--" in rest:
+        at = rest.index("--")
+        rest[at:] = [f"--fit_options+={option}" for option in rest[at + 1 :]]
     from jsonargparse import auto_cli
 
     from project.parser import Parser

@@ -1,4 +1,4 @@
-"""`python -m project cross_validate`: one run a fold."""
+"""`python -m project cross_validate --folds 5 -- --config C`: one run a fold."""
 
 import csv
 import statistics
@@ -11,22 +11,18 @@ from project.errors import UserError
 TRAIN = Path(__file__).parents[2] / "train.py"
 
 
-def cross_validate(
-    config: list[Path], folds: int = 5, run_name: str = "folds", options: list[str] | None = None
-) -> None:
+def cross_validate(folds: int = 5, run_name: str = "folds", fit_options: list[str] | None = None) -> None:
     """Train once for each fold, and print the mean and spread of every figure over the folds.
 
     Args:
-        config: Config files, as for `train.py fit`.
         folds: How many parts to cut the images into; each is held out once.
         run_name: The runs are logs/RUN_NAME/version_N.
-        options: More options for every run, as one list: "[--data.root, DIR, --trainer.max_epochs, 3]".
+        fit_options: Configs and options of `train.py fit`; on the command line, write them behind ` -- `.
 
     Raises:
         UserError: a run failed.
     """
-    configs = [part for file in config for part in ("--config", str(file))]
-    shared = [*configs, *(options or []), "--run_name", run_name, "--data.folds", str(folds)]
+    shared = [*(fit_options or []), "--run_name", run_name, "--data.folds", str(folds)]
     results: list[dict[str, float]] = []
     for fold in range(folds):
         print(f"fold {fold + 1} of {folds}", flush=True)

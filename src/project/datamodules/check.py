@@ -21,9 +21,9 @@ from project.datamodules.parallel import each
 from project.datamodules.split import complete_splits
 from project.interface import SPLITS
 
-NEAR_BITS = 4
+NEAR_BITS = 6
 """Perceptual hashes (64 bits) that differ in at most so many may be the same picture."""
-NEAR_LEVELS = 6.0
+NEAR_LEVELS = 9.0
 """Thumbnails of the same picture differ by at most so many of 255 levels on average."""
 SPOILING = ("unreadable", "in two splits", "under two labels", "too few images")
 THUMBNAIL = 16

@@ -19,6 +19,7 @@ from project.datamodules.loader import Images, Loader
 from project.datamodules.packed import Pixels, decode_all, skip_unreadable, warn_of_copies
 from project.datamodules.parallel import cores
 from project.datamodules.sampler import EpochBatches
+from project.datamodules.shards import ShardReader, is_sharded, read_shard_index
 from project.datamodules.source import Source
 from project.datamodules.split import complete_splits, hold_out_fold
 from project.datamodules.statistics import channel_statistics
@@ -32,8 +33,8 @@ class ImageDataModule(ImageData):
     """Finds, splits, reads, batches and augments the images of a folder. Nothing is ever written into that folder.
 
     Args:
-        root: Your images: ROOT/CLASS/IMAGE, or ROOT/{train,val,test}/CLASS/IMAGE with val and test optional. To
-            predict, any folder or a single image.
+        root: Your images: ROOT/CLASS/IMAGE, or ROOT/{train,val,test}/CLASS/IMAGE with val and test optional; or what
+            `python -m project shard` wrote, here or in an object store. To predict, any folder or a single image.
         labels: A CSV in place of class folders: columns path (relative to root, which is the CSV's own folder unless
             given) and label, and optionally split and others.
         group_column: A column of that CSV: images with the same entry, such as a patient, stay in one split.
@@ -127,11 +128,14 @@ class ImageDataModule(ImageData):
         if self.index is not None and self.index.class_names:
             return  # `test` after `fit` on the same datamodule
         names = known.class_names if known else None
-        if self.labels is not None:
+        if self._sharded():
+            index = read_shard_index(str(self.root), names)  # checked and split when it was written
+        elif self.labels is not None:
             index = index_table(Path(self.labels), self.folder, self.group_column, names)
         else:
             index = index_tree(self.folder, names)
-        index = self._readable(index, stage)
+        if not self._sharded():
+            index = self._readable(index, stage)
         drawn = "" in index.splits
         if self.folds:
             self.index = hold_out_fold(index, self.fold, self.folds, self.fractions[0], self.split_seed)
@@ -146,6 +150,9 @@ class ImageDataModule(ImageData):
                 f"{self.folder} is not as it was when the model was trained, so its splits are drawn anew: images that"
                 " were trained on may be among them. To test on images of your choice, give DIR/test/CLASS/IMAGE"
             )
+
+    def _sharded(self) -> bool:
+        return self.root is not None and is_sharded(self.root)
 
     def _folder(self) -> Path:
         if self.root is not None:
@@ -231,7 +238,8 @@ class ImageDataModule(ImageData):
     def _images(self, split: Split | Literal[""], transforms: Sequence[nn.Module]) -> Images:
         index = self._index()
         size = self._description.image_size if self._description else self.image_size
-        return Images(index, index.rows(split), size, transforms, self._seed(), self._pixels)
+        read = ShardReader(str(self.root)) if self._sharded() else None
+        return Images(index, index.rows(split), size, transforms, self._seed(), self._pixels, read)
 
     def _loader(self, split: Split | Literal[""], shuffle: bool = False) -> Loader:
         trainer = self.trainer

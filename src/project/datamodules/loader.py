@@ -1,6 +1,6 @@
 """Images, batch by batch, from their files or from the packed one."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from project.datamodules.decode import UnreadableImageError, read_image, to_square
+from project.datamodules.decode import UnreadableImageError, decode_image, read_bytes, to_square
 from project.datamodules.index import ImageIndex
 from project.datamodules.packed import Pixels
 from project.datamodules.sampler import EpochBatches, Request
@@ -26,7 +26,8 @@ class Images(Dataset[Batch]):
         image_size: Height and width of what it returns, in pixels.
         transforms: Item transforms; what they draw is a function of (seed, epoch, row).
         seed: Seed of the item transforms.
-        pixels: The packed images, a row of the index each; where given, no file is read.
+        pixels: The packed images, a row of the index each; where given, nothing else is read.
+        read: Gives the encoded image at a row; by default its file.
     """
 
     def __init__(
@@ -37,9 +38,11 @@ class Images(Dataset[Batch]):
         transforms: Sequence[nn.Module] = (),
         seed: int = 0,
         pixels: Pixels | None = None,
+        read: Callable[[int], bytes] | None = None,
     ) -> None:
         self.index, self.rows, self.image_size = index, rows, image_size
         self.transforms, self.seed, self.pixels = transforms, seed, pixels
+        self.read = read or self._read_file
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -49,16 +52,19 @@ class Images(Dataset[Batch]):
         if self.pixels is not None:
             image = torch.from_numpy(self.pixels[rows])  # one read for the whole batch
         else:
-            image = torch.stack([self._read(row, request.epoch).permute(1, 2, 0) for row in rows.tolist()])
+            image = torch.stack([self._decode(row, request.epoch).permute(1, 2, 0) for row in rows.tolist()])
         labels = torch.from_numpy(self.index.labels[rows])
         # NCHW to the eye, NHWC in memory: channels last.
         return Batch(image.permute(0, 3, 1, 2), labels, torch.from_numpy(rows))
 
-    def _read(self, row: int, epoch: int) -> Tensor:
-        path = self.index.root / self.index.paths[row]
+    def _read_file(self, row: int) -> bytes:
+        return read_bytes(self.index.root / self.index.paths[row])
+
+    def _decode(self, row: int, epoch: int) -> Tensor:
         try:
-            image = read_image(path)
+            image = decode_image(self.read(row))
         except UnreadableImageError as error:
+            path = self.index.root / self.index.paths[row]
             raise UserError(f"cannot read image {path}, which could be read before: {error}") from error
         if self.transforms:
             draw = np.random.SeedSequence((self.seed, epoch, row)).generate_state(1, np.uint64)

@@ -1,0 +1,153 @@
+"""Sets too large to hold as pixels: a few large files of JPEGs (litdata), on a disk or in an object store."""
+
+import io
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from project.datamodules.decode import UnreadableImageError, read_image
+from project.datamodules.index import ImageIndex, PathTable, check_classes, index_tree
+from project.datamodules.labels import index_table
+from project.datamodules.packed import skip_unreadable
+from project.datamodules.parallel import each
+from project.datamodules.split import complete_splits
+from project.errors import UserError
+
+INDEX = "images.npz"
+CHUNK_BYTES = "64MB"
+"""Size of a shard."""
+
+
+def shard(
+    root: Path,
+    out: Path,
+    short_side: int = 256,
+    quality: int = 90,
+    labels: Path | None = None,
+    val_fraction: float = 0.15,
+    test_fraction: float = 0.15,
+    split_seed: int = 0,
+    on_corrupt: Literal["error", "skip"] = "error",
+) -> None:
+    """Write images as shards, which `--data.root OUT` then reads; copy OUT to an object store as it is if you like.
+
+    What of EXIF and other metadata a file had stays behind; the orientation is applied.
+
+    Args:
+        root: ROOT/CLASS/IMAGE or ROOT/{train,val,test}/CLASS/IMAGE.
+        out: A new folder.
+        short_side: Larger images are brought to this short side, in pixels.
+        quality: JPEG quality, 1 to 100.
+        labels: A CSV of path and label in place of class folders, with paths relative to `root`.
+        val_fraction: As of the datamodule; the split is fixed here.
+        test_fraction: As of the datamodule.
+        split_seed: As of the datamodule.
+        on_corrupt: As of the datamodule.
+
+    Raises:
+        UserError: `out` exists; or as of the datamodule.
+    """
+    from litdata.streaming.writer import BinaryWriter
+
+    if out.exists():
+        raise UserError(f"{out} exists: shards are written to a new folder")
+    index = index_table(labels, root, None) if labels else index_tree(root)
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        encode = _Encode(index, short_side, quality)
+        writer = BinaryWriter(str(partial), chunk_bytes=CHUNK_BYTES)
+        unreadable: dict[int, str] = {}
+        for row, (jpeg, problem) in enumerate(each(encode, len(index.paths), "writing shards")):
+            if problem:
+                unreadable[row] = problem
+            else:
+                writer.add_item(row - len(unreadable), jpeg)
+        writer.done()
+        writer.merge()
+        index = complete_splits(skip_unreadable(index, unreadable, on_corrupt), val_fraction, test_fraction, split_seed)
+        kept = np.flatnonzero(index.splits != "skip")
+        paths = "\0".join(index.paths[row] for row in kept.tolist())
+        np.savez(
+            partial / INDEX,
+            paths=np.frombuffer(os.fsencode(paths), np.uint8),
+            labels=index.labels[kept],
+            splits=index.splits[kept],
+            class_names=np.array(index.class_names),
+        )
+        partial.rename(out)
+    except OSError as error:
+        raise UserError(f"cannot write shards to {out}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    print(f"{len(kept):,} images in {out}: train with --data.root {out}")
+
+
+class _Encode:
+    """One image as a JPEG of the wanted size, or why it cannot be read."""
+
+    def __init__(self, index: ImageIndex, short_side: int, quality: int) -> None:
+        self.index, self.short_side, self.quality = index, short_side, quality
+
+    def __call__(self, row: int) -> tuple[bytes, str]:
+        try:
+            pixels = read_image(self.index.root / self.index.paths[row])
+        except UnreadableImageError as error:
+            return b"", str(error)
+        image = Image.fromarray(pixels.permute(1, 2, 0).numpy())
+        scale = self.short_side / min(image.size)
+        if scale < 1:
+            width, height = (max(1, round(side * scale)) for side in image.size)
+            image = image.resize((width, height), Image.Resampling.BICUBIC)
+        stream = io.BytesIO()
+        image.save(stream, "JPEG", quality=self.quality)
+        return stream.getvalue(), ""
+
+
+def is_sharded(root: str) -> bool:
+    """Whether a folder, or an address such as s3://bucket/folder, holds shards."""
+    return "://" in root or Path(root, INDEX).is_file()
+
+
+def read_shard_index(root: str, class_names: list[str] | None) -> ImageIndex:
+    """The index of a sharded set; its splits are fixed.
+
+    Raises:
+        UserError: it cannot be reached, or its classes are not the model's.
+    """
+    import fsspec
+
+    try:
+        with fsspec.open(f"{root.rstrip('/')}/{INDEX}", "rb") as stream:
+            found = np.load(io.BytesIO(stream.read()))
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(f"cannot read the shards at {root}: {error}") from error
+    names = found["class_names"].tolist()
+    check_classes(Path(root), names, class_names or names, "the model was trained on")
+    paths = os.fsdecode(found["paths"].tobytes()).split("\0")
+    return ImageIndex(Path(root), PathTable(paths), found["labels"], found["splits"], names)
+
+
+class ShardReader:
+    """The encoded image at a row of a sharded set; each process opens the shards for itself."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self._shards: Any = None
+        self._process = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"root": self.root, "_shards": None}
+
+    def __call__(self, row: int) -> bytes:
+        """The bytes of a JPEG."""
+        from litdata import StreamingDataset
+
+        if self._shards is None or self._process != os.getpid():
+            self._shards, self._process = StreamingDataset(self.root), os.getpid()
+        return bytes(self._shards[row])

@@ -1,0 +1,121 @@
+"""check_data finds what was planted."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from project.__main__ import main
+from project.datamodules.check import near_pairs
+
+
+def picture(file: Path, seed: int, size: int = 48) -> None:
+    """A picture of its own: smooth noise."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(0, 255, (6, 6, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((size, size), Image.Resampling.BICUBIC).save(file)
+
+
+@pytest.fixture
+def planted(tmp_path: Path) -> Path:
+    """A split tree of 72 pictures."""
+    root = tmp_path / "images"
+    for place, split in enumerate(("train", "val", "test")):
+        for label, name in enumerate(("cat", "dog")):
+            for number in range(12):
+                picture(root / split / name / f"{number:02d}.png", 1000 * place + 100 * label + number)
+    return root
+
+
+def check(root: Path, out: Path, *more: str) -> dict[tuple[str, str], dict[str, str]]:
+    main(["check_data", str(root), "--out", str(out), *more])
+    return findings(out)
+
+
+def findings(out: Path) -> dict[tuple[str, str], dict[str, str]]:
+    with (out / "findings.csv").open() as stream:
+        return {(row["kind"], row["path"]): row for row in csv.DictReader(stream)}
+
+
+def test_a_clean_tree_passes(planted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(planted.rglob("*"))
+    assert check(planted, tmp_path / "out") == {}
+    shown = capsys.readouterr().out
+    assert "nothing found that would spoil a result" in shown and "72 images" in shown
+    assert sorted(planted.rglob("*")) == before
+
+
+def test_what_would_spoil_a_result_is_found(planted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cat = Image.open(planted / "train" / "cat" / "03.png")
+    cat.save(planted / "test" / "cat" / "leak.png", optimize=True)  # the same pixels in another file
+    cat.resize((40, 40)).save(planted / "val" / "cat" / "near.jpg", quality=60)
+    Image.open(planted / "test" / "dog" / "05.png").save(planted / "test" / "cat" / "wrong.png")
+    (planted / "train" / "dog" / "broken.png").write_bytes((planted / "train" / "dog" / "00.png").read_bytes()[:300])
+    (planted / "train" / "dog" / "text.jpg").write_text("hello")
+    Image.new("RGB", (20, 20), "white").save(planted / "train" / "dog" / "blank.png")
+    with pytest.raises(SystemExit) as stopped:
+        check(planted, tmp_path / "out")
+    assert stopped.value.code == 1
+    found = findings(tmp_path / "out")
+    assert set(found) == {
+        ("exact copy in two splits", "test/cat/leak.png"),
+        ("near copy in two splits", "test/cat/leak.png"),
+        ("exact copy under two labels", "test/cat/wrong.png"),
+        ("unreadable", "train/dog/broken.png"),
+        ("unreadable", "train/dog/text.jpg"),
+        ("blank", "train/dog/blank.png"),
+        ("odd format", "val/cat/near.jpg"),
+    }
+    assert found["exact copy in two splits", "test/cat/leak.png"]["other"] == "train/cat/03.png"
+    assert found["near copy in two splits", "test/cat/leak.png"]["other"] == "val/cat/near.jpg"
+    shown = capsys.readouterr().out
+    assert "2 x unreadable, which would spoil a result" in shown
+    assert Image.open(tmp_path / "out" / "findings.png").width > 500
+
+
+def test_small_classes_and_labels_of_a_table(planted: Path, tmp_path: Path) -> None:
+    paths = [f"train/{name}/{number:02d}.png" for name in ("cat", "dog") for number in range(12)]
+    rows = [f"{path},{path.split('/')[1]}" for path in paths]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label", *rows]))
+    with pytest.raises(SystemExit) as stopped:
+        check(planted, tmp_path / "out", "--labels", str(tmp_path / "labels.csv"))
+    assert stopped.value.code == 1
+    assert set(findings(tmp_path / "out")) == {("too few images", "cat"), ("too few images", "dog")}
+
+
+def test_near_pairs_are_those_of_brute_force() -> None:
+    draw = np.random.default_rng(0)
+    hashes = draw.integers(0, 2**64, 60, dtype=np.uint64)
+    flips = np.array([sum(1 << int(bit) for bit in draw.choice(64, count, replace=False)) for count in range(12)] * 5)
+    hashes = np.concatenate([hashes, hashes ^ flips.astype(np.uint64)])
+    apart = np.bitwise_count(hashes[:, None] ^ hashes[None])
+    expected = {(i, j) for i in range(120) for j in range(i + 1, 120) if apart[i, j] <= 6}
+    assert near_pairs(hashes, 6) == expected and len(expected) >= 35
+
+
+def test_tools_are_listed_and_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main([])
+    assert "check_data" in capsys.readouterr().out
+    for args, message in (
+        (["chek"], "error: no tool named chek: there are check_data"),
+        (["check_data", str(tmp_path / "none")], f"error: no such folder: {tmp_path / 'none'}"),
+        (["check_data", "x", "--min_image", "3"], "did you mean min_images?"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main(args)
+        assert stopped.value.code == 2
+        assert message in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_fit_warns_of_copies(planted: Path, tmp_path: Path, here: Path) -> None:
+    from project.cli import main as train
+    from tests.conftest import fit
+
+    (planted / "test" / "dog" / "leak.png").write_bytes((planted / "train" / "cat" / "03.png").read_bytes())
+    with pytest.warns(UserWarning) as caught:
+        train(fit(planted, "--test_after_fit", "false"))
+    shown = " ".join(str(warning.message) for warning in caught)
+    assert "1 pictures are in two splits" in shown and "1 pictures are under two labels" in shown
+    assert "test/dog/leak.png" in shown and "check_data" in shown

@@ -1,0 +1,69 @@
+"""Shards: the same images, split once, without what a camera wrote into them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from project.__main__ import main as tool
+from project.cli import main
+from project.datamodules.decode import decode_image, read_image
+from project.datamodules.shards import INDEX, ShardReader, read_shard_index
+from tests.conftest import QUICK, fit
+
+
+def test_every_image_comes_back_in_its_split(tree: Path, tmp_path: Path) -> None:
+    tool(["shard", str(tree), str(tmp_path / "shards"), "--short_side", "10", "--quality", "100"])
+    index = read_shard_index(str(tmp_path / "shards"), None)
+    assert list(index.paths) == sorted(str(path.relative_to(tree)) for path in tree.rglob("*.png"))
+    assert {split: len(index.rows(split)) for split in ("train", "val", "test")} == {"train": 42, "val": 9, "test": 9}  # type: ignore[arg-type]
+    read = ShardReader(str(tmp_path / "shards"))
+    for row in (0, 25, 59):
+        image = decode_image(read(row))
+        assert image.shape == (3, 10, 10)
+        mean, expected = image.float().mean((1, 2)), read_image(tree / index.paths[row]).float().mean((1, 2))
+        assert np.abs(mean - expected).max() < 4 and index.class_names[index.labels[row]] in index.paths[row]
+
+
+def test_orientation_is_applied_and_nothing_else_of_exif_survives(tree: Path, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x013B] = 6, "Secret Owner"
+    Image.new("RGB", (30, 20), "red").save(tree / "red" / "turned.jpg", exif=exif)
+    tool(["shard", str(tree), str(tmp_path / "shards")])
+    index = read_shard_index(str(tmp_path / "shards"), None)
+    jpeg = ShardReader(str(tmp_path / "shards"))(list(index.paths).index("red/turned.jpg"))
+    assert decode_image(jpeg).shape == (3, 30, 20)
+    assert all(b"Secret" not in file.read_bytes() for file in (tmp_path / "shards").iterdir())
+
+
+def test_unreadable_images_and_a_folder_that_exists(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tree / "red" / "000.png").write_text("no image")
+    shards = tmp_path / "shards"
+    with pytest.raises(SystemExit):
+        tool(["shard", str(tree), str(shards)])
+    assert "1 of 60 images" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*shards*")), "nothing half-written stays"
+    tool(["shard", str(tree), str(shards), "--on_corrupt", "skip"])
+    assert len(read_shard_index(str(shards), None).paths) == 59
+    with pytest.raises(SystemExit):
+        tool(["shard", str(tree), str(shards)])
+    assert f"{shards} exists" in capsys.readouterr().err
+
+
+def test_the_same_config_trains_on_shards(tree: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tool(["shard", str(tree), "shards"])
+    crop = ["--data.item_transforms+", "project.datamodules.RandomResizedCrop", "--data.num_workers", "2"]
+    main([*fit(here / "shards"), "--trainer.max_epochs", "6", *crop])
+    assert "60 images, 3 classes; train 42  val 9  test 9" in capsys.readouterr().out
+    main(["test", "--ckpt_path", "best", *QUICK[:4]])
+    assert "accuracy 100.00%" in capsys.readouterr().out
+
+
+def test_what_is_no_address_of_shards(here: Path, failing: Callable[[list[str]], str]) -> None:
+    assert "cannot read the shards at nowhere://bucket" in failing(fit(Path("x"), "--data.root", "nowhere://bucket"))
+    (here / INDEX).write_bytes(b"broken")
+    assert f"cannot read the shards at {here}" in failing(fit(here))
