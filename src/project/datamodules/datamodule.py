@@ -18,7 +18,7 @@ from project.datamodules.labels import index_table
 from project.datamodules.loader import Images, Loader
 from project.datamodules.packed import Pixels, decode_all, skip_unreadable, warn_of_copies
 from project.datamodules.parallel import cores
-from project.datamodules.sampler import EpochBatches
+from project.datamodules.sampler import EpochBatches, seed_draws
 from project.datamodules.shards import ShardReader, is_sharded, read_shard_index
 from project.datamodules.source import Source
 from project.datamodules.split import complete_splits, hold_out_fold
@@ -269,8 +269,7 @@ class ImageDataModule(ImageData):
         if trainer is None or not trainer.training:
             return batch
         step = trainer.fit_loop.epoch_loop.total_batch_idx + 1
-        draw = np.random.SeedSequence((self._seed(), step, trainer.global_rank)).generate_state(1, np.uint64)
-        torch.manual_seed(int(draw[0]))
+        seed_draws(self._seed(), step, trainer.global_rank, device=batch.image.device)
         with torch.no_grad():
             image, label = augment(batch.image, batch.label, self.batch_transforms, len(self.description.class_names))
         if image.shape != batch.image.shape:

@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from project.datamodules.decode import UnreadableImageError, decode_image, read_bytes, to_square
 from project.datamodules.index import ImageIndex
 from project.datamodules.packed import Pixels
-from project.datamodules.sampler import EpochBatches, Request
+from project.datamodules.sampler import EpochBatches, Request, seed_draws
 from project.errors import UserError
 from project.interface import Batch
 
@@ -52,7 +52,9 @@ class Images(Dataset[Batch]):
         if self.pixels is not None:
             image = torch.from_numpy(self.pixels[rows])  # one read for the whole batch
         else:
-            image = torch.stack([self._decode(row, request.epoch).permute(1, 2, 0) for row in rows.tolist()])
+            image = _empty(len(rows), self.image_size)
+            for place, row in enumerate(rows.tolist()):
+                image[place] = self._decode(row, request.epoch).permute(1, 2, 0)
         labels = torch.from_numpy(self.index.labels[rows])
         # NCHW to the eye, NHWC in memory: channels last.
         return Batch(image.permute(0, 3, 1, 2), labels, torch.from_numpy(rows))
@@ -67,11 +69,18 @@ class Images(Dataset[Batch]):
             path = self.index.root / self.index.paths[row]
             raise UserError(f"cannot read image {path}, which could be read before: {error}") from error
         if self.transforms:
-            draw = np.random.SeedSequence((self.seed, epoch, row)).generate_state(1, np.uint64)
-            torch.manual_seed(int(draw[0]))
+            seed_draws(self.seed, epoch, row)
             for transform in self.transforms:
                 image = transform(image)
         return to_square(image, self.image_size)
+
+
+def _empty(count: int, size: int) -> Tensor:
+    """uint8 (count, size, size, 3); in a worker process it lies where the main process can take it without a copy."""
+    if get_worker_info() is None:
+        return torch.empty(count, size, size, 3, dtype=torch.uint8)
+    storage = torch.UntypedStorage._new_shared(count * size * size * 3)
+    return torch.empty(0, dtype=torch.uint8).set_(storage).view(count, size, size, 3)
 
 
 class Loader:

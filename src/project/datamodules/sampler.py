@@ -4,8 +4,20 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
+
+
+def seed_draws(*counts: int, device: torch.device | None = None) -> None:
+    """Make what torch draws from here on a function of these numbers.
+
+    `torch.manual_seed` would do, but on a machine whose GPU is not in use it notes a stack trace each time.
+    """
+    seed = int(np.random.SeedSequence(counts).generate_state(1, np.uint64)[0])
+    torch.default_generator.manual_seed(seed)
+    if device is not None and device.type == "cuda":
+        torch.cuda.default_generators[device.index or 0].manual_seed(seed)
 
 
 class Request(NamedTuple):

@@ -149,5 +149,6 @@ class ShardReader:
         from litdata import StreamingDataset
 
         if self._shards is None or self._process != os.getpid():
-            self._shards, self._process = StreamingDataset(self.root), os.getpid()
+            # Decoding ahead pays for reading in order only: our order is another.
+            self._shards, self._process = StreamingDataset(self.root, batch_decode=False), os.getpid()
         return bytes(self._shards[row])

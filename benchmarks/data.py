@@ -1,0 +1,237 @@
+"""Images per second that loaders deliver, all on the same files, in one run.
+
+    python benchmarks/data.py --small DIR --photos DIR
+
+DIR is ROOT/CLASS/IMAGE. Small images (such as CIFAR-10's train split) come whole; photographs come as random resized
+crops of 224 pixels. Every loader makes uint8 or float batches of 128 in shuffled order. Peers that are not installed
+are left out: pip install webdataset litdata ffcv nvidia-dali-cuda120.
+"""
+
+import argparse
+import importlib.metadata
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from project.__main__ import main as tool
+from project.datamodules.index import index_tree
+from project.datamodules.loader import Images, Loader
+from project.datamodules.packed import decode_all
+from project.datamodules.sampler import EpochBatches
+from project.datamodules.shards import ShardReader, read_shard_index
+from project.datamodules.transforms import RandomResizedCrop
+
+BATCH = 128
+CROP = 224
+Epoch = Callable[[], Iterable[Any]]
+
+
+def crop() -> list[torch.nn.Module]:
+    """Our item transforms for photographs."""
+    transform = RandomResizedCrop()
+    transform.image_size = CROP
+    return [transform]
+
+
+def ours(images: Images, workers: int) -> Epoch:
+    """One of our three forms."""
+    loader = Loader(images, EpochBatches(len(images), BATCH, shuffle=True), workers, pin_memory=False)
+    return lambda: loader
+
+
+def image_folder(root: Path, photos: bool, workers: int) -> Epoch:
+    """Torchvision's ImageFolder and torch's DataLoader, as in most tutorials."""
+    from torchvision import datasets, transforms
+
+    steps = [transforms.RandomResizedCrop(CROP)] if photos else []
+    dataset = datasets.ImageFolder(str(root), transforms.Compose([*steps, transforms.ToTensor()]))
+    loader = DataLoader(dataset, BATCH, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
+    return lambda: loader
+
+
+def _tensor(image: Any, photos: bool) -> torch.Tensor:
+    from torchvision import transforms
+
+    image = image.convert("RGB")
+    return transforms.functional.to_tensor(transforms.RandomResizedCrop(CROP)(image) if photos else image)
+
+
+def _sample(sample: tuple[Any, int], photos: bool) -> tuple[torch.Tensor, int]:
+    return _tensor(sample[0], photos), int(sample[1])
+
+
+def webdataset(root: Path, photos: bool, workers: int, scratch: Path) -> Epoch:
+    """Tar files of the original bytes, read by webdataset."""
+    import webdataset as wds
+
+    index = index_tree(root)
+    with wds.ShardWriter(str(scratch / "wds-%04d.tar"), maxcount=-(-len(index.paths) // max(workers, 1))) as sink:
+        for row in np.random.default_rng(0).permutation(len(index.paths)).tolist():
+            path = index.root / index.paths[row]
+            sink.write(
+                {"__key__": f"{row:08d}", path.suffix[1:].lower(): path.read_bytes(), "cls": str(index.labels[row])}
+            )
+    tars = sorted(str(tar) for tar in scratch.glob("wds-*.tar"))
+    dataset = wds.WebDataset(tars, shardshuffle=len(tars)).shuffle(1000).decode("pil")
+    dataset = dataset.to_tuple("jpg;jpeg;png", "cls").map(partial(_sample, photos=photos)).batched(BATCH)
+    loader = wds.WebLoader(dataset, batch_size=None, num_workers=workers, persistent_workers=workers > 0)
+    return lambda: loader
+
+
+def _litdata_item(jpeg: Any, photos: bool) -> torch.Tensor:
+    import io
+
+    from PIL import Image
+
+    return _tensor(Image.open(io.BytesIO(bytes(jpeg))), photos)
+
+
+def litdata(shards: Path, photos: bool, workers: int) -> Epoch:
+    """The same shards as ours, read by litdata's own loader."""
+    from litdata import StreamingDataLoader, StreamingDataset
+
+    dataset = StreamingDataset(str(shards), shuffle=True, transform=partial(_litdata_item, photos=photos))
+    loader = StreamingDataLoader(dataset, batch_size=BATCH, num_workers=workers, persistent_workers=workers > 0)
+    return lambda: loader
+
+
+def ffcv(root: Path, photos: bool, workers: int, scratch: Path, short_side: int | None) -> Epoch:
+    """FFCV, JPEGs in its own file, as they are or brought to a short side."""
+    from ffcv.fields import IntField, RGBImageField
+    from ffcv.fields.decoders import IntDecoder, RandomResizedCropRGBImageDecoder, SimpleRGBImageDecoder
+    from ffcv.loader import Loader as Theirs
+    from ffcv.loader import OrderOption
+    from ffcv.writer import DatasetWriter
+    from torchvision import datasets
+    from torchvision.transforms.functional import resize
+
+    file = scratch / f"ffcv-{short_side}.beton"
+    dataset = datasets.ImageFolder(str(root), (lambda x: resize(x, short_side)) if short_side else None)
+    field = RGBImageField(write_mode="jpg", jpeg_quality=90) if photos else RGBImageField()
+    DatasetWriter(str(file), {"image": field, "label": IntField()}, num_workers=1).from_indexed_dataset(dataset)
+    decoder = RandomResizedCropRGBImageDecoder((CROP, CROP)) if photos else SimpleRGBImageDecoder()
+    loader = Theirs(
+        str(file),
+        batch_size=BATCH,
+        num_workers=max(workers, 1),
+        order=OrderOption.RANDOM,
+        pipelines={"image": [decoder], "label": [IntDecoder()]},
+    )
+    return lambda: loader
+
+
+def dali(root: Path, workers: int) -> Epoch:
+    """DALI on the CPU, the original files."""
+    from nvidia.dali import fn, pipeline_def
+    from nvidia.dali.plugin.pytorch import DALIGenericIterator
+
+    @pipeline_def(batch_size=BATCH, num_threads=max(workers, 1), device_id=None)
+    def pipeline() -> Any:
+        data, label = fn.readers.file(file_root=str(root), random_shuffle=True, name="reader")
+        image = fn.decoders.image_random_crop(data, device="cpu", random_area=[0.08, 1.0])
+        return fn.resize(image, size=(CROP, CROP)), label
+
+    loader = DALIGenericIterator([pipeline()], ["image", "label"], reader_name="reader", auto_reset=True)
+    return lambda: loader
+
+
+def contestants(root: Path, photos: bool, workers: int, scratch: Path) -> dict[str, Callable[[], Epoch]]:
+    """What is compared, by name; each is a function that prepares and returns an epoch."""
+    index = index_tree(root)
+    rows, size, steps = np.arange(len(index.paths)), CROP if photos else 32, crop() if photos else []
+    shards = scratch / "shards"
+
+    def sharded() -> Epoch:
+        tool(["shard", str(root), str(shards), "--short_side", "256", "--on_corrupt", "skip"])
+        found = read_shard_index(str(shards), None)
+        every = np.arange(len(found.paths))
+        return ours(Images(found, every, size, steps, read=ShardReader(str(shards))), workers)
+
+    def packed() -> Epoch:
+        return ours(Images(index, rows, 32, pixels=decode_all(index, 32, [], True, scratch / "packed").pixels), 0)
+
+    found: dict[str, Callable[[], Epoch]] = {
+        "ours, plain files": lambda: ours(Images(index, rows, size, steps), workers)
+    }
+    if not photos:
+        found["ours, packed"] = packed
+    found["ours, shards"] = sharded
+    found["ImageFolder + DataLoader"] = lambda: image_folder(root, photos, workers)
+    found["webdataset"] = lambda: webdataset(root, photos, workers, scratch)
+    found["litdata, our shards"] = lambda: litdata(shards, photos, workers)
+    found["FFCV, as they are"] = lambda: ffcv(root, photos, workers, scratch, None)
+    if photos:
+        found["FFCV, short side 256"] = lambda: ffcv(root, photos, workers, scratch, 256)
+        found["DALI on the CPU"] = lambda: dali(root, workers)
+    return found
+
+
+def count(batch: Any) -> int:
+    """Images in a batch, whatever form a loader gives it."""
+    while not hasattr(batch, "shape"):
+        batch = batch["image"] if isinstance(batch, dict) else batch[0]
+    return int(batch.shape[0])
+
+
+def measure(epoch: Epoch, least: float) -> float:
+    """Images a second over whole epochs of at least so many seconds."""
+    images, start = 0, time.perf_counter()
+    while (seconds := time.perf_counter() - start) < least:
+        images += sum(count(batch) for batch in epoch())
+    return images / seconds
+
+
+def compare(root: Path, photos: bool, workers: int, repeats: int) -> None:
+    """Print one table."""
+    kind = f"photographs, random resized crop to {CROP}" if photos else "small images"
+    print(f"\n{kind}: {root}, {len(index_tree(root).paths):,} files, {workers} workers, {repeats} rounds")
+    with tempfile.TemporaryDirectory() as scratch:
+        epochs: dict[str, Epoch] = {}
+        for name, prepare in contestants(root, photos, workers, Path(scratch)).items():
+            try:
+                epochs[name] = prepare()
+                measure(epochs[name], 0.1)  # a first epoch warms up
+            except ImportError as error:
+                epochs.pop(name, None)
+                print(f"  left out: {name} ({error})")
+        rates: dict[str, list[float]] = {name: [] for name in epochs}
+        for _ in range(repeats):
+            for name, epoch in epochs.items():
+                rates[name].append(measure(epoch, 2.0))
+    base = statistics.median(rates["ImageFolder + DataLoader"])
+    print(f"  {'':<28}{'images/s':>10}{'spread':>18}{'x ImageFolder':>15}")
+    for name, values in sorted(rates.items(), key=lambda item: -statistics.median(item[1])):
+        middle, spread = statistics.median(values), f"{min(values):,.0f}-{max(values):,.0f}"
+        print(f"  {name:<28}{middle:>10,.0f}{spread:>18}{middle / base:>15.2f}")
+
+
+def main() -> None:
+    """Print a table for each kind of image given."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--small", type=Path, help="images of 32 pixels")
+    parser.add_argument("--photos", type=Path, help="photographs")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=5)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    names = ("torch", "torchvision", "pillow", "webdataset", "litdata", "ffcv", "nvidia-dali-cuda120")
+    found = [name for name in names if any(importlib.metadata.distributions(name=name))]
+    print(
+        f"python {sys.version.split()[0]}", *(f"{name} {importlib.metadata.version(name)}" for name in found), sep=", "
+    )
+    for root, photos in ((args.small, False), (args.photos, True)):
+        if root:
+            compare(root, photos, args.workers, args.repeats)
+
+
+if __name__ == "__main__":
+    main()
