@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from project.datamodules.augment import augment, default_augmentation, is_fixed
+from project.datamodules.decode import Pixels
 from project.datamodules.index import ImageIndex, index_tree, index_unlabelled
 from project.datamodules.labels import index_table
 from project.datamodules.loader import Images, Loader
-from project.datamodules.packed import Pixels, decode_all, skip_unreadable, warn_of_copies
+from project.datamodules.packed import decode_all, skip_unreadable, warn_of_copies
 from project.datamodules.parallel import cores
 from project.datamodules.sampler import EpochBatches, seed_draws
 from project.datamodules.shards import ShardReader, is_sharded, read_shard_index

@@ -7,8 +7,11 @@ import numpy as np
 import simplejpeg
 import torch
 import torch.nn.functional as F
-from PIL import ExifTags, Image, ImageOps
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
 from torch import Tensor
+
+Pixels = NDArray[np.uint8]
 
 
 class UnreadableImageError(Exception):
@@ -39,37 +42,47 @@ def read_bytes(path: str | Path) -> bytes:
 def decode_image(data: bytes) -> Tensor:
     """Decode to upright 8-bit RGB, uint8 (3, H, W): first frame, EXIF orientation applied, transparency on white.
 
-    Plain JPEGs go through simplejpeg, which gives the pixels of Pillow in less time; everything else, and whatever is
-    doubtful, goes through Pillow.
+    Upright RGB and grey JPEGs go through simplejpeg, which gives the pixels of Pillow in less time; everything else,
+    and whatever is doubtful, goes through Pillow.
 
     Raises:
         UnreadableImageError: not an image, damaged, or too large to be honest.
     """
+    pixels = _plain_jpeg(data)
+    if pixels is None:
+        try:
+            with Image.open(io.BytesIO(data)) as file:
+                pixels = _through_pillow(file)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise UnreadableImageError(_reason(error)) from error
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def _plain_jpeg(data: bytes) -> Pixels | None:
+    if data[:3] != b"\xff\xd8\xff" or b"Exif\0" in data[:65536]:  # EXIF may turn it
+        return None
     try:
-        with Image.open(io.BytesIO(data)) as file:
-            upright = file.getexif().get(ExifTags.Base.Orientation, 1) == 1
-            if file.format == "JPEG" and file.mode in ("RGB", "L") and upright:
-                try:
-                    return torch.from_numpy(simplejpeg.decode_jpeg(data)).permute(2, 0, 1)
-                except ValueError:
-                    pass  # damaged, or only odd: Pillow is the judge
-            return _from_pillow(file)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UnreadableImageError(_reason(error)) from error
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        if colours not in ("YCbCr", "Gray") or height * width > (Image.MAX_IMAGE_PIXELS or 0):
+            return None
+        pixels: Pixels = simplejpeg.decode_jpeg(data)
+    except ValueError:
+        return None  # damaged, or only odd: Pillow is the judge
+    return pixels
 
 
 def _reason(error: Exception) -> str:
     return "not an image" if "cannot identify image file" in str(error) else str(error) or type(error).__name__
 
 
-def _from_pillow(file: Image.Image) -> Tensor:
+def _through_pillow(file: Image.Image) -> Pixels:
     image = ImageOps.exif_transpose(file)
     if image.mode.startswith("I"):  # 16-bit greyscale: Pillow would clip it to white
         image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    return np.array(image.convert("RGB"))
 
 
 def resize(image: Tensor, size: int) -> Tensor:

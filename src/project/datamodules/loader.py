@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from project.datamodules.decode import UnreadableImageError, decode_image, read_bytes, to_square
+from project.datamodules.decode import Pixels, UnreadableImageError, decode_image, read_bytes, to_square
 from project.datamodules.index import ImageIndex
-from project.datamodules.packed import Pixels
 from project.datamodules.sampler import EpochBatches, Request, seed_draws
 from project.errors import UserError
 from project.interface import Batch

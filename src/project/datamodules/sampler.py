@@ -1,6 +1,7 @@
 """Which images make which batch, on which process."""
 
 from collections.abc import Iterator
+from hashlib import blake2b
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ def seed_draws(*counts: int, device: torch.device | None = None) -> None:
 
     `torch.manual_seed` would do, but on a machine whose GPU is not in use it notes a stack trace each time.
     """
-    seed = int(np.random.SeedSequence(counts).generate_state(1, np.uint64)[0])
+    seed = int.from_bytes(blake2b(repr(counts).encode(), digest_size=8).digest())
     torch.default_generator.manual_seed(seed)
     if device is not None and device.type == "cuda":
         torch.cuda.default_generators[device.index or 0].manual_seed(seed)

@@ -1,5 +1,7 @@
 """Augmentation of whole batches, every image with its own draw; what kornia does not have, or not image by image."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -47,15 +49,24 @@ class RandomResizedCrop(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """uint8 (3, H, W) to uint8 (3, image_size, image_size)."""
-        from torchvision.transforms.v2 import RandomResizedCrop as Draw
-
         from project.datamodules.decode import resize
 
-        if not hasattr(self, "_draw"):
-            self._draw = Draw(self.image_size, self.scale, self.ratio)
-        box = self._draw.make_params([image])
-        top, left, height, width = box["top"], box["left"], box["height"], box["width"]
+        top, left, height, width = self._box(*image.shape[1:])
         return resize(image[:, top : top + height, left : left + width], self.image_size)
+
+    def _box(self, height: int, width: int) -> tuple[int, int, int, int]:
+        area = height * width
+        low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
+        for share, shape, down, right in torch.rand(10, 4).tolist():
+            target = area * (self.scale[0] + share * (self.scale[1] - self.scale[0]))
+            ratio = math.exp(low + shape * (high - low))
+            w, h = round(math.sqrt(target * ratio)), round(math.sqrt(target / ratio))
+            if 0 < w <= width and 0 < h <= height:
+                return int(down * (height - h + 1)), int(right * (width - w + 1)), h, w
+        # No part fits: the largest one of the nearest ratio, from the middle.
+        w = min(width, max(1, round(height * self.ratio[1])))
+        h = min(height, max(1, round(width / self.ratio[0])))
+        return (height - h) // 2, (width - w) // 2, h, w
 
 
 class MixUp(nn.Module):
