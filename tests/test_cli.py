@@ -12,6 +12,8 @@ import yaml
 from PIL import Image
 
 from project.cli import main
+from project.modules import Classifier
+from project.parser import flatten
 from tests.conftest import COLOURS, QUICK, REPOSITORY, fit, process, write_images
 
 Failing = Callable[[list[str]], str]
@@ -258,11 +260,36 @@ def test_overlays_are_accepted(overlay: Path, capsys: pytest.CaptureFixture[str]
     with pytest.raises(SystemExit) as stopped:
         main(["fit", "--config", main_config, "--config", str(overlay), "--print_config"])
     assert stopped.value.code == 0
-    given = yaml.safe_load(overlay.read_text())["trainer"]
-    made = yaml.safe_load(capsys.readouterr().out)["trainer"]
-    assert {key: made[key] for key in given if key != "callbacks"} == {
-        k: v for k, v in given.items() if k != "callbacks"
-    }
+    made = flatten(yaml.safe_load(capsys.readouterr().out))
+    for key, value in flatten(yaml.safe_load(overlay.read_text())).items():
+        assert isinstance(value, list) or made[key] == value
+
+
+@pytest.mark.parametrize("overlay", ["photos", "mixing"])
+def test_augmentations_train(overlay: str, tree: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = str(REPOSITORY / "configs" / "data" / f"{overlay}.yaml")
+    main([*fit(tree, "--trainer.max_epochs", "4"), "--config", config])
+    with (here / "logs" / "run" / "version_0" / "metrics.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert float(rows[-1]["test/acc"]) == 1, "colours survive"
+
+
+def test_balance(tree: Path, here: Path) -> None:
+    """Two images of a class against twenty: drawn equally often, or weighed in the loss."""
+    for file in sorted((tree / "red").iterdir())[4:]:
+        file.unlink()
+    main(fit(tree, "--data.sampling", "balanced", "--model.class_weights", "balanced", "--trainer.max_epochs", "1"))
+    saved = torch.load(here / "logs/run/version_0/checkpoints/last.ckpt", weights_only=True)
+    counts = saved["hyper_parameters"]["data_description"]["train_counts"]
+    assert counts == [14, 14, 2]
+    model = Classifier.load_from_checkpoint(here / "logs/run/version_0/checkpoints/last.ckpt", weights_only=True)
+    assert model.class_weights is not None
+    assert (model.class_weights * torch.tensor(counts)).tolist() == pytest.approx([10, 10, 10])
+
+
+def test_transforms_that_change_the_size_are_refused(tree: Path, here: Path, failing: Failing) -> None:
+    crop = ["--data.batch_transforms+", "kornia.augmentation.RandomCrop", "--data.batch_transforms.size", "[4, 4]"]
+    assert "turn images of [8, 8] pixels into [4, 4]" in failing(fit(tree, *crop))
 
 
 @pytest.mark.slow

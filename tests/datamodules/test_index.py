@@ -1,10 +1,17 @@
 """Finding images: every layout that is accepted, every one that is refused."""
 
+import multiprocessing
+import re
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from project.datamodules.index import PathTable, index_tree, index_unlabelled
+from project.datamodules import index_cache
+from project.datamodules.index import ImageIndex, PathTable, index_tree, index_unlabelled
+from project.datamodules.loader import Images, Loader
+from project.datamodules.sampler import EpochBatches
 from project.errors import UserError
 from tests.conftest import write_images
 
@@ -79,3 +86,50 @@ def test_unlabelled_folder_and_single_image(tree: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no images"):
         index_unlabelled(tmp_path / "empty")
+
+
+def test_index_of_a_large_tree_is_remembered_until_it_changes(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_cache, "LARGE", 10)
+    scans: list[Path] = []
+    scan = index_tree
+    monkeypatch.setattr(index_cache, "index_tree", lambda root, *more: scans.append(root) or scan(root, *more))
+
+    def indexed() -> ImageIndex:
+        return index_cache.cached_index_tree(tree, None, tmp_path / "cache")
+
+    first, second = indexed(), indexed()
+    assert len(scans) == 1 and first.fingerprint() == second.fingerprint() and list(first.paths) == list(second.paths)
+    (tree / "red" / "deep").mkdir()
+    shutil.copy(tree / "red" / "000.png", tree / "red" / "deep" / "new.png")
+    assert len(indexed().paths) == 61 and len(scans) == 2
+    (tree / "red" / "deep" / "new.png").rename(tree / "red" / "deep" / "newer.png")
+    assert "red/deep/newer.png" in list(indexed().paths) and len(scans) == 3
+    (tree / "red").rename(tree / "violet")
+    assert indexed().class_names == ["blue", "green", "violet"] and len(scans) == 4
+    indexed()
+    assert len(scans) == 4
+
+
+@pytest.mark.slow
+def test_workers_share_the_index_and_do_not_grow(tmp_path: Path) -> None:
+    """Memory that a worker has for itself stays small and flat over an epoch of a long index."""
+    for name in ("a", "b"):
+        write_images(tmp_path / "images" / name, 2, (9, 9, 9), size=4)
+    small = index_tree(tmp_path / "images")
+    paths = PathTable(f"{'a' if row % 2 else 'b'}/{row % 4 // 2:03d}.png" for row in range(1_000_000))
+    labels = np.zeros(len(paths), np.int64)
+    index = ImageIndex(small.root, paths, labels, np.full(len(paths), "train"), small.class_names)
+    images = Images(index, np.arange(len(paths)), 4)
+    loader = Loader(images, EpochBatches(len(paths), 500, shuffle=True), num_workers=1, pin_memory=False)
+    private = []
+    for number, _ in enumerate(loader):
+        if number % 20 == 10:
+            worker = multiprocessing.active_children()[0]
+            rollup = Path(f"/proc/{worker.pid}/smaps_rollup").read_text()
+            private.append(int(re.search(r"Private_Dirty:\s+(\d+)", rollup)[1]) / 1000)  # type: ignore[index]
+        if number == 100:
+            break
+    assert private[-1] - private[0] < 20, f"MB over the epoch: {private}"
+    assert private[-1] < 150, "a list of a million strings would be copied page by page"

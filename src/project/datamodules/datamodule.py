@@ -14,7 +14,8 @@ from torch import nn
 
 from project.datamodules.augment import augment, default_augmentation, is_fixed
 from project.datamodules.decode import Pixels
-from project.datamodules.index import ImageIndex, index_tree, index_unlabelled
+from project.datamodules.index import ImageIndex, index_unlabelled
+from project.datamodules.index_cache import cached_index_tree
 from project.datamodules.labels import index_table
 from project.datamodules.loader import Images, Loader
 from project.datamodules.packed import decode_all, skip_unreadable, warn_of_copies
@@ -134,7 +135,7 @@ class ImageDataModule(ImageData):
         elif self.labels is not None:
             index = index_table(Path(self.labels), self.folder, self.group_column, names)
         else:
-            index = index_tree(self.folder, names)
+            index = cached_index_tree(self.folder, names, self.cache_dir / "index")
         if not self._sharded():
             index = self._readable(index, stage)
         drawn = "" in index.splits

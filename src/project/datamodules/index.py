@@ -24,6 +24,17 @@ class PathTable(Sequence[str]):
         self._ends = np.cumsum([len(path) for path in encoded], dtype=np.int64)
         self._bytes = np.frombuffer(b"".join(encoded), dtype=np.uint8)
 
+    @classmethod
+    def from_arrays(cls, characters: NDArray[np.uint8], ends: NDArray[np.int64]) -> "PathTable":
+        """The table that `arrays` was taken from."""
+        table = cls([])
+        table._bytes, table._ends = characters, ends
+        return table
+
+    def arrays(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """All paths in a row as bytes, and where each ends."""
+        return self._bytes, self._ends
+
     def __len__(self) -> int:
         return len(self._ends)
 
@@ -74,8 +85,12 @@ class ImageIndex:
         return digest.hexdigest()
 
 
-def find_images(folder: Path) -> Iterator[str]:
+def find_images(folder: Path, visited: list[str] | None = None) -> Iterator[str]:
     """Relative POSIX paths of the image files below a folder; hidden files and link loops are passed over.
+
+    Args:
+        folder: Where to look.
+        visited: Takes every folder looked into.
 
     Raises:
         UserError: a folder may not be read.
@@ -91,6 +106,8 @@ def find_images(folder: Path) -> Iterator[str]:
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
+        if visited is not None:
+            visited.append(here)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         prefix = Path(here).relative_to(folder)
         for name in files:
@@ -113,12 +130,13 @@ def index_unlabelled(root: Path) -> ImageIndex:
     return ImageIndex(root, PathTable(paths), np.full(len(paths), -1), np.full(len(paths), ""), [])
 
 
-def index_tree(root: Path, class_names: list[str] | None = None) -> ImageIndex:
+def index_tree(root: Path, class_names: list[str] | None = None, visited: list[str] | None = None) -> ImageIndex:
     """Index ROOT/CLASS/... or ROOT/{train,val,test}/CLASS/....
 
     Args:
         root: The folder.
         class_names: The classes that a trained model knows; None to take those found.
+        visited: Takes every folder looked into.
 
     Raises:
         UserError: no such folder, no images, one class only, an empty class, a class that one split has and another
@@ -142,11 +160,13 @@ def index_tree(root: Path, class_names: list[str] | None = None) -> ImageIndex:
         raise UserError(f"{root} has {' and '.join(given)} but no train folder: add one, or give ROOT/CLASS/IMAGE")
     known = class_names or classes_by_split["train" if split_tree else ""]
     label_of = {name: label for label, name in enumerate(known)}
+    if visited is not None:
+        visited += [str(root), *(str(root / split) for split in classes_by_split if split)]
     for split, names in classes_by_split.items():
         where = root / split if split else root
         check_classes(where, names, known, "the model was trained on" if class_names else "train has")
         for name in names:
-            found = [f"{split}/{name}/{path}".lstrip("/") for path in find_images(where / name)]
+            found = [f"{split}/{name}/{path}".lstrip("/") for path in find_images(where / name, visited)]
             if not found:
                 raise UserError(f"class '{name}' has no images in {where / name}: add some or remove the folder")
             paths += found

@@ -1,0 +1,63 @@
+"""Remembering the index of a large tree: a second start looks at its folders, not at its files."""
+
+import os
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+
+from project.datamodules.index import ImageIndex, PathTable, index_tree
+
+LARGE = 10_000
+"""Smaller trees are scanned anew: that takes no time."""
+
+
+def cached_index_tree(root: Path, class_names: list[str] | None, folder: Path) -> ImageIndex:
+    """As `index_tree`, but kept in `folder` until an image is added, removed or renamed anywhere in the tree.
+
+    Each of these changes the time of change of the folder it happens in; a file that is overwritten does not, and is
+    still noticed where its content matters, by `decode_all`.
+    """
+    file = folder / f"{blake2b(os.fsencode(root.resolve()), digest_size=10).hexdigest()}.npz"
+    if (index := _load(file, root)) and (class_names is None or class_names == index.class_names):
+        return index
+    visited: list[str] = []
+    index = index_tree(root, class_names, visited)
+    if len(index.paths) >= LARGE:
+        _save(file, index, visited)
+    return index
+
+
+def _times(folders: list[str]) -> list[int]:
+    try:
+        return [os.stat(folder).st_mtime_ns for folder in folders]  # noqa: PTH116
+    except OSError:
+        return []
+
+
+def _load(file: Path, root: Path) -> ImageIndex | None:
+    if not file.exists():
+        return None
+    with np.load(file) as kept:
+        if _times([str(folder) for folder in kept["folders"]]) != kept["times"].tolist():
+            return None
+        paths = PathTable.from_arrays(kept["characters"], kept["ends"])
+        return ImageIndex(root, paths, kept["labels"], kept["splits"], kept["class_names"].tolist())
+
+
+def _save(file: Path, index: ImageIndex, folders: list[str]) -> None:
+    characters, ends = index.paths.arrays()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(f".{os.getpid()}.partial")
+    with partial.open("wb") as stream:
+        np.savez(
+            stream,
+            folders=np.array(folders),
+            times=np.array(_times(folders)),
+            characters=characters,
+            ends=ends,
+            labels=index.labels,
+            splits=index.splits,
+            class_names=np.array(index.class_names),
+        )
+    partial.replace(file)
