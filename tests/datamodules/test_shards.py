@@ -1,5 +1,6 @@
 """Shards: the same images, split once, without what a camera wrote into them."""
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from PIL import Image
 from project.__main__ import main as tool
 from project.cli import main
 from project.datamodules.decode import decode_image, read_image
+from project.datamodules.digits import Digits
 from project.datamodules.shards import INDEX, ShardReader, read_shard_index
-from tests.conftest import QUICK, fit
+from tests.conftest import QUICK, REPOSITORY, fit
 
 
 def test_every_image_comes_back_in_its_split(tree: Path, tmp_path: Path) -> None:
@@ -67,3 +69,19 @@ def test_what_is_no_address_of_shards(here: Path, failing: Callable[[list[str]],
     assert "cannot read the shards at nowhere://bucket" in failing(fit(Path("x"), "--data.root", "nowhere://bucket"))
     (here / INDEX).write_bytes(b"broken")
     assert f"cannot read the shards at {here}" in failing(fit(here))
+
+
+@pytest.mark.slow
+def test_packed_plain_and_shards_train_alike(here: Path) -> None:
+    root = Digits().prepare(here)
+    tool(["shard", str(root), "shards", "--quality", "95"])
+    common = ["fit", "--config", str(REPOSITORY / "configs" / "convnet.yaml"), "--trainer.max_epochs", "4"]
+    forms = {"packed": [], "plain": ["--data.pack_limit", "0"], "shards": ["--data.root", "shards"]}
+    results = {}
+    for name, options in forms.items():
+        where = ["--data.root", str(root), "--trainer.accelerator", "cpu", "--trainer.precision", "32-true"]
+        main([*common, *where, *options, "--run_name", name])
+        with (here / "logs" / name / "version_0" / "metrics.csv").open() as stream:
+            results[name] = [float(row["val/loss"]) for row in csv.DictReader(stream) if row["val/loss"]]
+    assert results["packed"] == results["plain"], "the same pixels, order and draws"
+    assert results["shards"] == pytest.approx(results["packed"], abs=0.05) and results["shards"][-1] < 0.2
