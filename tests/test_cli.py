@@ -92,6 +92,20 @@ def test_a_run_that_stopped_early_is_finished(tree: Path, here: Path, failing: F
     assert "stopped early after 2 epochs" in failing(["fit", "--ckpt_path", "last", "--trainer.max_epochs", "20"])
 
 
+def test_averaged_weights_are_tested_after_fit_and_from_the_file(
+    tree: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ema = ["--trainer.callbacks", "EMAWeightAveraging", "--trainer.callbacks.decay", "0.8"]
+    main(fit(tree, *ema, "--model.views", "mirror", "--trainer.max_epochs", "3"))
+    after_fit = capsys.readouterr().out.split("accuracy ")[1].splitlines()[0]
+    best = here / "logs/run/version_0/checkpoints/best.ckpt"
+    saved = torch.load(best, weights_only=True)
+    averaged, live = saved["state_dict"], saved["current_model_state"]
+    assert any(not torch.equal(averaged[key], live[key]) for key in averaged if key.startswith("net."))
+    main(["test", "--ckpt_path", str(best), *QUICK[:4]])
+    assert capsys.readouterr().out.split("accuracy ")[1].splitlines()[0] == after_fit
+
+
 def test_tree_without_test_is_tested_on_val_and_says_so(
     tmp_path: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

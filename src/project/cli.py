@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -29,6 +29,7 @@ QUIET = (
     r".*number of training batches .* is smaller than the logging interval.*",
     r".*Checkpoint directory .* exists and is not empty.*",
     r".*isinstance\(treespec, LeafSpec\).*",  # lightning against torch 2.14
+    r".*You.re using the WeightAveraging callback with a model that overrides.*",
     r".*You called `self\.log\('.*_per_second'.*",
 )
 
@@ -156,6 +157,8 @@ class CLI(LightningCLI):
         if getattr(trainer, "fast_dev_run", False) or not best:
             return
         test = self._get(self.config, "test_after_fit")
+        # Left in place, it would put the weights that were not averaged back in on loading the checkpoint.
+        trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, WeightAveraging)]  # type: ignore[attr-defined]
         if test:
             trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best, verbose=False, weights_only=True)
         if isinstance(trainer.logger, RunLogger):

@@ -13,6 +13,7 @@ from torchmetrics import functional as reference
 from project.datamodules import ImageDataModule
 from project.modules import Classifier, ConvNet
 from project.modules.scores import Scores
+from project.modules.views import Views, mean_logits
 
 
 def test_convnet_is_the_courses() -> None:
@@ -110,3 +111,24 @@ def test_weight_decay_spares_biases_and_checkpoints_hold_plain_types(tree: Path,
     image = torch.randint(0, 255, (2, 3, 8, 8), dtype=torch.uint8)
     assert torch.equal(again.eval()(image), model.eval()(image))
     assert torch.allclose(model(image), model(image.float() / 255), atol=1e-5)
+
+
+@pytest.mark.parametrize("views", ["mirror", "mirror_shift"])
+def test_views_give_a_mirrored_image_the_same_answer(views: Views) -> None:
+    net, image = ConvNet(3, 8).eval(), torch.rand(4, 3, 8, 8)
+    assert torch.allclose(mean_logits(net, image, "one"), net(image))
+    assert torch.allclose(mean_logits(net, image, views), mean_logits(net, image.flip(-1), views), atol=1e-5) == (
+        views == "mirror"
+    )
+
+
+def test_shifted_views_are_weighed_as_in_the_paper() -> None:
+    def column(image: torch.Tensor) -> torch.Tensor:  # a linear net that looks at one pixel
+        return image[:, :1, 3, 3]
+
+    image = torch.arange(64.0).view(1, 1, 8, 8).repeat(1, 3, 1, 1)
+    a, b = image[0, 0, 3, 3], image[0, 0, 3, 4]
+    up, mirrored_up = image[0, 0, 2, 2], image[0, 0, 2, 3]
+    down, mirrored_down = image[0, 0, 4, 4], image[0, 0, 4, 5]
+    expected = (a + b) / 4 + (up + mirrored_up + down + mirrored_down) / 8
+    assert float(mean_logits(column, image, "mirror_shift")) == pytest.approx(float(expected))

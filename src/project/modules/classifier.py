@@ -15,6 +15,7 @@ from project.errors import UserError
 from project.interface import Batch, DataDescription, ImageClassifier, Split, StageResult, image_data
 from project.modules.convnet import ConvNet
 from project.modules.scores import Scores
+from project.modules.views import Views, mean_logits
 
 NetCallable = Callable[[int, int], nn.Module]
 """Builds a net from (num_classes, image_size); any `nn.Module` class whose first two arguments are these."""
@@ -34,6 +35,8 @@ class Classifier(ImageClassifier):
         label_smoothing: Share of the label spread evenly over all classes, in [0, 1).
         class_weights: Weight of each class in the loss, in the order of the class names; or `balanced`, which gives
             every class the same share of it: images / (classes x images of the class).
+        views: Test-time augmentation: what the net sees of an image outside training (see `mean_logits`): the image as
+            it is, also its mirror image, or both of them shifted too.
         channels_last: Keep images and weights as NHWC in memory, which convolutions prefer on CPUs and GPUs alike.
         data_description: Found in the data on `fit` and read from the checkpoint afterwards; leave it out.
     """
@@ -49,6 +52,7 @@ class Classifier(ImageClassifier):
         scheduler: LRSchedulerCallable | None = None,
         label_smoothing: float = 0.0,
         class_weights: list[float] | Literal["balanced"] | None = None,
+        views: Views = "one",
         channels_last: bool = True,
         data_description: DataDescription | None = None,
     ) -> None:
@@ -58,7 +62,7 @@ class Classifier(ImageClassifier):
             self.hparams[name] = _plain(self.hparams[name])
         self.hparams.setdefault("_instantiator", "lightning.pytorch.cli.instantiate_module")
         self._build_net, self._build_optimizer, self._build_scheduler = net, optimizer, scheduler
-        self.label_smoothing = label_smoothing
+        self.label_smoothing, self.views = label_smoothing, views
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.data_description = None
         self.net: nn.Module | None = None
@@ -69,6 +73,10 @@ class Classifier(ImageClassifier):
         self.register_buffer("class_weights", None, persistent=False)
         if data_description is not None:
             self._adopt(data_description)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy, such as the one that averaged weights live in, does without the builders, which cannot be copied."""
+        return super().__getstate__() | dict.fromkeys(("_build_net", "_build_optimizer", "_build_scheduler"))
 
     def _adopt(self, description: DataDescription) -> None:
         self.data_description = description
@@ -106,6 +114,8 @@ class Classifier(ImageClassifier):
     def configure_model(self) -> None:
         """Build the net once its classes are known."""
         if self.net is None:
+            if self._trainer is not None and self.trainer.state.fn == "fit":
+                self.setup("fit")  # a callback that averages weights wants the model before its `setup`
             if self.data_description is None:
                 raise UserError("this model was never trained: train it with `fit`, or give a checkpoint")
             classes, size = len(self.data_description.class_names), self.data_description.image_size
@@ -125,8 +135,8 @@ class Classifier(ImageClassifier):
         x = image.to(self.mean.dtype, memory_format=self.memory_format)
         if not image.is_floating_point():
             x = x / 255
-        logits: Tensor = cast(nn.Module, self.net)((x - self.mean) / self.std)
-        return logits
+        net = cast(nn.Module, self.net)
+        return mean_logits(net, (x - self.mean) / self.std, "one" if self.training else self.views)
 
     def _step(self, batch: Batch, stage: Split) -> Tensor:
         logits = self(batch.image).float()

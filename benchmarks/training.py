@@ -1,0 +1,185 @@
+"""How fast and how well the course's ConvNet trains: the course's loop, a bare loop with our settings, our `fit`.
+
+    python benchmarks/training.py --root DIR             # images per second, some minutes
+    python benchmarks/training.py --root DIR --accuracy  # also accuracy by epoch, both in full
+
+DIR is a tree of 32x32 images, DIR/{train,test}/CLASS/IMAGE, such as CIFAR-10.
+"""
+
+import argparse
+import csv
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch.utils.data import DataLoader
+
+from project.cli import main as command
+from project.datamodules.augment import augment
+from project.datamodules.index import index_tree
+from project.datamodules.loader import Images, Loader
+from project.datamodules.packed import decode_all
+from project.datamodules.sampler import EpochBatches
+from project.datamodules.transforms import RandomCrop
+from project.machine import default_precision
+from project.modules import ConvNet
+
+CONFIG = Path(__file__).parents[1] / "configs" / "cifar10.yaml"
+FLOPS = 3 * 2 * (32**2 * 27 * 64 + 16**2 * 576 * 128 + 8192 * 512 + 512 * 10)
+"""Of one image's forward and backward pass through the ConvNet at 32x32, counted as three forward passes."""
+
+
+class Course:
+    """The course's loop as a beginner writes it: ImageFolder, batch 64, Adam at 1e-3, no augmentation."""
+
+    def __init__(self, root: Path) -> None:
+        from torchvision import datasets, transforms
+
+        train = datasets.ImageFolder(str(root / "train"), transforms.ToTensor())
+        self.test = DataLoader(datasets.ImageFolder(str(root / "test"), transforms.ToTensor()), 256, num_workers=2)
+        self.train = DataLoader(train, batch_size=64, shuffle=True, num_workers=4, persistent_workers=True)
+        self.net = ConvNet(len(train.classes), 32)
+        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=1e-3)
+
+    def epoch(self) -> Iterator[int]:
+        """Train for an epoch; yields the size of each batch once it is learnt."""
+        self.net.train()
+        for image, label in self.train:
+            loss = F.cross_entropy(self.net(image), label)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            yield len(label)
+
+    @torch.no_grad()
+    def accuracy(self) -> float:
+        """Of the test split."""
+        self.net.eval()
+        hits = [(self.net(image).argmax(1) == label).float() for image, label in self.test]
+        return float(torch.cat(hits).mean())
+
+
+class Bare:
+    """A loop with the settings of configs/cifar10.yaml and nothing around it."""
+
+    def __init__(self, root: Path, scratch: Path) -> None:
+        from kornia.augmentation import RandomHorizontalFlip
+
+        index = index_tree(root)
+        rows = index.rows("train")
+        pixels = decode_all(index, 32, [], True, scratch / "packed").pixels
+        self.batches = EpochBatches(len(rows), 256, shuffle=True)
+        self.loader = Loader(Images(index, rows, 32, pixels=pixels), self.batches, 0, pin_memory=False)
+        self.transforms = [RandomHorizontalFlip(), RandomCrop()]
+        self.net = ConvNet(len(index.class_names), 32).to(memory_format=torch.channels_last)
+        decayed = [p for p in self.net.parameters() if p.ndim > 1]
+        spared = [p for p in self.net.parameters() if p.ndim <= 1]
+        groups = [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, weight_decay=0.05, fused=True)
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, 0.003, total_steps=100_000)
+        self.bf16 = default_precision("cpu") == "bf16-mixed"
+
+    def epoch(self) -> Iterator[int]:
+        """Train for an epoch; yields the size of each batch once it is learnt."""
+        for batch in self.loader:
+            with torch.no_grad():
+                image, _ = augment(batch.image, batch.label, self.transforms, 10)
+                image = (image - 0.47) / 0.25
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+                loss = F.cross_entropy(self.net(image), batch.label, label_smoothing=0.1)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            self.schedule.step()
+            yield len(batch.label)
+
+
+def rate(epoch: Iterator[int], images: int) -> float:
+    """Images a second over about so many images, after a few batches to warm up."""
+    for _ in range(5):
+        next(epoch)
+    start, seen = time.perf_counter(), 0
+    while seen < images:
+        seen += next(epoch)
+    return seen / (time.perf_counter() - start)
+
+
+def fit(root: Path, scratch: Path, *options: str) -> list[dict[str, str]]:
+    """Run `train.py fit`; the rows of its metrics.csv."""
+    place = ["--data.root", str(root), "--data.cache_dir", str(scratch), "--trainer.default_root_dir", str(scratch)]
+    before = set(scratch.glob("cifar10/*"))
+    command(["fit", "--config", str(CONFIG), *place, "--trainer.enable_progress_bar", "false", *options])
+    (run,) = set(scratch.glob("cifar10/*")) - before
+    with (run / "metrics.csv").open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def peak() -> float:
+    """Floating-point operations a second of a large matrix product in the precision that we train in."""
+    kind = torch.bfloat16 if default_precision("cpu") == "bf16-mixed" else torch.float32
+    a, b = torch.randn(2, 2048, 2048).to(kind)
+    a @ b
+    start = time.perf_counter()
+    for _ in range(10):
+        a @ b
+    return 10 * 2 * 2048**3 / (time.perf_counter() - start)
+
+
+def throughput(root: Path, scratch: Path, repeats: int, images: int) -> None:
+    """Print images per second of the three, measured in turn."""
+    course, bare = Course(root), Bare(root, scratch)
+    steps = str(images // 256)
+    rates: dict[str, list[float]] = {"course's loop": [], "bare loop, our settings": [], "our fit": []}
+    for _ in range(repeats):
+        rates["course's loop"].append(rate(course.epoch(), images))
+        rates["bare loop, our settings"].append(rate(bare.epoch(), images))
+        limits = ["--trainer.max_epochs", "2", "--trainer.limit_train_batches", steps, "--test_after_fit", "false"]
+        rows = fit(root, scratch, *limits, "--trainer.limit_val_batches", "1")
+        rates["our fit"].append([float(v) for row in rows if (v := row["train/images_per_second"])][-1])
+    most, base = peak(), statistics.median(rates["course's loop"])
+    print(f"\n{'':<28}{'images/s':>9}{'range':>16}{'x course':>10}{'of matrix peak':>16}")
+    for name, values in rates.items():
+        middle, spread = statistics.median(values), f"{min(values):,.0f}-{max(values):,.0f}"
+        print(f"{name:<28}{middle:>9,.0f}{spread:>16}{middle / base:>10.2f}{middle * FLOPS / most:>16.0%}")
+    ratios = [ours / bare for ours, bare in zip(rates["our fit"], rates["bare loop, our settings"], strict=True)]
+    print(f"our fit / bare loop: {statistics.median(ratios):.3f} ({min(ratios):.3f}-{max(ratios):.3f})")
+
+
+def accuracy(root: Path, scratch: Path) -> None:
+    """Print accuracy by epoch and seconds: the course on test, as it does; ours on val by epoch, on test at the end."""
+    course, seconds = Course(root), 0.0
+    print("\ncourse's loop: seconds of training, test accuracy")
+    for _ in range(5):
+        start = time.perf_counter()
+        sum(course.epoch())
+        seconds += time.perf_counter() - start
+        print(f"  {seconds:>6.0f} s  {course.accuracy():.2%}", flush=True)
+    start = time.perf_counter()
+    rows = fit(root, scratch)
+    print(f"our fit: {time.perf_counter() - start:.0f} s in all, start-up, validation and test included")
+    for row in rows:
+        if row["val/acc"]:
+            print(f"  epoch {float(row['epoch']) + 1:.0f}: val {float(row['val/acc']):.2%}")
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--images", type=int, default=8192)
+    parser.add_argument("--accuracy", action="store_true")
+    args = parser.parse_args()
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {default_precision('cpu')}")
+    with tempfile.TemporaryDirectory() as scratch:
+        throughput(args.root, Path(scratch), args.repeats, args.images)
+        if args.accuracy:
+            accuracy(args.root, Path(scratch))
+
+
+if __name__ == "__main__":
+    main()
