@@ -18,10 +18,10 @@ train: .venv/installed  ## train the ConvNet on the digits
 	$(BIN)/python train.py fit --config configs/convnet.yaml
 
 test: .venv/installed  ## run all tests
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest -n auto --cov --cov-report=term
 
 test-fast: .venv/installed  ## run the quick tests, under two minutes
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -n auto -m 'not slow'
 
 lint: .venv/installed  ## check style, types, layers and the Dockerfile
 	$(BIN)/ruff check .

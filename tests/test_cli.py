@@ -313,7 +313,8 @@ def test_two_processes_give_the_metrics_of_one(tree: Path, tmp_path: Path) -> No
     for world in (1, 2):
         place = tmp_path / f"world{world}"
         place.mkdir()
-        args = fit(tree, "--trainer.devices", str(world), "--data.batch_size", "16", "--model.channels_last", "false")
+        same = ["--data.batch_size", "16", "--data.batch_transforms", "[]", "--model.channels_last", "false"]
+        args = fit(tree, "--trainer.devices", str(world), *same)
         done = process(args, place)
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("test: 9 images") == 1, "one table"

@@ -26,7 +26,7 @@ def test_order_of_files_on_disk_does_not_matter(tree: Path, monkeypatch: pytest.
     before = complete_splits(index_tree(tree), 0.1, 0.2, 0)
     find = index_module.find_images
 
-    def shuffled(folder: Path) -> list[str]:
+    def shuffled(folder: Path, *more: object) -> list[str]:
         found = list(find(folder))
         random.Random(3).shuffle(found)
         return found
