@@ -37,5 +37,5 @@ format: .venv/installed  ## format the code
 tensorboard: .venv/installed  ## look at the curves of all runs
 	$(BIN)/python -m tensorboard.main --logdir logs
 
-clean:  ## remove the virtual environment, caches, runs and generated data
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache src/*.egg-info data logs
+clean:  ## remove the virtual environment, caches and generated data; runs stay
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache src/*.egg-info data

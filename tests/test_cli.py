@@ -92,6 +92,20 @@ def test_a_run_that_stopped_early_is_finished(tree: Path, here: Path, failing: F
     assert "stopped early after 2 epochs" in failing(["fit", "--ckpt_path", "last", "--trainer.max_epochs", "20"])
 
 
+def test_a_test_split_alone_is_tested(tree: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(fit(tree, "--test_after_fit", "false", "--data.folds", "4"))
+    shutil.copytree(tree, here / "mine" / "test")
+    main(["test", "--ckpt_path", "best", "--data.root", "mine", *QUICK[:4]])
+    assert "test: 60 images of the test split" in capsys.readouterr().out
+
+
+def test_weights_alone_cannot_be_continued(tree: Path, here: Path, failing: Failing) -> None:
+    main(fit(tree, "--checkpoint.save_weights_only", "true", "--test_after_fit", "false"))
+    assert "holds weights only" in failing(["fit", "--ckpt_path", "best", "--trainer.max_epochs", "9"])
+    torch.save({"state_dict": {}, "hyper_parameters": {}}, "other.ckpt")
+    assert "is not a checkpoint of this project" in failing(["test", "--ckpt_path", "other.ckpt"])
+
+
 def test_averaged_weights_are_tested_after_fit_and_from_the_file(
     tree: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,11 +1,12 @@
 """`python -m project TOOL`: what needs no Trainer. A tool is a typed function, imported when it is called."""
 
 import importlib
+import json
 import sys
 from collections.abc import Callable
 from typing import Any
 
-from project.errors import UserError, report
+from project.errors import UserError, missing_extra, report
 
 TOOLS = {
     "check_data": ("project.datamodules.check", "look for what would spoil a result, before training"),
@@ -25,27 +26,23 @@ def main(args: list[str] | None = None) -> None:
         print("\n".join(f"  {name:<16}{what}" for name, (_, what) in TOOLS.items()))
         return
     name, *rest = args
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # file names may be in any encoding
     if name not in TOOLS:
         report(UserError(f"no tool named {name}: there are {', '.join(TOOLS)}"))
     if "--" in rest:
         at = rest.index("--")
-        rest[at:] = [f"--fit_options+={option}" for option in rest[at + 1 :]]
+        rest[at:] = [f"--fit_options+={json.dumps(option)}" for option in rest[at + 1 :]]
     from jsonargparse import auto_cli
 
     from project.parser import Parser
 
     try:
-        tool: Callable[..., Any] = getattr(_module(name), name)
+        tool: Callable[..., Any] = getattr(importlib.import_module(TOOLS[name][0]), name)
         auto_cli(tool, args=rest, parser_class=Parser, prog=f"python -m project {name}", allow_abbrev=False)
     except UserError as error:
         report(error)
-
-
-def _module(name: str) -> Any:
-    try:
-        return importlib.import_module(TOOLS[name][0])
     except ModuleNotFoundError as error:
-        raise UserError(f"{name} needs the package {error.name}: pip install -e '.[data]'") from error
+        report(missing_extra(error))
 
 
 if __name__ == "__main__":

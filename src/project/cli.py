@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from project.callbacks import Console, Monitor, Pictures, PredictionTable, ProgressBar
 from project.callbacks.describe import next_lines
 from project.datamodules import ImageDataModule
-from project.errors import UserError, report
+from project.errors import UserError, missing_extra, report
 from project.machine import default_precision
 from project.modules import Classifier
 from project.parser import Parser, flatten, in_order
@@ -90,7 +90,10 @@ class CLI(LightningCLI):
         saved = load_checkpoint(path)
         defaults = {f"model.{key}": value for key, value in saved["hyper_parameters"].items() if key[0] != "_"}
         data = saved.get("datamodule_hyper_parameters", {})
-        defaults |= {f"data.{key}": value for key, value in data.items() if key[0] != "_"}
+        # A folder that is typed is read for itself, not by the table or the folds of the one that was trained on.
+        elsewhere = any(arg.partition("=")[0] == "--data.root" for arg in self._args)
+        ours = {"labels", "group_column", "folds", "fold"} if elsewhere and command != "fit" else set()
+        defaults |= {f"data.{key}": value for key, value in data.items() if key[0] != "_" and key not in ours}
         self._parser(command).set_defaults(defaults)
         args = self._args
         run = run_of(path)
@@ -105,6 +108,8 @@ class CLI(LightningCLI):
             self._refuse_finished(saved)
 
     def _refuse_finished(self, saved: dict[str, Any]) -> None:
+        if "optimizer_states" not in saved:
+            raise UserError(f"{self.checkpoint} holds weights only: a run cannot be continued from it")
         trainer = self.config["fit"].trainer
         done = saved["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
         steps = saved["global_step"]
@@ -192,5 +197,7 @@ def main(args: list[str] | None = None) -> None:
         )
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()  # its threads may abort the interpreter's end
+    except ModuleNotFoundError as error:
+        report(missing_extra(error))
     except (UserError, MisconfigurationException) as error:
         report(error)

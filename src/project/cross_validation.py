@@ -22,15 +22,20 @@ def cross_validate(folds: int = 5, run_name: str = "folds", fit_options: list[st
     Raises:
         UserError: a run failed.
     """
+    if folds < 2:
+        raise UserError(f"cross-validation needs at least 2 folds, got {folds}")
+    root = _root(fit_options or [])
     shared = [*(fit_options or []), "--run_name", run_name, "--data.folds", str(folds)]
     results: list[dict[str, float]] = []
     for fold in range(folds):
         print(f"fold {fold + 1} of {folds}", flush=True)
-        before = _runs(run_name)
+        before = set(root.glob(f"{run_name}/version_*"))
         command = [sys.executable, str(TRAIN), "fit", *shared, "--data.fold", str(fold)]
         if (code := subprocess.run(command).returncode) != 0:
             raise UserError(f"fold {fold + 1} of {folds} ended with exit code {code}; its own message stands above")
-        results.append(_best(max(_runs(run_name) - before, key=lambda run: run.stat().st_mtime)))
+        results.append(
+            _best(max(set(root.glob(f"{run_name}/version_*")) - before, key=lambda run: run.stat().st_mtime))
+        )
     print(f"\n{'':<16}{'mean':>9}{'std':>9}   each fold")
     for name in sorted({name for result in results for name in result}):
         values = [result[name] for result in results]
@@ -38,12 +43,17 @@ def cross_validate(folds: int = 5, run_name: str = "folds", fit_options: list[st
         print(f"{name:<16}{statistics.mean(values):>9.4f}{statistics.stdev(values):>9.4f}   {each}")
 
 
-def _runs(name: str) -> set[Path]:
-    return set(Path("logs", name).glob("version_*"))
+def _root(options: list[str]) -> Path:
+    """Where `fit` puts its runs."""
+    for option, following in zip(options, [*options[1:], ""], strict=True):
+        name, _, value = option.partition("=")
+        if name == "--trainer.default_root_dir":
+            return Path(value or following)
+    return Path("logs")
 
 
 def _best(run: Path) -> dict[str, float]:
-    """The test figures of a run, and the val figures of its best epoch."""
+    """The test figures of a run, and the val figures of the epoch with the best val/acc."""
     with (run / "metrics.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     best = max((row for row in rows if row["val/acc"]), key=lambda row: float(row["val/acc"]))

@@ -21,6 +21,18 @@ class UserError(Exception):
         self.details = details
 
 
+EXTRAS = {"imagehash": "data", "litdata": "data", "s3fs": "s3"}
+"""The extra that brings a package."""
+
+
+def missing_extra(error: ModuleNotFoundError) -> UserError:
+    """What to install for a package that an extra brings; any other missing package is a bug and raised again."""
+    package = (error.name or "").partition(".")[0]
+    if package not in EXTRAS:
+        raise error
+    return UserError(f"this needs the package {package}: pip install -e '.[{EXTRAS[package]}]'")
+
+
 def report(error: Exception) -> NoReturn:
     """End the program with the error as one line, the last on the screen, and exit code 2."""
     for line in getattr(error, "details", ()):

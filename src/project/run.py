@@ -60,7 +60,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        checkpoint["hyper_parameters"], checkpoint["state_dict"]
+        checkpoint["hyper_parameters"]["data_description"], checkpoint["state_dict"]
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is not a checkpoint of this project, or it is damaged ({error})") from error
     return checkpoint

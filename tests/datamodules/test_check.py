@@ -1,6 +1,7 @@
 """check_data finds what was planted."""
 
 import csv
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,28 @@ def test_small_classes_and_labels_of_a_table(planted: Path, tmp_path: Path) -> N
         check(planted, tmp_path / "out", "--labels", str(tmp_path / "labels.csv"))
     assert stopped.value.code == 1
     assert set(findings(tmp_path / "out")) == {("too few images", "cat"), ("too few images", "dog")}
+
+
+def test_a_class_too_small_to_split_or_all_unreadable_is_a_finding(tmp_path: Path) -> None:
+    for number in range(12):
+        picture(tmp_path / "images" / "cat" / f"{number}.png", number)
+    picture(tmp_path / "images" / "dog" / "0.png", 99)
+    (tmp_path / "images" / "rat").mkdir()
+    (tmp_path / "images" / "rat" / "0.png").write_text("no image")
+    with pytest.raises(SystemExit) as stopped:
+        check(tmp_path / "images", tmp_path / "out")
+    assert stopped.value.code == 1
+    assert {("too few images", "dog"), ("too few images", "rat")} <= set(findings(tmp_path / "out"))
+
+
+def test_an_extra_that_is_not_installed_is_named(
+    planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "litdata.streaming.writer", None)
+    monkeypatch.setitem(sys.modules, "litdata", None)
+    with pytest.raises(SystemExit):
+        main(["shard", str(planted), str(tmp_path / "shards")])
+    assert "needs the package litdata: pip install -e '.[data]'" in capsys.readouterr().err
 
 
 def test_near_pairs_are_those_of_brute_force() -> None:

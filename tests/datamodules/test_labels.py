@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from project.datamodules.labels import index_table
@@ -74,6 +75,25 @@ def test_mistakes_name_the_line(table: Path, change, message: str) -> None:  # t
     table.write_text(change(table.read_text()))
     with pytest.raises(UserError, match=message):
         index_table(table, table.parent, "patient")
+
+
+def test_an_empty_group_stands_alone_and_small_shares_take_one_group(table: Path) -> None:
+    table.write_text(table.read_text().replace(",p0", ","))
+    index = index_table(table, table.parent, "patient")
+    assert index.groups is not None and len(np.unique(index.groups)) == 11 + 3
+    split = complete_splits(index, 0.02, 0.02, 0)
+    assert len(split.rows("val")) >= 1 and len(split.rows("test")) >= 1 and len(split.rows("train")) > 24
+
+
+def test_a_class_of_one_group_cannot_be_split(table: Path) -> None:
+    text = table.read_text()
+    for patient in ("p1", "p2", "p3"):
+        text = text.replace(f"BLUE,{patient}\n", "BLUE,p0\n")
+    table.write_text(text)
+    index = index_table(table, table.parent, "patient")
+    with pytest.raises(UserError, match="no image of class 'BLUE'"):
+        for seed in range(20):
+            complete_splits(index, 0.3, 0.3, seed)
 
 
 def test_too_few_groups(table: Path) -> None:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torchmetrics import functional as reference
 
 from project.datamodules import ImageDataModule
+from project.interface import Batch, DataDescription
 from project.modules import Classifier, ConvNet
 from project.modules.scores import Scores
 from project.modules.views import Views, mean_logits
@@ -111,6 +112,16 @@ def test_weight_decay_spares_biases_and_checkpoints_hold_plain_types(tree: Path,
     image = torch.randint(0, 255, (2, 3, 8, 8), dtype=torch.uint8)
     assert torch.equal(again.eval()(image), model.eval()(image))
     assert torch.allclose(model(image), model(image.float() / 255), atol=1e-5)
+
+
+def test_weighted_loss_of_parts_adds_up_to_that_of_the_whole() -> None:
+    description = DataDescription(["a", "b"], 8, [0.5] * 3, [0.2] * 3, [90, 10], "")
+    model = Classifier(class_weights="balanced", data_description=description).eval()
+    model.configure_model()
+    image, label = torch.rand(12, 3, 8, 8), torch.tensor([0] * 9 + [1] * 3)
+    parts = [Batch(image[rows], label[rows], label[rows]) for rows in (slice(0, 12), slice(0, 10), slice(10, 12))]
+    whole, most, rest = (float(model._step(part, "val").detach()) for part in parts)
+    assert whole == pytest.approx((10 * most + 2 * rest) / 12, rel=1e-5)
 
 
 @pytest.mark.parametrize("views", ["mirror", "mirror_shift"])

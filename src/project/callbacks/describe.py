@@ -27,7 +27,7 @@ def choice_lines(trainer: L.Trainer) -> list[str]:
     schedules = [type(config.scheduler).__name__ for config in trainer.lr_scheduler_configs]
     world = trainer.world_size
     each = f" ({data.batch_size // world:,} on each of {world} devices)" if world > 1 else ""
-    decay = max(group["weight_decay"] for group in optimizer.param_groups)
+    decay = max(group.get("weight_decay", 0) for group in optimizer.param_groups)
     return [
         f"net       {type(model.net).__name__}: {parameters:,} parameters, images {size}x{size}",
         f"device    {describe_device(trainer.strategy.root_device)}"

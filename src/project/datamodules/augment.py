@@ -16,8 +16,11 @@ def default_augmentation() -> list[nn.Module]:
 
 
 def is_fixed(transform: nn.Module) -> bool:
-    """Whether an item transform says of itself (`fixed = True`) that it draws nothing at random."""
-    return bool(getattr(transform, "fixed", False))
+    """Whether an item transform draws nothing at random: it says so (`fixed = True`) or is known for it."""
+    from torchvision.transforms import v2
+
+    known = (v2.CenterCrop, v2.Grayscale, v2.Identity, v2.Pad, v2.Resize)
+    return bool(getattr(transform, "fixed", False)) or isinstance(transform, known)
 
 
 def augment(image: Tensor, label: Tensor, transforms: Iterable[nn.Module], classes: int) -> tuple[Tensor, Tensor]:

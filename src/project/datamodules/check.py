@@ -5,7 +5,7 @@ import io
 import itertools
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +19,7 @@ from project.datamodules.index import ImageIndex, index_tree
 from project.datamodules.labels import index_table
 from project.datamodules.parallel import each
 from project.datamodules.split import complete_splits
+from project.errors import UserError
 from project.interface import SPLITS
 
 NEAR_BITS = 6
@@ -124,8 +125,12 @@ class _Looker:
 def _split(index: ImageIndex, readable: NDArray[np.bool_]) -> ImageIndex:
     splits = index.splits.astype("<U5")
     splits[~readable] = "skip"
-    marked = ImageIndex(index.root, index.paths, index.labels, splits, index.class_names, index.groups)
-    return complete_splits(marked, 0.15, 0.15, 0)
+    marked = replace(index, splits=splits)
+    try:
+        return complete_splits(marked, 0.15, 0.15, 0)
+    except UserError:  # too few to share out: reported with the rest
+        splits[splits == ""] = "train"
+        return replace(marked, splits=splits)
 
 
 def _copies(index: ImageIndex, looks: list[Look], readable: NDArray[np.bool_]) -> Iterator[Finding]:
@@ -224,6 +229,7 @@ def _sheet(root: Path, findings: list[Finding], file: Path) -> bool:
     """Draw the findings that can be seen; those that spoil a result first."""
     seen = [f for f in findings if f.kind not in ("unreadable", "too few images")]
     seen.sort(key=lambda finding: not finding.kind.endswith(SPOILING))
+    file.unlink(missing_ok=True)
     if not seen:
         return False
     side, columns = 128, 4

@@ -56,7 +56,8 @@ class ImageDataModule(ImageData):
             device, in training only. By default the course's: rotation, horizontal flip, crop.
         pack_limit: Images are decoded once into one file if that takes at most this many gigabytes; by default a
             quarter of the machine's memory.
-        num_workers: Processes that read images; by default none on a lone CPU core, else up to one a core.
+        num_workers: Processes that read images, unless they are packed; by default none on a lone CPU core, else up to
+            one a core.
         cache_dir: Folder for data sets by name and packed images.
     """
 
@@ -83,14 +84,17 @@ class ImageDataModule(ImageData):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        for name, value in {"val_fraction": val_fraction, "test_fraction": test_fraction}.items():
-            if not 0 <= value < 1:
-                raise UserError(f"data.{name} must be at least 0 and below 1, got {value}")
+        if not 0 < val_fraction < 1:
+            raise UserError(f"data.val_fraction must be above 0 and below 1, got {val_fraction}")
+        if not 0 <= test_fraction < 1:
+            raise UserError(f"data.test_fraction must be at least 0 and below 1, got {test_fraction}")
         for name, number in {"image_size": image_size, "batch_size": batch_size}.items():
             if number < 1:
                 raise UserError(f"data.{name} must be at least 1, got {number}")
         if folds < 0 or folds == 1 or not 0 <= fold < max(folds, 1):
             raise UserError(f"data.fold must be one of 0 to data.folds - 1, got fold {fold} of {folds}")
+        if group_column and not labels:
+            raise UserError("data.group_column names a column of a CSV: give it by data.labels")
         self.root, self.labels, self.group_column, self.source = root, labels, group_column, source
         self.image_size, self.batch_size = image_size, batch_size
         self.fractions, self.split_seed = (val_fraction, test_fraction), split_seed
@@ -125,6 +129,8 @@ class ImageDataModule(ImageData):
         if known is not None and stage != "fit":
             self._description = known
         if stage == "predict":
+            if self._sharded():
+                raise UserError(f"{self.root} holds shards: predict reads a folder of images, or a single one")
             self.index = self._readable(index_unlabelled(self.folder), stage)
             return
         if self.index is not None and self.index.class_names:
@@ -138,7 +144,6 @@ class ImageDataModule(ImageData):
             index = cached_index_tree(self.folder, names, self.cache_dir / "index")
         if not self._sharded():
             index = self._readable(index, stage)
-        drawn = "" in index.splits
         if self.folds:
             self.index = hold_out_fold(index, self.fold, self.folds, self.fractions[0], self.split_seed)
         else:
@@ -147,7 +152,11 @@ class ImageDataModule(ImageData):
             self._description = self._describe()
             if self._content is not None:
                 warn_of_copies(self.index, self._content)
-        elif known is not None and drawn and known.fingerprint != self.index.fingerprint():
+        elif (
+            known is not None
+            and (index.splits != self.index.splits).any()
+            and known.fingerprint != self.index.fingerprint()
+        ):
             rank_zero_warn(
                 f"{self.folder} is not as it was when the model was trained, so its splits are drawn anew: images that"
                 " were trained on may be among them. To test on images of your choice, give DIR/test/CLASS/IMAGE"
@@ -171,16 +180,19 @@ class ImageDataModule(ImageData):
         if self.trainer and self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return index
         size = self._description.image_size if self._description else self.image_size
-        fixed = [transform for transform in self.item_transforms if is_fixed(transform)]
+        fixed = self._fixed()
         limit = memory() / 4 if self.pack_limit is None else self.pack_limit * 1e9
         fits = len(fixed) == len(self.item_transforms) and len(index.paths) * size**2 * 3 <= limit
         decoded = decode_all(index, size, fixed, fits and stage == "fit", self.cache_dir / "packed")
         self._pixels, self._content = decoded.pixels if fits else None, decoded.content
         return skip_unreadable(index, decoded.unreadable, self.on_corrupt)
 
+    def _fixed(self) -> list[nn.Module]:
+        return [transform for transform in self.item_transforms if is_fixed(transform)]
+
     def _describe(self) -> DataDescription:
         index = self._index()
-        mean, std = channel_statistics(self._images("train", []))
+        mean, std = channel_statistics(self._images("train", self._fixed()))
         counts = np.bincount(index.labels[index.rows("train")], minlength=len(index.class_names))
         return DataDescription(
             index.class_names, self.image_size, mean, std, train_counts=counts.tolist(), fingerprint=index.fingerprint()
@@ -246,7 +258,7 @@ class ImageDataModule(ImageData):
     def _loader(self, split: Split | Literal[""], shuffle: bool = False) -> Loader:
         trainer = self.trainer
         training = bool(trainer and trainer.training and split == "train")
-        images = self._images(split, [t for t in self.item_transforms if training or is_fixed(t)])
+        images = self._images(split, self.item_transforms if training else self._fixed())  # type: ignore[arg-type]
         rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         if self.batch_size < world or len(images) < world:
             raise UserError(
@@ -255,13 +267,14 @@ class ImageDataModule(ImageData):
             )
         strata = images.index.labels[images.rows] if shuffle and self.sampling == "balanced" else None
         batches = EpochBatches(len(images), self.batch_size, shuffle, self._seed(), rank, world, strata)
-        workers = self._workers(world) if self._pixels is None else 0
+        workers = self._workers() if self._pixels is None else 0
         return Loader(images, batches, workers, torch.cuda.is_available())
 
-    def _workers(self, world: int) -> int:
+    def _workers(self) -> int:
         if self.num_workers is not None:
             return self.num_workers
-        return 0 if cores() == 1 else max(1, min(cores() // world, 16))
+        share = cores() // (self.trainer.num_devices if self.trainer else 1)
+        return 0 if cores() == 1 else max(1, min(share, 16))
 
     # -- augmenting ---------------------------------------------------------------------------------------------------
 

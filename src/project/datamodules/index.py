@@ -81,7 +81,7 @@ class ImageIndex:
         """16 hexadecimal digits that change when a path, a label, a split or a class name does."""
         digest = hashlib.blake2b(self.paths.digest(), digest_size=8)
         digest.update(self.labels.tobytes() + np.char.encode(self.splits).tobytes())
-        digest.update("\0".join(self.class_names).encode())
+        digest.update(os.fsencode("\0".join(self.class_names)))
         return digest.hexdigest()
 
 

@@ -1,6 +1,7 @@
 """Remembering the index of a large tree: a second start looks at its folders, not at its files."""
 
 import os
+import time
 from hashlib import blake2b
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from project.datamodules.index import ImageIndex, PathTable, index_tree
 
 LARGE = 10_000
 """Smaller trees are scanned anew: that takes no time."""
+SETTLED = 10**9
+"""Nanoseconds that a folder must have been at rest before the scan: what is still being written to is not kept."""
 
 
 def cached_index_tree(root: Path, class_names: list[str] | None, folder: Path) -> ImageIndex:
@@ -22,9 +25,11 @@ def cached_index_tree(root: Path, class_names: list[str] | None, folder: Path) -
     if (index := _load(file, root)) and (class_names is None or class_names == index.class_names):
         return index
     visited: list[str] = []
+    started = time.time_ns()
     index = index_tree(root, class_names, visited)
-    if len(index.paths) >= LARGE:
-        _save(file, index, visited)
+    times = _times(visited)
+    if len(index.paths) >= LARGE and times and max(times) < started - SETTLED:
+        _save(file, index, visited, times)
     return index
 
 
@@ -45,7 +50,7 @@ def _load(file: Path, root: Path) -> ImageIndex | None:
         return ImageIndex(root, paths, kept["labels"], kept["splits"], kept["class_names"].tolist())
 
 
-def _save(file: Path, index: ImageIndex, folders: list[str]) -> None:
+def _save(file: Path, index: ImageIndex, folders: list[str], times: list[int]) -> None:
     characters, ends = index.paths.arrays()
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(f".{os.getpid()}.partial")
@@ -53,7 +58,7 @@ def _save(file: Path, index: ImageIndex, folders: list[str]) -> None:
         np.savez(
             stream,
             folders=np.array(folders),
-            times=np.array(_times(folders)),
+            times=np.array(times),
             characters=characters,
             ends=ends,
             labels=index.labels,

@@ -16,7 +16,7 @@ def index_table(table: Path, root: Path, group: str | None, class_names: list[st
     Args:
         table: The CSV, UTF-8, with a header.
         root: The folder that the paths are relative to.
-        group: The column that says which images belong together; None where each stands alone.
+        group: The column that says which images belong together (an empty cell: it stands alone); None for none.
         class_names: The classes that a trained model knows; None to take those found.
 
     Raises:
@@ -60,5 +60,5 @@ def index_table(table: Path, root: Path, group: str | None, class_names: list[st
         np.array([label_of[row["label"]] for row in rows]),
         splits,
         list(label_of),
-        np.array([row[group] for row in rows]) if group else None,
+        np.array([row[group] or f"alone: {row['path']}" for row in rows]) if group else None,
     )

@@ -72,12 +72,12 @@ def decode_all(index: ImageIndex, size: int, transforms: Sequence[nn.Module], pa
 
 
 def _files_key(index: ImageIndex) -> str:
-    """Changes when a file does: its path, size or time of change."""
-    stats = np.zeros((len(index.paths), 2), np.int64)
+    """Changes when a file does: its path, size, or the time that its content or its permissions changed."""
+    stats = np.zeros((len(index.paths), 3), np.int64)
     for row, path in enumerate(index.paths):
         try:
             status = os.stat(os.path.join(index.root, path))  # noqa: PTH116, PTH118 - a third of the time of Path
-            stats[row] = status.st_size, status.st_mtime_ns
+            stats[row] = status.st_size, status.st_mtime_ns, status.st_ctime_ns
         except OSError:
             pass  # it is named when it is decoded
     root = os.fsencode(index.root.resolve())

@@ -2,8 +2,9 @@
 
 import os
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from typing import TypeVar
 
 import torch
@@ -11,6 +12,8 @@ import torch
 Result = TypeVar("Result")
 CHUNK = 64
 """Images handed to a process at a time."""
+AHEAD = 4
+"""Chunks that each process may be ahead of what is taken."""
 
 _work: Callable[[int], object]
 
@@ -41,10 +44,16 @@ def each(work: Callable[[int], Result], count: int, title: str) -> Iterator[Resu
     from rich.console import Console
     from rich.progress import track
 
-    starts = range(0, count, CHUNK)
-    stops = [min(start + CHUNK, count) for start in starts]
-    with ProcessPoolExecutor(cores(), initializer=_start, initargs=(work,)) as pool:
-        chunks = pool.map(_run, starts, stops)
-        quiet = count < 10 * CHUNK or not sys.stderr.isatty()
-        for chunk in track(chunks, title, len(starts), console=Console(stderr=True), disable=quiet, transient=True):
-            yield from chunk  # type: ignore[misc]
+    quiet = count < 10 * CHUNK or not sys.stderr.isatty()
+    starts = track(range(0, count, CHUNK), title, console=Console(stderr=True), disable=quiet, transient=True)
+    pool = ProcessPoolExecutor(cores(), initializer=_start, initargs=(work,))
+    ahead: deque[Future[list[object]]] = deque()
+    try:
+        for start in starts:
+            ahead.append(pool.submit(_run, start, min(start + CHUNK, count)))
+            if len(ahead) > AHEAD * cores():  # no further, so that a slow taker does not fill the memory
+                yield from ahead.popleft().result()  # type: ignore[misc]
+        while ahead:
+            yield from ahead.popleft().result()  # type: ignore[misc]
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -28,6 +28,7 @@ def shard(
     short_side: int = 256,
     quality: int = 90,
     labels: Path | None = None,
+    group_column: str | None = None,
     val_fraction: float = 0.15,
     test_fraction: float = 0.15,
     split_seed: int = 0,
@@ -43,6 +44,7 @@ def shard(
         short_side: Larger images are brought to this short side, in pixels.
         quality: JPEG quality, 1 to 100.
         labels: A CSV of path and label in place of class folders, with paths relative to `root`.
+        group_column: A column of that CSV: images with the same entry stay in one split.
         val_fraction: As of the datamodule; the split is fixed here.
         test_fraction: As of the datamodule.
         split_seed: As of the datamodule.
@@ -55,7 +57,7 @@ def shard(
 
     if out.exists():
         raise UserError(f"{out} exists: shards are written to a new folder")
-    index = index_table(labels, root, None) if labels else index_tree(root)
+    index = index_table(labels, root, group_column) if labels else index_tree(root)
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

@@ -36,14 +36,17 @@ def complete_splits(index: ImageIndex, val_fraction: float, test_fraction: float
             carve["test"] = test_fraction
     splits = index.splits.astype("<U5")
     splits[splits == ""] = "train"
+    whole = np.count_nonzero(splits == "train")
+    if whole == 0:
+        return index  # a test split alone, for a trained model
     if index.groups is not None:
-        whole = np.count_nonzero(splits == "train")
         for split, fraction in carve.items():
             if fraction > 0:
                 pool = np.flatnonzero(splits == "train")
-                folds = max(2, round(len(pool) / (fraction * whole)))
+                most = min(len(np.unique(index.groups[pool])), np.bincount(index.labels[pool]).max())
+                folds = max(2, min(most, round(len(pool) / (fraction * whole))))
                 splits[pool[_folds(index, pool, folds, seed) == 0]] = split
-        return replace(index, splits=splits)
+        return _covered(replace(index, splits=splits))
     pool = np.flatnonzero(splits == "train")
     for label, name in enumerate(index.class_names):
         rows = pool[index.labels[pool] == label]
@@ -58,6 +61,14 @@ def complete_splits(index: ImageIndex, val_fraction: float, test_fraction: float
                 f" and {' and '.join(carve)}: add images, or give the splits as folders"
             )
     return replace(index, splits=splits)
+
+
+def _covered(index: ImageIndex) -> ImageIndex:
+    lacking = np.setdiff1d(np.arange(len(index.class_names)), index.labels[index.rows("train")])
+    if len(lacking):
+        name = index.class_names[lacking[0]]
+        raise UserError(f"no image of class '{name}' in {index.root} is left to train on: it has too few groups")
+    return index
 
 
 def hold_out_fold(index: ImageIndex, fold: int, folds: int, val_fraction: float, seed: int) -> ImageIndex:
@@ -97,7 +108,7 @@ def _folds(index: ImageIndex, pool: NDArray[np.int64], folds: int, seed: int) ->
     kind = StratifiedKFold if groups is None else StratifiedGroupKFold
     number = np.zeros(len(pool), np.int64)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of groups that cannot be shared out evenly: check below what matters
+        warnings.simplefilter("ignore")  # of uneven groups; `_covered` insists on what matters
         parts = kind(folds, shuffle=True, random_state=seed).split(pool, labels, groups)
         for fold, (_, held_out) in enumerate(parts):
             number[held_out] = fold

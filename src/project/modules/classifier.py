@@ -141,7 +141,11 @@ class Classifier(ImageClassifier):
     def _step(self, batch: Batch, stage: Split) -> Tensor:
         logits = self(batch.image).float()
         smoothing = self.label_smoothing if stage == "train" else 0.0
-        loss = F.cross_entropy(logits, batch.label, weight=self.class_weights, label_smoothing=smoothing)
+        # Divided by the number of images, not by their weights: batches and processes then add up to the whole.
+        total = F.cross_entropy(
+            logits, batch.label, weight=self.class_weights, label_smoothing=smoothing, reduction="sum"
+        )
+        loss = total / len(logits)
         cast(Scores, self.scores[f"{stage}_scores"]).update(loss, logits, batch.label)
         return loss
 
