@@ -1,7 +1,6 @@
 """`python -m project TOOL`: what needs no Trainer. A tool is a typed function, imported when it is called."""
 
 import importlib
-import json
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -29,16 +28,18 @@ def main(args: list[str] | None = None) -> None:
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # file names may be in any encoding
     if name not in TOOLS:
         report(UserError(f"no tool named {name}: there are {', '.join(TOOLS)}"))
+    given: dict[str, Any] = {}
     if "--" in rest:
         at = rest.index("--")
-        rest[at:] = [f"--fit_options+={json.dumps(option)}" for option in rest[at + 1 :]]
+        rest, given["fit_options"] = rest[:at], rest[at + 1 :]
     from jsonargparse import auto_cli
 
     from project.parser import Parser
 
     try:
         tool: Callable[..., Any] = getattr(importlib.import_module(TOOLS[name][0]), name)
-        auto_cli(tool, args=rest, parser_class=Parser, prog=f"python -m project {name}", allow_abbrev=False)
+        program = f"python -m project {name}"
+        auto_cli(tool, args=rest, set_defaults=given, parser_class=Parser, prog=program, allow_abbrev=False)
     except UserError as error:
         report(error)
     except ModuleNotFoundError as error:
