@@ -1,6 +1,7 @@
 """`python -m project TOOL`: what needs no Trainer. A tool is a typed function, imported when it is called."""
 
 import importlib
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -32,6 +33,8 @@ def main(args: list[str] | None = None) -> None:
     if "--" in rest:
         at = rest.index("--")
         rest, given["fit_options"] = rest[:at], rest[at + 1 :]
+    # --short-side and --short_side are the same, as people type both.
+    rest = [re.sub(r"^--[\w-]+", lambda name: f"--{name[0][2:].replace('-', '_')}", arg) for arg in rest]
     from jsonargparse import auto_cli
 
     from project.parser import Parser

@@ -20,7 +20,7 @@ from tests.conftest import QUICK, REPOSITORY, fit
 
 
 def test_every_image_comes_back_in_its_split(tree: Path, tmp_path: Path) -> None:
-    tool(["shard", str(tree), str(tmp_path / "shards"), "--short_side", "10", "--quality", "100"])
+    tool(["shard", str(tree), str(tmp_path / "shards"), "--short-side", "10", "--quality", "100"])
     index = read_shard_index(str(tmp_path / "shards"), None)
     assert list(index.paths) == sorted(str(path.relative_to(tree)) for path in tree.rglob("*.png"))
     assert {split: len(index.rows(split)) for split in ("train", "val", "test")} == {"train": 42, "val": 9, "test": 9}  # type: ignore[arg-type]
