@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
-from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 
@@ -26,10 +25,6 @@ class Browser(Chrome):
     def wait_for(self, words: str, seconds: float = 30) -> None:
         """Wait until the page says these words."""
         WebDriverWait(self, seconds).until(lambda _: words in self.text(), f"the page does not say {words!r}")
-
-    def element(self, selector: str):  # type: ignore[no-untyped-def]
-        """The first element that a CSS selector finds."""
-        return self.find_element(By.CSS_SELECTOR, selector)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from project.datamodules.transforms import CutMix, MixUp, RandomCrop
+from project.datamodules.transforms import Mixing, RandomCrop
 
 
 def default_augmentation() -> list[nn.Module]:
@@ -29,7 +29,7 @@ def augment(image: Tensor, label: Tensor, transforms: Iterable[nn.Module], class
     Args:
         image: uint8 (N, 3, H, W).
         label: int64 (N,).
-        transforms: Modules that take images, or, for MixUp and CutMix, images and label probabilities.
+        transforms: Modules that take images, or, if they are a `Mixing`, images and label probabilities.
         classes: Number of classes.
 
     Returns:
@@ -39,7 +39,7 @@ def augment(image: Tensor, label: Tensor, transforms: Iterable[nn.Module], class
     for number, transform in enumerate(transforms):
         if number == 0:
             image = image.float().div_(255)
-        if isinstance(transform, (MixUp, CutMix)):
+        if isinstance(transform, Mixing):
             soft = label if label.is_floating_point() else F.one_hot(label, classes).float()
             image, label = transform.mix(image, soft)
         else:

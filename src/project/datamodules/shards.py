@@ -148,9 +148,9 @@ class ShardReader:
 
     def __call__(self, row: int) -> bytes:
         """The bytes of a JPEG."""
-        from litdata import StreamingDataset
-
         if self._shards is None or self._process != os.getpid():
+            from litdata import StreamingDataset
+
             # Decoding ahead pays for reading in order only: our order is another.
             self._shards, self._process = StreamingDataset(self.root, batch_decode=False), os.getpid()
         return bytes(self._shards[row])

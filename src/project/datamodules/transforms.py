@@ -1,4 +1,4 @@
-"""Augmentation of whole batches, every image with its own draw; what kornia does not have, or not image by image."""
+"""Transforms of single images and of whole batches: what kornia does not have, or not image by image."""
 
 import math
 
@@ -69,44 +69,57 @@ class RandomResizedCrop(nn.Module):
         return (height - h) // 2, (width - w) // 2, h, w
 
 
-class MixUp(nn.Module):
-    """Blends each image with another of the batch, and their labels alike.
-
-    Zhang et al., mixup: Beyond Empirical Risk Minimization, 2017.
+class Mixing(nn.Module):
+    """A batch transform that changes labels along with images; subclass it and implement `mix`.
 
     Args:
         alpha: Both parameters of the beta distribution that each image's share is drawn from, above 0.
     """
 
-    def __init__(self, alpha: float = 0.2) -> None:
+    def __init__(self, alpha: float) -> None:
         super().__init__()
         self.alpha = alpha
 
     def mix(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         """Float (N, C, H, W) and label probabilities (N, classes), in and out."""
-        share = _shares(self.alpha, image)
+        raise NotImplementedError
+
+    def shares(self, image: Tensor) -> Tensor:
+        """What each image keeps of itself, (N,) in [0, 1]."""
+        parameter = torch.tensor(self.alpha, device=image.device)
+        return Beta(parameter, parameter).sample((len(image),))
+
+
+class MixUp(Mixing):
+    """Blends each image with another of the batch, and their labels alike.
+
+    Zhang et al., mixup: Beyond Empirical Risk Minimization, 2017.
+    """
+
+    def __init__(self, alpha: float = 0.2) -> None:
+        super().__init__(alpha)
+
+    def mix(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        """Float (N, C, H, W) and label probabilities (N, classes), in and out."""
+        share = self.shares(image)
         other = torch.randperm(len(image), device=image.device)
         mixed = image.lerp(image[other], 1 - share.view(-1, 1, 1, 1))
         return mixed, label.lerp(label[other], 1 - share.view(-1, 1))
 
 
-class CutMix(nn.Module):
+class CutMix(Mixing):
     """Replaces a rectangle of each image by that of another, and its share of the label alike.
 
     Yun et al., CutMix: Regularization Strategy to Train Strong Classifiers, 2019.
-
-    Args:
-        alpha: Both parameters of the beta distribution that each image's share is drawn from, above 0.
     """
 
     def __init__(self, alpha: float = 1.0) -> None:
-        super().__init__()
-        self.alpha = alpha
+        super().__init__(alpha)
 
     def mix(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         """Float (N, C, H, W) and label probabilities (N, classes), in and out."""
         n, _, height, width = image.shape
-        side = (1 - _shares(self.alpha, image)).sqrt().view(n, 1)
+        side = (1 - self.shares(image)).sqrt().view(n, 1)
         other = torch.randperm(n, device=image.device)
         inside = []
         for length in (height, width):
@@ -116,12 +129,6 @@ class CutMix(nn.Module):
         cut = inside[0][:, :, None] & inside[1][:, None, :]
         share = cut.float().mean((1, 2)).view(n, 1)  # what the border left of the rectangle
         return torch.where(cut[:, None], image[other], image), label.lerp(label[other], share)
-
-
-def _shares(alpha: float, image: Tensor) -> Tensor:
-    """What each image keeps of itself, (N,) in [0, 1]."""
-    parameter = torch.tensor(alpha, device=image.device)
-    return Beta(parameter, parameter).sample((len(image),))
 
 
 class TrivialAugment(nn.Module):
