@@ -87,8 +87,7 @@ class Bare:
         """Train for an epoch; yields the size of each batch once it is learnt."""
         for batch in self.loader:
             with torch.no_grad():
-                image, _ = augment(batch.image, batch.label, self.transforms, 10)
-                image = (image - 0.47) / 0.25
+                image = (augment(batch, self.transforms, 10).image - 0.47) / 0.25
             with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
                 loss = F.cross_entropy(self.net(image), batch.label, label_smoothing=0.1)
             self.optimizer.zero_grad()

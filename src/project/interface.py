@@ -86,6 +86,10 @@ class ImageData(L.LightningDataModule):
         """Path of an image, relative to the data's root, by its row in the index."""
         raise NotImplementedError
 
+    def sample(self, count: int) -> Tensor:
+        """Up to `count` training images without augmentation, evenly spaced, uint8 (N, 3, H, W)."""
+        raise NotImplementedError
+
     def split_sizes(self) -> dict[Split, int]:
         """Number of images in each split."""
         raise NotImplementedError

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from project.datamodules.augment import augment, default_augmentation, is_fixed
 from project.datamodules.decode import Pixels
@@ -20,7 +20,7 @@ from project.datamodules.labels import index_table
 from project.datamodules.loader import Images, Loader
 from project.datamodules.packed import decode_all, skip_unreadable, warn_of_copies
 from project.datamodules.parallel import cores
-from project.datamodules.sampler import EpochBatches, seed_draws
+from project.datamodules.sampler import EpochBatches, Request, seed_draws
 from project.datamodules.shards import ShardReader, is_sharded, read_shard_index
 from project.datamodules.source import Source
 from project.datamodules.split import complete_splits, hold_out_fold
@@ -230,6 +230,12 @@ class ImageDataModule(ImageData):
             for path, label, split in zip(index.paths, index.labels, index.splits, strict=True):
                 writer.writerow([path, index.class_names[label], split])
 
+    def sample(self, count: int) -> Tensor:
+        """Up to `count` training images without augmentation, evenly spaced, uint8 (N, 3, H, W)."""
+        images = self._images("train", self._fixed())
+        positions = np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(int)
+        return images[Request(0, positions.tolist())].image
+
     # -- loading ------------------------------------------------------------------------------------------------------
 
     def train_dataloader(self) -> Loader:
@@ -286,13 +292,14 @@ class ImageDataModule(ImageData):
         step = trainer.fit_loop.epoch_loop.total_batch_idx + 1
         seed_draws(self._seed(), step, trainer.global_rank, device=batch.image.device)
         with torch.no_grad():
-            image, label = augment(batch.image, batch.label, self.batch_transforms, len(self.description.class_names))
-        if image.shape != batch.image.shape:
-            size, wanted = list(image.shape[-2:]), list(batch.image.shape[-2:])
+            classes = len(self.description.class_names)
+            augmented = augment(batch, self.batch_transforms, classes, trainer.current_epoch)
+        if augmented.image.shape != batch.image.shape:
+            size, wanted = list(augmented.image.shape[-2:]), list(batch.image.shape[-2:])
             raise UserError(
                 f"data.batch_transforms turn images of {wanted} pixels into {size}: they must keep the size"
             )
-        return batch._replace(image=image, label=label)
+        return augmented
 
     @staticmethod
     def _seed() -> int:

@@ -1,5 +1,6 @@
 """The LightningModule: net, input normalisation, loss, optimizer, metrics."""
 
+import importlib
 import inspect
 from collections.abc import Callable
 from dataclasses import asdict
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 from project.errors import UserError
 from project.interface import Batch, DataDescription, ImageClassifier, Split, StageResult, image_data
 from project.modules.convnet import ConvNet
+from project.modules.parameters import parameter_groups
+from project.modules.schedule import WarmupDecay, plan_to_end, time_limit
 from project.modules.scores import Scores
 from project.modules.views import Views, mean_logits
 
@@ -123,6 +126,9 @@ class Classifier(ImageClassifier):
                 self.net = self._build_net(classes, size).to(memory_format=self.memory_format)
             except ValueError as error:
                 raise UserError(f"model.net: {error}") from error
+            init = getattr(self.net, "init_from_images", None)
+            if init is not None and self._trainer is not None and self.trainer.state.fn == "fit":
+                init(self._normalise(image_data(self.trainer).sample(5000)))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take back the plain hyperparameters where `load_from_checkpoint` has put what it built from them."""
@@ -132,11 +138,14 @@ class Classifier(ImageClassifier):
 
     def forward(self, image: Tensor) -> Tensor:
         """Images, uint8 in [0, 255] or float in [0, 1], (N, 3, H, W), to logits (N, classes)."""
+        net = cast(nn.Module, self.net)
+        return mean_logits(net, self._normalise(image), "one" if self.training else self.views)
+
+    def _normalise(self, image: Tensor) -> Tensor:
         x = image.to(self.mean.dtype, memory_format=self.memory_format)
         if not image.is_floating_point():
             x = x / 255
-        net = cast(nn.Module, self.net)
-        return mean_logits(net, (x - self.mean) / self.std, "one" if self.training else self.views)
+        return (x - self.mean) / self.std
 
     def _step(self, batch: Batch, stage: Split) -> Tensor:
         logits = self(batch.image).float()
@@ -185,13 +194,15 @@ class Classifier(ImageClassifier):
         self._finish("test")
 
     def configure_optimizers(self) -> Any:
-        """The optimizer over two groups (with and without weight decay), and its schedule."""
-        parameters = [p for p in self.parameters() if p.requires_grad]
-        groups: list[dict[str, Any]] = [
-            {"params": [p for p in parameters if p.ndim > 1]},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        optimizer = self._build_optimizer([group for group in groups if group["params"]])
+        """The optimizer, over three groups by role: weights of hidden layers, of the head, biases and norms."""
+        groups = parameter_groups(cast(nn.Module, self.net))
+        # One kernel for all parameters; not where the gradients' scale is in the optimizer's hands (16-mixed).
+        takes_fused = "fused" in _parameters(self.hparams["optimizer"]) and self.trainer.precision != "16-mixed"
+        chosen = (
+            {"fused": True} if takes_fused and "fused" not in self.hparams["optimizer"].get("init_args", {}) else {}
+        )
+        build_optimizer: Callable[..., Any] = self._build_optimizer
+        optimizer = build_optimizer(groups, **chosen)
         if self._build_scheduler is None:
             return optimizer
         per_step = "total_steps" in _parameters(self.hparams["scheduler"])
@@ -202,11 +213,18 @@ class Classifier(ImageClassifier):
             entry["monitor"] = scheduler.monitor
         return {"optimizer": optimizer, "lr_scheduler": entry}
 
-    def _total_steps(self) -> int:
+    def _total_steps(self) -> float:
         steps = self.trainer.estimated_stepping_batches
-        if steps == float("inf"):
+        known = steps != float("inf")
+        if not known and not (_class_of(self.hparams["scheduler"]) is WarmupDecay and time_limit(self.trainer)):
             raise UserError("this schedule needs the length of the run: give trainer.max_epochs or trainer.max_steps")
-        return int(steps)
+        return int(steps) if known else steps
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Move the schedule on; where the run has a time limit, after planning it anew now and then."""
+        if isinstance(scheduler, WarmupDecay):
+            plan_to_end(scheduler, self.trainer)
+        super().lr_scheduler_step(scheduler, metric)
 
 
 def _plain(build: Any) -> Any:
@@ -218,7 +236,12 @@ def _plain(build: Any) -> Any:
     return build
 
 
+def _class_of(spec: dict[str, Any]) -> Any:
+    """The class that a {class_path, init_args} names."""
+    module, _, name = spec["class_path"].rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
 def _parameters(spec: dict[str, Any]) -> set[str]:
     """Names of the arguments that the class of a {class_path, init_args} takes."""
-    module, _, name = spec["class_path"].rpartition(".")
-    return set(inspect.signature(getattr(__import__(module, fromlist=[name]), name)).parameters)
+    return set(inspect.signature(_class_of(spec)).parameters)
