@@ -130,6 +130,8 @@ class CLI(LightningCLI):
         config = self._get(self.config_init, "trainer")
         if config.precision is None:
             kwargs["precision"] = default_precision(config.accelerator)
+        if config.benchmark is None and not config.deterministic:
+            kwargs["benchmark"] = True  # images have one size: let cuDNN try its algorithms and keep the fastest
         if config.enable_progress_bar is None:
             kwargs["enable_progress_bar"] = sys.stdout.isatty()
         # ModelCheckpoint(save_last=True) writes last.ckpt only when it writes best.ckpt: a resumed run would fall back.

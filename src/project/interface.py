@@ -68,6 +68,11 @@ class ImageClassifier(L.LightningModule):
     results: dict[Split, StageResult]
     """The latest whole epoch of each stage."""
 
+    @property
+    def settings(self) -> list[str]:
+        """What was chosen for speed, in words."""
+        raise NotImplementedError
+
 
 class ImageData(L.LightningDataModule):
     """What classifier and callbacks may ask of a datamodule; see `project.datamodules.ImageDataModule`."""
