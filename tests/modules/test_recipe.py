@@ -158,3 +158,10 @@ def test_a_net_can_be_computed_from_the_training_images(tree: Path, here: Path) 
     weight = model.net.whiten.weight  # type: ignore[union-attr]
     half = len(weight) // 2
     assert torch.equal(weight[:half], -weight[half:]) and not torch.equal(untouched[:half], -untouched[half:])
+
+
+def test_a_run_that_ends_within_an_epoch_is_validated_and_tested(tree: Path, here: Path, capsys: Any) -> None:
+    stopping = ["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "val/loss"]
+    main(["fit", "--data.root", str(tree), "--trainer.max_steps", "2", "--data.batch_size", "8", *QUICK, *stopping])
+    assert "test: 9 images" in capsys.readouterr().out
+    assert resolve_checkpoint("best", Path("logs"), None).is_file()

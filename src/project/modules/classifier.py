@@ -188,6 +188,11 @@ class Classifier(ImageClassifier):
         probabilities: Tensor = self(batch.image).float().softmax(1)
         return probabilities
 
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Have a run that ends in the middle of an epoch, by `max_steps`, validated as any other."""
+        if 0 <= self.trainer.max_steps <= self.trainer.global_step:
+            self.trainer.should_stop = True
+
     def on_train_epoch_end(self) -> None:
         """Log train/loss, train/acc and so on."""
         self._finish("train")
