@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from project.datamodules.transforms import Mixing, RandomCrop
+from project.errors import UserError
 
 
 def default_augmentation() -> list[nn.Module]:
@@ -35,7 +36,11 @@ def augment(image: Tensor, label: Tensor, transforms: Iterable[nn.Module], class
     Returns:
         Images, float (N, 3, H, W) in [0, 1] (as they came where there is no transform), and labels, which are
         probabilities (N, classes) once they are mixed.
+
+    Raises:
+        UserError: a transform changes the size of the images.
     """
+    size = list(image.shape[-2:])
     for number, transform in enumerate(transforms):
         if number == 0:
             image = image.float().div_(255)
@@ -44,4 +49,6 @@ def augment(image: Tensor, label: Tensor, transforms: Iterable[nn.Module], class
             image, label = transform.mix(image, soft)
         else:
             image = transform(image)
+    if (made := list(image.shape[-2:])) != size:
+        raise UserError(f"data.batch_transforms turn images of {size} pixels into {made}: they must keep the size")
     return image.clamp_(0, 1) if image.is_floating_point() else image, label
