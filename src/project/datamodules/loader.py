@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from project.datamodules.augment import is_fixed
 from project.datamodules.decode import Pixels, UnreadableImageError, decode_image, read_bytes, to_square
 from project.datamodules.index import ImageIndex
 from project.datamodules.lending import LentMemory, shared_memory
@@ -44,6 +45,8 @@ class Images(Dataset[Batch]):
         self.transforms, self.seed, self.pixels = transforms, seed, pixels
         self.read = read or self._read_file
         self.places: Sequence[Tensor] = ()
+        # Seeding where nothing is drawn would change what this process draws next, such as the weights of the net.
+        self._draws = not all(map(is_fixed, transforms))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -72,16 +75,21 @@ class Images(Dataset[Batch]):
     def _read_file(self, row: int) -> bytes:
         return read_bytes(self.index.root / self.index.paths[row])
 
+    def _name(self, row: int) -> str:
+        path = self.index.paths[row]
+        if self.read == self._read_file:
+            return f"{self.index.root / path} (damaged, or gone since the images were found)"
+        return f"{path} from the shards (damaged: write them anew)"
+
     def _decode(self, row: int, epoch: int) -> Tensor:
         try:
             image = decode_image(self.read(row))
         except UnreadableImageError as error:
-            path = self.index.root / self.index.paths[row]
-            raise UserError(f"cannot read image {path}, which could be read before: {error}") from error
-        if self.transforms:
+            raise UserError(f"cannot read image {self._name(row)}: {error}") from error
+        if self._draws:
             seed_draws(self.seed, epoch, row)
-            for transform in self.transforms:
-                image = transform(image)
+        for transform in self.transforms:
+            image = transform(image)
         return to_square(image, self.image_size)
 
 
