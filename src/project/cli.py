@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from project.callbacks import Console, Monitor, Pictures, PredictionTable, ProgressBar
 from project.callbacks.describe import next_lines
 from project.datamodules import ImageDataModule
-from project.errors import UserError, missing_extra, report
+from project.errors import UserError, missing_extra, report, show_warnings_as_lines
 from project.machine import default_precision
 from project.modules import Classifier
 from project.parser import Parser, flatten, in_order
@@ -182,7 +182,7 @@ def main(args: list[str] | None = None) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in QUIET:
         warnings.filterwarnings("ignore", message)
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    show_warnings_as_lines()
     torch.set_float32_matmul_precision("high")
     try:
         CLI(

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from project.datamodules.transforms import AlternatingFlip, Mixing, RandomCrop
+from project.errors import UserError
 from project.interface import Batch
 
 
@@ -36,8 +37,12 @@ def augment(batch: Batch, transforms: Iterable[nn.Module], classes: int, epoch: 
     Returns:
         The batch with images as float (N, 3, H, W) in [0, 1] (as they came where there is no transform), and labels
         as probabilities (N, classes) once they are mixed.
+
+    Raises:
+        UserError: a transform changes the size of the images.
     """
     image, label, index = batch
+    size = list(image.shape[-2:])
     for number, transform in enumerate(transforms):
         if number == 0:
             image = image.float().div_(255)
@@ -48,4 +53,6 @@ def augment(batch: Batch, transforms: Iterable[nn.Module], classes: int, epoch: 
             image = transform.flip(image, index, epoch)
         else:
             image = transform(image)
+    if (made := list(image.shape[-2:])) != size:
+        raise UserError(f"data.batch_transforms turn images of {size} pixels into {made}: they must keep the size")
     return Batch(image.clamp_(0, 1) if image.is_floating_point() else image, label, index)

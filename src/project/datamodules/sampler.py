@@ -22,10 +22,11 @@ def seed_draws(*counts: int, device: torch.device | None = None) -> None:
 
 
 class Request(NamedTuple):
-    """What a loader asks a data set for: the images at some positions, as of an epoch."""
+    """What a loader asks a data set for: the images at some positions, as of an epoch, and where to put them."""
 
     epoch: int
     positions: list[int]
+    place: int | None = None
 
 
 class EpochBatches(Sampler[Request]):
@@ -62,6 +63,12 @@ class EpochBatches(Sampler[Request]):
         self._edges = [*range(0, size, batch_size), size]
         if len(self._edges) > 2 and self._edges[-1] - self._edges[-2] < world_size:
             del self._edges[-2]  # a remainder too small to go round joins the batch before it
+
+    @property
+    def largest(self) -> int:
+        """Most images in a batch of one process."""
+        most: int = np.diff(self._edges).max().item()
+        return -(-most // self.world_size)
 
     @property
     def sampler(self) -> "EpochBatches":
