@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from project.errors import UserError
 from project.interface import Batch, DataDescription, ImageClassifier, Split, StageResult, image_data
 from project.modules.convnet import ConvNet
+from project.modules.distributed import average_statistics, shard
 from project.modules.scores import Scores
 from project.modules.views import Views, mean_logits
 
@@ -120,9 +121,14 @@ class Classifier(ImageClassifier):
                 raise UserError("this model was never trained: train it with `fit`, or give a checkpoint")
             classes, size = len(self.data_description.class_names), self.data_description.image_size
             try:
-                self.net = self._build_net(classes, size).to(memory_format=self.memory_format)
+                net = self._build_net(classes, size)
             except ValueError as error:
                 raise UserError(f"model.net: {error}") from error
+            if self.device_mesh is None:
+                self.net = net.to(memory_format=self.memory_format)
+            else:
+                self.net = net
+                shard(net, self.device_mesh["data_parallel"])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take back the plain hyperparameters where `load_from_checkpoint` has put what it built from them."""
@@ -156,8 +162,18 @@ class Classifier(ImageClassifier):
         self.log_dict({f"{stage}/{name}": value for name, value in result.scalars.items()})
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Mean cross-entropy of the batch."""
-        return self._step(batch, "train")
+        """Mean cross-entropy of the batch, times the batch's part in its optimizer step.
+
+        Lightning takes the plain mean of the gradients of processes and accumulated batches, however many images each
+        had. Weighed, they add up to the mean over all images of the step, as one process would see them in one batch.
+        """
+        trainer = self.trainer
+        even = image_data(trainer).images_in_step(batch_idx) / (trainer.world_size * trainer.accumulate_grad_batches)
+        return self._step(batch, "train") * (len(batch.index) / even)
+
+    def on_validation_start(self) -> None:
+        """Let all processes judge, and the checkpoint hold, the same net."""
+        average_statistics(cast(nn.Module, self.net))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count one batch of the val split."""
