@@ -87,8 +87,7 @@ class Bare:
         """Train for an epoch; yields the size of each batch once it is learnt."""
         for batch in self.loader:
             with torch.no_grad():
-                image, _ = augment(batch.image, batch.label, self.transforms, 10)
-                image = (image - 0.47) / 0.25
+                image = (augment(batch, self.transforms, 10).image - 0.47) / 0.25
             with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
                 loss = F.cross_entropy(self.net(image), batch.label, label_smoothing=0.1)
             self.optimizer.zero_grad()
@@ -98,9 +97,9 @@ class Bare:
             yield len(batch.label)
 
 
-def rate(epoch: Iterator[int], images: int) -> float:
+def rate(epoch: Iterator[int], images: int, warm_up: int = 5) -> float:
     """Images a second over about so many images, after a few batches to warm up."""
-    for _ in range(5):
+    for _ in range(warm_up):
         next(epoch)
     start, seen = time.perf_counter(), 0
     while seen < images:
@@ -108,12 +107,12 @@ def rate(epoch: Iterator[int], images: int) -> float:
     return seen / (time.perf_counter() - start)
 
 
-def fit(root: Path, scratch: Path, *options: str) -> list[dict[str, str]]:
+def fit(config: Path, root: Path, scratch: Path, *options: str) -> list[dict[str, str]]:
     """Run `train.py fit`; the rows of its metrics.csv."""
     place = ["--data.root", str(root), "--data.cache_dir", str(scratch), "--trainer.default_root_dir", str(scratch)]
-    before = set(scratch.glob("cifar10/*"))
-    command(["fit", "--config", str(CONFIG), *place, "--trainer.enable_progress_bar", "false", *options])
-    (run,) = set(scratch.glob("cifar10/*")) - before
+    before = set(scratch.glob("*/version_*"))
+    command(["fit", "--config", str(config), *place, "--trainer.enable_progress_bar", "false", *options])
+    (run,) = set(scratch.glob("*/version_*")) - before
     with (run / "metrics.csv").open(newline="") as stream:
         return list(csv.DictReader(stream))
 
@@ -139,7 +138,7 @@ def throughput(root: Path, scratch: Path, repeats: int, images: int) -> None:
         rates["course's loop"].append(rate(course.epoch(), images))
         before = rate(bare.epoch(), images)
         limits = ["--trainer.max_epochs", "2", "--trainer.limit_train_batches", steps, "--test_after_fit", "false"]
-        rows = fit(root, scratch, *limits, "--trainer.limit_val_batches", "1")
+        rows = fit(CONFIG, root, scratch, *limits, "--trainer.limit_val_batches", "1")
         rates["our fit"].append([float(v) for row in rows if (v := row["train/images_per_second"])][-1])
         after = rate(bare.epoch(), images)
         rates["bare loop, our settings"] += [before, after]
@@ -162,7 +161,7 @@ def accuracy(root: Path, scratch: Path) -> None:
         seconds += time.perf_counter() - start
         print(f"  {seconds:>6.0f} s  {course.accuracy():.2%}", flush=True)
     start = time.perf_counter()
-    rows = fit(root, scratch)
+    rows = fit(CONFIG, root, scratch)
     print(f"our fit: {time.perf_counter() - start:.0f} s in all, start-up, validation and test included")
     for row in rows:
         if row["val/acc"]:

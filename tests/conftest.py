@@ -64,8 +64,10 @@ def fit(root: Path, *more: str) -> list[str]:
     return ["fit", "--data.root", str(root), "--trainer.max_epochs", "2", "--data.batch_size", "16", *QUICK, *more]
 
 
-def process(args: list[str], cwd: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-    """Run train.py in a process of its own."""
+def process(
+    args: list[str], cwd: Path, timeout: float = 300, prefix: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Run train.py in a process of its own, by way of another program if there is a prefix."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(REPOSITORY / "train.py"), *args]
+    command = [*prefix, sys.executable, str(REPOSITORY / "train.py"), *args]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout)

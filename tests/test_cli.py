@@ -1,6 +1,7 @@
 """The commands, as a person types them."""
 
 import csv
+import os
 import shutil
 import warnings
 from collections.abc import Callable
@@ -237,10 +238,30 @@ def test_unreadable_images_are_all_named_or_skipped(
     assert "class 'red'" in failing(fit(tree, "--data.on_corrupt", "skip"))
 
 
+@pytest.mark.slow
+def test_images_without_permission_to_read(tree: Path, here: Path) -> None:
+    """Root may read everything, until it gives that up."""
+    prefix: tuple[str, ...] = ()
+    if os.geteuid() == 0:
+        if not (setpriv := shutil.which("setpriv")):
+            pytest.skip("root reads every file, and there is no setpriv to give that up by")
+        prefix = (setpriv, "--bounding-set", "-dac_override,-dac_read_search", "--")
+    for name in ("red/003.png", "blue/011.png"):
+        (tree / name).chmod(0)
+    refused = process(fit(tree), here, prefix=prefix)
+    assert refused.returncode == 2 and "2 of 60 images" in refused.stderr.splitlines()[-1]
+    assert {f"{tree}/blue/011.png: Permission denied", f"{tree}/red/003.png: Permission denied"} <= set(
+        refused.stderr.splitlines()
+    )
+    done = process(fit(tree, "--data.on_corrupt", "skip"), here, prefix=prefix)
+    assert done.returncode == 0, done.stderr
+    assert "skipping 2 images that cannot be read" in done.stderr and "58 images" in done.stdout
+
+
 def test_an_image_that_disappears_during_training_is_named(tree: Path, here: Path, failing: Failing) -> None:
     """Unpacked and read by a worker process, whose error must arrive as one line too."""
     args = fit(tree, "--data.item_transforms+", "tests.test_cli.Vanish", "--data.item_transforms.tree", str(tree))
-    assert "which could be read before: No such file" in failing([*args, "--data.num_workers", "1"])
+    assert "gone since the images were found): No such file" in failing([*args, "--data.num_workers", "1"])
 
 
 class Vanish(torch.nn.Module):

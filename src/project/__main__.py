@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from project.errors import UserError, missing_extra, report
+from project.errors import UserError, missing_extra, report, show_warnings_as_lines
 
 TOOLS = {
     "check_data": ("project.datamodules.check", "look for what would spoil a result, before training"),
@@ -35,6 +35,7 @@ def main(args: list[str] | None = None) -> None:
         rest, given["fit_options"] = rest[:at], rest[at + 1 :]
     # --short-side and --short_side are the same, as people type both.
     rest = [re.sub(r"^--[\w-]+", lambda name: f"--{name[0][2:].replace('-', '_')}", arg) for arg in rest]
+    show_warnings_as_lines()
     from jsonargparse import auto_cli
 
     from project.parser import Parser

@@ -18,7 +18,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from project.callbacks import Console, Monitor, Pictures, PredictionTable, ProgressBar
 from project.callbacks.describe import next_lines
 from project.datamodules import ImageDataModule
-from project.errors import RunFinishedError, UserError, missing_extra, report
+from project.errors import RunFinishedError, UserError, missing_extra, report, show_warnings_as_lines
 from project.machine import default_precision
 from project.modules import Classifier
 from project.parser import Parser, flatten, in_order
@@ -140,6 +140,8 @@ class CLI(LightningCLI):
         config = self._get(self.config_init, "trainer")
         if config.precision is None:
             kwargs["precision"] = default_precision(config.accelerator)
+        if config.benchmark is None and not config.deterministic:
+            kwargs["benchmark"] = True  # images have one size: let cuDNN try its algorithms and keep the fastest
         if config.enable_progress_bar is None:
             kwargs["enable_progress_bar"] = sys.stdout.isatty()
         # ModelCheckpoint(save_last=True) writes last.ckpt only when it writes best.ckpt: a resumed run would fall back.
@@ -191,7 +193,7 @@ def main(args: list[str] | None = None) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in QUIET:
         warnings.filterwarnings("ignore", message)
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    show_warnings_as_lines()
     torch.set_float32_matmul_precision("high")
     try:
         CLI(

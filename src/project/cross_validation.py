@@ -1,12 +1,16 @@
 """`python -m project cross_validate --folds 5 -- --config C`: one run a fold."""
 
 import csv
+import itertools
 import statistics
 import subprocess
 import sys
 from pathlib import Path
 
+import yaml
+
 from project.errors import UserError
+from project.parser import in_order
 
 TRAIN = Path(__file__).parents[2] / "train.py"
 
@@ -44,12 +48,18 @@ def cross_validate(folds: int = 5, run_name: str = "folds", fit_options: list[st
 
 
 def _root(options: list[str]) -> Path:
-    """Where `fit` puts its runs."""
-    for option, following in zip(options, [*options[1:], ""], strict=True):
+    """Where `fit` puts its runs: the options say it, else the last config that does."""
+    root, args = Path("logs"), in_order(["fit", *options])
+    for option, following in itertools.pairwise([*args, ""]):
         name, _, value = option.partition("=")
         if name == "--trainer.default_root_dir":
-            return Path(value or following)
-    return Path("logs")
+            root = Path(value or following)
+        elif name == "--config" and Path(following).is_file():  # what is wrong with it is for `fit` to say
+            trainer = (yaml.safe_load(Path(following).read_text()) or {}).get("trainer") or {}
+            if isinstance(trainer, str):  # a file of its own, named from where the config lies
+                trainer = yaml.safe_load((Path(following).parent / trainer).read_text()) or {}
+            root = Path(trainer.get("default_root_dir") or root)
+    return root
 
 
 def _best(run: Path) -> dict[str, float]:

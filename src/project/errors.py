@@ -1,6 +1,7 @@
 """The one exception for what a user can mend."""
 
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -35,6 +36,11 @@ def missing_extra(error: ModuleNotFoundError) -> UserError:
     if package not in EXTRAS:
         raise error
     return UserError(f"this needs the package {package}: pip install -e '.[{EXTRAS[package]}]'")
+
+
+def show_warnings_as_lines() -> None:
+    """Print a warning as its message alone, without the place in the code that it comes from."""
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
 
 
 def report(error: Exception) -> NoReturn:

@@ -68,6 +68,11 @@ class ImageClassifier(L.LightningModule):
     results: dict[Split, StageResult]
     """The latest whole epoch of each stage."""
 
+    @property
+    def settings(self) -> list[str]:
+        """What was chosen for speed, in words."""
+        raise NotImplementedError
+
 
 class ImageData(L.LightningDataModule):
     """What classifier and callbacks may ask of a datamodule; see `project.datamodules.ImageDataModule`."""
@@ -84,6 +89,10 @@ class ImageData(L.LightningDataModule):
 
     def path(self, index: int) -> str:
         """Path of an image, relative to the data's root, by its row in the index."""
+        raise NotImplementedError
+
+    def sample(self, count: int) -> Tensor:
+        """Up to `count` training images without augmentation, evenly spaced, uint8 (N, 3, H, W)."""
         raise NotImplementedError
 
     def split_sizes(self) -> dict[Split, int]:

@@ -48,6 +48,17 @@ def test_cmyk_and_exif_orientation(tmp_path: Path) -> None:
     assert read_image(tmp_path / "e.jpg").shape == (3, 8, 4)
 
 
+def test_orientation_behind_a_large_colour_profile(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (8, 4)).save(tmp_path / "x.jpg", exif=exif, icc_profile=bytes(100_000))
+    jpeg = (tmp_path / "x.jpg").read_bytes()
+    first, end = jpeg.index(b"\xff\xe1"), jpeg.index(b"\xff\xe2")
+    last = jpeg.index(b"\xff\xdb")
+    (tmp_path / "x.jpg").write_bytes(jpeg[:first] + jpeg[end:last] + jpeg[first:end] + jpeg[last:])
+    assert read_image(tmp_path / "x.jpg").shape == (3, 8, 4)
+
+
 @pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n broken"])
 def test_what_is_no_image(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.png").write_bytes(content)

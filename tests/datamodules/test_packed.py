@@ -49,6 +49,25 @@ def test_made_once_and_anew_when_a_file_or_transform_changes(tree: Path, tmp_pat
     assert len(made()) == 1 and not made()
 
 
+def test_what_nobody_used_for_a_week_goes_when_something_new_is_written(tree: Path, tmp_path: Path) -> None:
+    folder, index = tmp_path / "packed", index_tree(tree)
+    held = decode_all(index, 8, [], True, folder).pixels
+    old = set(folder.glob("[!.]*"))
+    for file in old:
+        os.utime(file, (time.time() - 8 * 24 * 3600,) * 2)
+    decode_all(index, 8, [], True, folder)
+    assert set(folder.glob("[!.]*")) == old, "nothing new was written"
+    write_images(tree / "red" / "more", 1, COLOURS["red"])
+    decode_all(index_tree(tree), 8, [], True, folder)
+    assert old < set(folder.iterdir()), "it was used just now"
+    for file in old:
+        os.utime(file, (time.time() - 8 * 24 * 3600,) * 2)
+    decode_all(index_tree(tree), 9, [], True, folder)
+    assert not old & set(folder.iterdir())
+    expected = Images(index, np.arange(60), 8)[Request(0, list(range(60)))].image.permute(0, 2, 3, 1)
+    assert held is not None and np.array_equal(held, expected), "who maps it keeps it"
+
+
 def test_unreadable_files_are_remembered(tree: Path, tmp_path: Path) -> None:
     (tree / "green" / "000.png").write_bytes(b"GIF89a")
     index = index_tree(tree)

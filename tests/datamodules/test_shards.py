@@ -8,6 +8,7 @@ from typing import Any
 import boto3
 import numpy as np
 import pytest
+import torch
 from moto.server import ThreadedMotoServer
 from PIL import Image
 
@@ -50,13 +51,27 @@ def test_unreadable_images_and_a_folder_that_exists(
     shards = tmp_path / "shards"
     with pytest.raises(SystemExit):
         tool(["shard", str(tree), str(shards)])
-    assert "1 of 60 images" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "1 of 60 images" in message and "go on without by --on_corrupt skip" in message
     assert not list(tmp_path.glob("*shards*")), "nothing half-written stays"
     tool(["shard", str(tree), str(shards), "--on_corrupt", "skip"])
     assert len(read_shard_index(str(shards), None).paths) == 59
     with pytest.raises(SystemExit):
         tool(["shard", str(tree), str(shards)])
     assert f"{shards} exists" in capsys.readouterr().err
+
+
+def test_copies_are_warned_of(tree: Path, tmp_path: Path) -> None:
+    (tree / "red" / "copy.png").write_bytes((tree / "blue" / "003.png").read_bytes())
+    with pytest.warns(UserWarning, match="1 pictures are under two labels, such as blue/003.png and red/copy.png"):
+        tool(["shard", str(tree), str(tmp_path / "shards")])
+
+
+def test_damaged_shards_are_named(tree: Path, here: Path, failing: Callable[[list[str]], str]) -> None:
+    tool(["shard", str(tree), "shards"])
+    for chunk in (here / "shards").glob("*.bin"):
+        chunk.write_bytes(chunk.read_bytes().replace(b"\xff\xd8\xff", b"no "))
+    assert "from the shards (damaged: write them anew): not an image" in failing(fit(here / "shards"))
 
 
 def test_the_same_config_trains_on_shards(tree: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,15 +94,23 @@ def test_packed_plain_and_shards_train_alike(here: Path) -> None:
     root = Digits().prepare(here)
     tool(["shard", str(root), "shards", "--quality", "95"])
     common = ["fit", "--config", str(REPOSITORY / "configs" / "convnet.yaml"), "--trainer.max_epochs", "4"]
+    common += ["--data.item_transforms+", "torchvision.transforms.v2.CenterCrop", "--data.item_transforms.size", "30"]
     forms = {"packed": [], "plain": ["--data.pack_limit", "0"], "shards": ["--data.root", "shards"]}
-    results = {}
+    losses, accuracy, weights = {}, {}, {}
     for name, options in forms.items():
         where = ["--data.root", str(root), "--trainer.accelerator", "cpu", "--trainer.precision", "32-true"]
         main([*common, *where, *options, "--run_name", name])
         with (here / "logs" / name / "version_0" / "metrics.csv").open() as stream:
-            results[name] = [float(row["val/loss"]) for row in csv.DictReader(stream) if row["val/loss"]]
-    assert results["packed"] == results["plain"], "the same pixels, order and draws"
-    assert results["shards"] == pytest.approx(results["packed"], abs=0.05) and results["shards"][-1] < 0.2
+            rows = list(csv.DictReader(stream))
+        losses[name] = [float(row["val/loss"]) for row in rows if row["val/loss"]]
+        accuracy[name] = float(rows[-1]["test/acc"])
+        saved = torch.load(here / f"logs/{name}/version_0/checkpoints/last.ckpt", weights_only=True)
+        weights[name] = saved["state_dict"]
+    assert all(torch.equal(weights["packed"][key], weights["plain"][key]) for key in weights["packed"])
+    assert losses["packed"] == losses["plain"] and accuracy["packed"] == accuracy["plain"] > 0.9
+    assert losses["shards"] == pytest.approx(losses["packed"], abs=0.05) and losses["shards"][-1] < 0.2
+    assert accuracy["shards"] == pytest.approx(accuracy["packed"], abs=0.02)
+    assert any(not torch.equal(weights["packed"][key], weights["shards"][key]) for key in weights["packed"])
 
 
 @pytest.fixture

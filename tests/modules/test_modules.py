@@ -103,9 +103,11 @@ def test_weight_decay_spares_biases_and_checkpoints_hold_plain_types(tree: Path,
         accelerator="cpu", max_epochs=1, logger=False, enable_progress_bar=False, default_root_dir=tmp_path
     )
     trainer.fit(model, datamodule=data)
-    decayed, spared = trainer.optimizers[0].param_groups
-    assert all(p.ndim > 1 for p in decayed["params"]) and all(p.ndim == 1 for p in spared["params"])
-    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.1, 0)
+    hidden, head, spared = trainer.optimizers[0].param_groups
+    assert all(p.ndim > 1 for p in hidden["params"] + head["params"]) and all(p.ndim == 1 for p in spared["params"])
+    assert (hidden["weight_decay"], head["weight_decay"], spared["weight_decay"]) == (0.1, 0.1, 0)
+    assert [tuple(p.shape) for p in head["params"]] == [(3, 512)]
+    assert trainer.optimizers[0].defaults["fused"]
     trainer.save_checkpoint(tmp_path / "x.ckpt")
     again = Classifier.load_from_checkpoint(tmp_path / "x.ckpt", weights_only=True)
     assert again.data_description == model.data_description

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import lightning as L
+from lightning.pytorch.callbacks import Timer
 
 from project.interface import ImageData, image_classifier, image_data
 from project.machine import describe_device
@@ -24,19 +25,27 @@ def choice_lines(trainer: L.Trainer) -> list[str]:
     size = data.description.image_size
     parameters = sum(p.numel() for p in model.parameters())
     optimizer = trainer.optimizers[0]
+    name = f"{'fused ' if optimizer.defaults.get('fused') else ''}{type(optimizer).__name__}"
+    decay = max(group.get("weight_decay", 0) for group in optimizer.param_groups)
     schedules = [type(config.scheduler).__name__ for config in trainer.lr_scheduler_configs]
     world = trainer.world_size
     each = f" ({data.batch_size // world:,} on each of {world} devices)" if world > 1 else ""
-    decay = max(group.get("weight_decay", 0) for group in optimizer.param_groups)
+    device = f"{describe_device(trainer.strategy.root_device)}{f' x {world}' if world > 1 else ''}"
     return [
         f"net       {type(model.net).__name__}: {parameters:,} parameters, images {size}x{size}",
-        f"device    {describe_device(trainer.strategy.root_device)}"
-        f"{f' x {world}' if world > 1 else ''}, precision {trainer.precision}",
-        f"training  {type(optimizer).__name__}, learning rate {optimizer.defaults['lr']:g}, weight decay {decay:g}, "
+        f"device    {device}, precision {trainer.precision}, {', '.join(model.settings)}",
+        f"training  {name}, learning rate {optimizer.defaults['lr']:g}, weight decay {decay:g}, "
         f"schedule {schedules[0] if schedules else 'constant'}",
-        f"batch     {data.batch_size:,} images{each}, {trainer.num_training_batches:,} steps an epoch, "
-        f"at most {trainer.max_epochs if (trainer.max_epochs or -1) >= 0 else 'any number of'} epochs",
+        f"batch     {data.batch_size:,} images{each}, {trainer.num_training_batches:,} steps an epoch, {_end(trainer)}",
     ]
+
+
+def _end(trainer: L.Trainer) -> str:
+    """Where the run ends at the latest."""
+    last = trainer.max_epochs if (trainer.max_epochs or -1) >= 0 else "any number of"
+    clocks = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
+    limit = clocks[0].time_remaining() if clocks else None
+    return f"at most {last} epochs{f', {duration(limit)}' if limit else ''}"
 
 
 def next_lines(run: Path, tested: bool) -> list[str]:

@@ -4,10 +4,11 @@ from project.datamodules.cifar10 import CIFAR10
 from project.datamodules.datamodule import ImageDataModule
 from project.datamodules.digits import Digits
 from project.datamodules.source import Source
-from project.datamodules.transforms import CutMix, MixUp, RandomCrop, RandomResizedCrop, TrivialAugment
+from project.datamodules.transforms import AlternatingFlip, CutMix, MixUp, RandomCrop, RandomResizedCrop, TrivialAugment
 
 __all__ = [
     "CIFAR10",
+    "AlternatingFlip",
     "CutMix",
     "Digits",
     "ImageDataModule",

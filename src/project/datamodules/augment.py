@@ -3,9 +3,11 @@
 from collections.abc import Iterable
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-from project.datamodules.transforms import Mixing, RandomCrop
+from project.datamodules.transforms import AlternatingFlip, Mixing, RandomCrop
+from project.errors import UserError
+from project.interface import Batch
 
 
 def default_augmentation() -> list[nn.Module]:
@@ -23,25 +25,34 @@ def is_fixed(transform: nn.Module) -> bool:
     return bool(getattr(transform, "fixed", False)) or isinstance(transform, known)
 
 
-def augment(image: Tensor, label: Tensor, transforms: Iterable[nn.Module], classes: int) -> tuple[Tensor, Tensor]:
+def augment(batch: Batch, transforms: Iterable[nn.Module], classes: int, epoch: int = 0) -> Batch:
     """Send a batch through its transforms, in their order.
 
     Args:
-        image: uint8 (N, 3, H, W).
-        label: int64 (N,).
-        transforms: Modules that take images, or, if they are a `Mixing`, images and label probabilities.
+        batch: Images as uint8 (N, 3, H, W).
+        transforms: Modules that take images; a `Mixing` also takes labels, an `AlternatingFlip` rows and epoch.
         classes: Number of classes.
+        epoch: Counted from 0.
 
     Returns:
-        Images, float (N, 3, H, W) in [0, 1] (as they came where there is no transform), and labels, which are
-        probabilities (N, classes) once they are mixed.
+        The batch with images as float (N, 3, H, W) in [0, 1] (as they came where there is no transform), and labels
+        as probabilities (N, classes) once they are mixed.
+
+    Raises:
+        UserError: a transform changes the size of the images.
     """
+    image, label, index = batch
+    size = list(image.shape[-2:])
     for number, transform in enumerate(transforms):
         if number == 0:
             image = image.float().div_(255)
         if isinstance(transform, Mixing):
             soft = label if label.is_floating_point() else F.one_hot(label, classes).float()
             image, label = transform.mix(image, soft)
+        elif isinstance(transform, AlternatingFlip):
+            image = transform.flip(image, index, epoch)
         else:
             image = transform(image)
-    return image.clamp_(0, 1) if image.is_floating_point() else image, label
+    if (made := list(image.shape[-2:])) != size:
+        raise UserError(f"data.batch_transforms turn images of {size} pixels into {made}: they must keep the size")
+    return Batch(image.clamp_(0, 1) if image.is_floating_point() else image, label, index)

@@ -1,6 +1,5 @@
 """The datamodule: from a folder to augmented batches on the device."""
 
-import csv
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,20 +9,18 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from project.datamodules.augment import augment, default_augmentation, is_fixed
 from project.datamodules.decode import Pixels
 from project.datamodules.index import ImageIndex, index_unlabelled
-from project.datamodules.index_cache import cached_index_tree
-from project.datamodules.labels import index_table
 from project.datamodules.loader import Images, Loader
+from project.datamodules.origin import Origin
 from project.datamodules.packed import decode_all, skip_unreadable, warn_of_copies
-from project.datamodules.parallel import cores
-from project.datamodules.sampler import EpochBatches, seed_draws
-from project.datamodules.shards import ShardReader, is_sharded, read_shard_index
+from project.datamodules.parallel import worker_count
+from project.datamodules.sampler import EpochBatches, Request, seed_draws
 from project.datamodules.source import Source
-from project.datamodules.split import complete_splits, hold_out_fold
+from project.datamodules.split import Splitting, write_splits
 from project.datamodules.statistics import channel_statistics
 from project.datamodules.transforms import RandomResizedCrop
 from project.errors import UserError
@@ -84,28 +81,19 @@ class ImageDataModule(ImageData):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        if not 0 < val_fraction < 1:
-            raise UserError(f"data.val_fraction must be above 0 and below 1, got {val_fraction}")
-        if not 0 <= test_fraction < 1:
-            raise UserError(f"data.test_fraction must be at least 0 and below 1, got {test_fraction}")
         for name, number in {"image_size": image_size, "batch_size": batch_size}.items():
             if number < 1:
                 raise UserError(f"data.{name} must be at least 1, got {number}")
-        if folds < 0 or folds == 1 or not 0 <= fold < max(folds, 1):
-            raise UserError(f"data.fold must be one of 0 to data.folds - 1, got fold {fold} of {folds}")
-        if group_column and not labels:
-            raise UserError("data.group_column names a column of a CSV: give it by data.labels")
-        self.root, self.labels, self.group_column, self.source = root, labels, group_column, source
+        self.origin = Origin(root, labels, group_column, source, Path(cache_dir))
+        self.splitting = Splitting(val_fraction, test_fraction, split_seed, folds, fold)
         self.image_size, self.batch_size = image_size, batch_size
-        self.fractions, self.split_seed = (val_fraction, test_fraction), split_seed
-        self.fold, self.folds = fold, folds
         self.sampling, self.on_corrupt = sampling, on_corrupt
         self.item_transforms = nn.ModuleList(item_transforms or [])
         for transform in self.item_transforms:
             if isinstance(transform, RandomResizedCrop):
                 transform.image_size = image_size
         self.batch_transforms = nn.ModuleList(default_augmentation() if batch_transforms is None else batch_transforms)
-        self.pack_limit, self.num_workers, self.cache_dir = pack_limit, num_workers, Path(cache_dir)
+        self.pack_limit, self.num_workers = pack_limit, num_workers
         self.index: ImageIndex | None = None
         self._pixels: Pixels | None = None
         self._content: NDArray[np.uint64] | None = None
@@ -115,8 +103,7 @@ class ImageDataModule(ImageData):
 
     def prepare_data(self) -> None:
         """Write the data set by name, if one is asked for and not there; on one process a machine."""
-        if self.root is None and self.labels is None:
-            self._source().prepare(self.cache_dir)
+        self.origin.prepare()
 
     def setup(self, stage: str) -> None:
         """Index, check, pack and split the images; on `fit` also take the channel statistics.
@@ -124,30 +111,21 @@ class ImageDataModule(ImageData):
         Raises:
             UserError: see `index_tree`, `index_table`, `decode_all` and `complete_splits`; unreadable images.
         """
-        self.folder = self._folder()
+        self.folder = self.origin.prepare()
         known = image_classifier(self.trainer).data_description if self.trainer else None
         if known is not None and stage != "fit":
             self._description = known
         if stage == "predict":
-            if self._sharded():
-                raise UserError(f"{self.root} holds shards: predict reads a folder of images, or a single one")
+            if self.origin.is_sharded:
+                raise UserError(f"{self.origin.root} holds shards: predict reads a folder of images, or a single one")
             self.index = self._readable(index_unlabelled(self.folder), stage)
             return
         if self.index is not None and self.index.class_names:
             return  # `test` after `fit` on the same datamodule
-        names = known.class_names if known else None
-        if self._sharded():
-            index = read_shard_index(str(self.root), names)  # checked and split when it was written
-        elif self.labels is not None:
-            index = index_table(Path(self.labels), self.folder, self.group_column, names)
-        else:
-            index = cached_index_tree(self.folder, names, self.cache_dir / "index")
-        if not self._sharded():
+        index = self.origin.index(known.class_names if known else None)
+        if not self.origin.is_sharded:
             index = self._readable(index, stage)
-        if self.folds:
-            self.index = hold_out_fold(index, self.fold, self.folds, self.fractions[0], self.split_seed)
-        else:
-            self.index = complete_splits(index, *self.fractions, self.split_seed)
+        self.index = self.splitting(index)
         if stage == "fit":
             self._description = self._describe()
             if self._content is not None:
@@ -162,19 +140,6 @@ class ImageDataModule(ImageData):
                 " were trained on may be among them. To test on images of your choice, give DIR/test/CLASS/IMAGE"
             )
 
-    def _sharded(self) -> bool:
-        return self.root is not None and is_sharded(self.root)
-
-    def _folder(self) -> Path:
-        if self.root is not None:
-            return Path(self.root)
-        return Path(self.labels).parent if self.labels is not None else self._source().prepare(self.cache_dir)
-
-    def _source(self) -> Source:
-        if self.source is None:
-            raise UserError("no images: give --data.root DIR, or a data set by name with --data.source Digits")
-        return self.source
-
     def _readable(self, index: ImageIndex, stage: str) -> ImageIndex:
         """The index without what cannot be read; takes the pixels where they fit."""
         if self.trainer and self.trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -183,7 +148,7 @@ class ImageDataModule(ImageData):
         fixed = self._fixed()
         limit = memory() / 4 if self.pack_limit is None else self.pack_limit * 1e9
         fits = len(fixed) == len(self.item_transforms) and len(index.paths) * size**2 * 3 <= limit
-        decoded = decode_all(index, size, fixed, fits and stage == "fit", self.cache_dir / "packed")
+        decoded = decode_all(index, size, fixed, fits and stage == "fit", self.origin.cache_dir / "packed")
         self._pixels, self._content = decoded.pixels if fits else None, decoded.content
         return skip_unreadable(index, decoded.unreadable, self.on_corrupt)
 
@@ -223,12 +188,13 @@ class ImageDataModule(ImageData):
 
     def write_split(self, file: Path) -> None:
         """Write which file went to which split: path, class, split."""
-        index = self._index()
-        with file.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
-            writer = csv.writer(stream)
-            writer.writerow(["path", "class", "split"])
-            for path, label, split in zip(index.paths, index.labels, index.splits, strict=True):
-                writer.writerow([path, index.class_names[label], split])
+        write_splits(self._index(), file)
+
+    def sample(self, count: int) -> Tensor:
+        """Up to `count` training images without augmentation, evenly spaced, uint8 (N, 3, H, W)."""
+        images = self._images("train", self._fixed())
+        positions = np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(int)
+        return images[Request(0, positions.tolist())].image
 
     # -- loading ------------------------------------------------------------------------------------------------------
 
@@ -260,8 +226,7 @@ class ImageDataModule(ImageData):
     def _images(self, split: Split | Literal[""], transforms: Sequence[nn.Module]) -> Images:
         index = self._index()
         size = self._description.image_size if self._description else self.image_size
-        read = ShardReader(str(self.root)) if self._sharded() else None
-        return Images(index, index.rows(split), size, transforms, self._seed(), self._pixels, read)
+        return Images(index, index.rows(split), size, transforms, self._seed(), self._pixels, self.origin.reader())
 
     def _loader(self, split: Split | Literal[""], shuffle: bool = False) -> Loader:
         trainer = self.trainer
@@ -275,14 +240,8 @@ class ImageDataModule(ImageData):
             )
         strata = images.index.labels[images.rows] if shuffle and self.sampling == "balanced" else None
         batches = EpochBatches(len(images), self.batch_size, shuffle, self._seed(), rank, world, strata)
-        workers = self._workers() if self._pixels is None else 0
-        return Loader(images, batches, workers, torch.cuda.is_available())
-
-    def _workers(self) -> int:
-        if self.num_workers is not None:
-            return self.num_workers
-        share = cores() // (self.trainer.num_devices if self.trainer else 1)
-        return 0 if cores() == 1 else max(1, min(share, 16))
+        workers = worker_count(trainer.num_devices if trainer else 1) if self.num_workers is None else self.num_workers
+        return Loader(images, batches, workers if self._pixels is None else 0, torch.cuda.is_available())
 
     # -- augmenting ---------------------------------------------------------------------------------------------------
 
@@ -294,13 +253,7 @@ class ImageDataModule(ImageData):
         step = trainer.fit_loop.epoch_loop.total_batch_idx + 1
         seed_draws(self._seed(), step, trainer.global_rank, device=batch.image.device)
         with torch.no_grad():
-            image, label = augment(batch.image, batch.label, self.batch_transforms, len(self.description.class_names))
-        if image.shape != batch.image.shape:
-            size, wanted = list(image.shape[-2:]), list(batch.image.shape[-2:])
-            raise UserError(
-                f"data.batch_transforms turn images of {wanted} pixels into {size}: they must keep the size"
-            )
-        return batch._replace(image=image, label=label)
+            return augment(batch, self.batch_transforms, len(self.description.class_names), trainer.current_epoch)
 
     @staticmethod
     def _seed() -> int:

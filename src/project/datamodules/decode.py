@@ -59,7 +59,7 @@ def decode_image(data: bytes) -> Tensor:
 
 
 def _plain_jpeg(data: bytes) -> Pixels | None:
-    if data[:3] != b"\xff\xd8\xff" or b"Exif\0" in data[:65536]:  # EXIF may turn it
+    if data[:3] != b"\xff\xd8\xff" or _may_be_turned(data):
         return None
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
@@ -69,6 +69,16 @@ def _plain_jpeg(data: bytes) -> Pixels | None:
     except ValueError:
         return None  # damaged, or only odd: Pillow is the judge
     return pixels
+
+
+def _may_be_turned(jpeg: bytes) -> bool:
+    """Whether there is EXIF, or anything odd, among the segments before the picture."""
+    at = 2
+    while jpeg[at : at + 1] == b"\xff" and jpeg[at + 1 : at + 2] != b"\xda":
+        if jpeg[at + 4 : at + 9] == b"Exif\0":
+            return True
+        at += 2 + int.from_bytes(jpeg[at + 2 : at + 4])
+    return jpeg[at : at + 2] != b"\xff\xda"
 
 
 def _reason(error: Exception) -> str:

@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from project.datamodules.augment import is_fixed
 from project.datamodules.decode import Pixels, UnreadableImageError, decode_image, read_bytes, to_square
 from project.datamodules.index import ImageIndex
+from project.datamodules.lending import LentMemory, shared_memory
 from project.datamodules.sampler import EpochBatches, Request, seed_draws
 from project.errors import UserError
 from project.interface import Batch
@@ -42,6 +44,9 @@ class Images(Dataset[Batch]):
         self.index, self.rows, self.image_size = index, rows, image_size
         self.transforms, self.seed, self.pixels = transforms, seed, pixels
         self.read = read or self._read_file
+        self.places: Sequence[Tensor] = ()
+        # Seeding where nothing is drawn would change what this process draws next, such as the weights of the net.
+        self._draws = not all(map(is_fixed, transforms))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -51,35 +56,41 @@ class Images(Dataset[Batch]):
         if self.pixels is not None:
             image = torch.from_numpy(self.pixels[rows])  # one read for the whole batch
         else:
-            image = _empty(len(rows), self.image_size)
+            image = self._place(request)
             for place, row in enumerate(rows.tolist()):
                 image[place] = self._decode(row, request.epoch).permute(1, 2, 0)
         labels = torch.from_numpy(self.index.labels[rows])
         # NCHW to the eye, NHWC in memory: channels last.
         return Batch(image.permute(0, 3, 1, 2), labels, torch.from_numpy(rows))
 
+    def _place(self, request: Request) -> Tensor:
+        """uint8 (N, image_size, image_size, 3), not yet filled."""
+        count = len(request.positions)
+        if request.place is not None:
+            return self.places[request.place][:count]
+        if get_worker_info() is not None:
+            return shared_memory(count, self.image_size)
+        return torch.empty(count, self.image_size, self.image_size, 3, dtype=torch.uint8)
+
     def _read_file(self, row: int) -> bytes:
         return read_bytes(self.index.root / self.index.paths[row])
+
+    def _name(self, row: int) -> str:
+        path = self.index.paths[row]
+        if self.read == self._read_file:
+            return f"{self.index.root / path} (damaged, or gone since the images were found)"
+        return f"{path} from the shards (damaged: write them anew)"
 
     def _decode(self, row: int, epoch: int) -> Tensor:
         try:
             image = decode_image(self.read(row))
         except UnreadableImageError as error:
-            path = self.index.root / self.index.paths[row]
-            raise UserError(f"cannot read image {path}, which could be read before: {error}") from error
-        if self.transforms:
+            raise UserError(f"cannot read image {self._name(row)}: {error}") from error
+        if self._draws:
             seed_draws(self.seed, epoch, row)
-            for transform in self.transforms:
-                image = transform(image)
+        for transform in self.transforms:
+            image = transform(image)
         return to_square(image, self.image_size)
-
-
-def _empty(count: int, size: int) -> Tensor:
-    """uint8 (count, size, size, 3); in a worker process it lies where the main process can take it without a copy."""
-    if get_worker_info() is None:
-        return torch.empty(count, size, size, 3, dtype=torch.uint8)
-    storage = torch.UntypedStorage._new_shared(count * size * size * 3)
-    return torch.empty(0, dtype=torch.uint8).set_(storage).view(count, size, size, 3)
 
 
 class Loader:
@@ -92,11 +103,14 @@ class Loader:
         pin_memory: Put batches where a GPU can fetch them while it computes.
     """
 
-    def __init__(self, dataset: Dataset[Batch], batches: EpochBatches, num_workers: int, pin_memory: bool) -> None:
+    def __init__(self, dataset: Images, batches: EpochBatches, num_workers: int, pin_memory: bool) -> None:
         self.batch_sampler = batches
+        # Two batches a worker are under way, one is in use and one may be about to be.
+        self._lent = LentMemory(batches, dataset.image_size, 2 * num_workers + 2 if num_workers else 0)
+        dataset.places = self._lent.places
         self._loader: DataLoader[Any] = DataLoader(
             dataset,
-            sampler=batches,
+            sampler=self._lent,
             batch_size=None,
             num_workers=num_workers,
             pin_memory=pin_memory,
@@ -107,4 +121,4 @@ class Loader:
         return len(self.batch_sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        return iter(self._loader)
+        return map(self._lent.handed_over, self._loader)

@@ -3,14 +3,16 @@
 import csv
 import errno
 import os
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 from torch import nn
@@ -22,6 +24,9 @@ from project.errors import UserError
 
 FORMAT = 1
 """Raised when the same files would give other pixels."""
+
+UNUSED = 7 * 24 * 3600
+"""Seconds after which what nobody has used is deleted, when something new is written."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ def decode_all(index: ImageIndex, size: int, transforms: Sequence[nn.Module], pa
     """Decode every image once, in parallel, and remember the outcome in `folder` until a file changes.
 
     Several processes that ask together wait for the one that works. A file is complete or not there: it is written
-    under another name and renamed.
+    under another name and renamed. What nobody has asked for in a week is deleted when something new is written.
 
     Args:
         index: The images.
@@ -63,12 +68,25 @@ def decode_all(index: ImageIndex, size: int, transforms: Sequence[nn.Module], pa
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / f".{key}.lock"):
         if not report.exists() or (pack and not packed.exists()):
+            _sweep(folder)
             _decode(index, size, transforms, packed if pack else None, report)
-    with report.open(newline="", encoding="utf-8") as stream:
-        found = list(csv.reader(stream))
+        for file in (report, packed):
+            if file.exists():
+                file.touch()
+        with report.open(newline="", encoding="utf-8") as stream:
+            found = list(csv.reader(stream))
+        pixels = np.load(packed, mmap_mode="r") if packed.exists() else None
     unreadable = {row: reason for row, (_, reason) in enumerate(found) if reason}
-    content = np.array([int(number, 16) for number, _ in found], dtype=np.uint64)
-    return Decoded(unreadable, content, np.load(packed, mmap_mode="r") if packed.exists() else None)
+    return Decoded(unreadable, np.array([int(number, 16) for number, _ in found], dtype=np.uint64), pixels)
+
+
+def _sweep(folder: Path) -> None:
+    """Delete what nobody used for a week: what runs has opened it since, and on a network drive could not go on."""
+    for file in folder.glob("[!.]*"):
+        key = file.name.partition("_")[0].partition(".")[0]
+        with suppress(Timeout, FileNotFoundError), FileLock(folder / f".{key}.lock", blocking=False):
+            if file.stat().st_mtime < time.time() - UNUSED:
+                file.unlink()
 
 
 def _files_key(index: ImageIndex) -> str:
@@ -94,7 +112,7 @@ def _decode(index: ImageIndex, size: int, transforms: Sequence[nn.Module], packe
         if packed:
             partial.replace(packed)
         with partial.open("w", newline="", encoding="utf-8") as stream:
-            csv.writer(stream).writerows(found)
+            csv.writer(stream).writerows((f"{content:x}", reason) for content, reason in found)
         partial.replace(report)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -123,11 +141,11 @@ class _Work:
         self.index, self.size, self.transforms, self.file = index, size, transforms, file
         self._pixels: Pixels | None = None
 
-    def __call__(self, row: int) -> tuple[str, str]:
-        path, content = self.index.root / self.index.paths[row], "0"
+    def __call__(self, row: int) -> tuple[int, str]:
+        path, content = self.index.root / self.index.paths[row], 0
         try:
             data = read_bytes(path)
-            content = blake2b(data, digest_size=8).hexdigest()
+            content = content_hash(data)
             image = decode_image(data)
         except UnreadableImageError as error:
             return content, str(error)
@@ -140,8 +158,24 @@ class _Work:
         return content, ""
 
 
-def skip_unreadable(index: ImageIndex, unreadable: dict[int, str], policy: Literal["error", "skip"]) -> ImageIndex:
+def content_hash(data: bytes) -> int:
+    """64 bits that stand for the content of a file."""
+    return int.from_bytes(blake2b(data, digest_size=8).digest())
+
+
+def skip_unreadable(
+    index: ImageIndex,
+    unreadable: dict[int, str],
+    policy: Literal["error", "skip"],
+    option: str = "--data.on_corrupt",
+) -> ImageIndex:
     """Leave out the images that cannot be read, or name them all.
+
+    Args:
+        index: The images.
+        unreadable: Reason by row.
+        policy: What to do.
+        option: What the command line calls the policy.
 
     Raises:
         UserError: there are some and the policy is `error`; or a class has no other.
@@ -157,7 +191,7 @@ def skip_unreadable(index: ImageIndex, unreadable: dict[int, str], policy: Liter
     if policy == "error":
         raise UserError(
             f"{len(unreadable):,} of {len(index.paths):,} images in {index.root} cannot be read ({names[0]}):"
-            " mend or remove what is listed above, or go on without by --data.on_corrupt skip",
+            " mend or remove what is listed above, or go on without by {option} skip",
             names,
         )
     rank_zero_warn(f"skipping {len(unreadable):,} images that cannot be read: {', '.join(names[:3])}")

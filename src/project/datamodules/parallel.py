@@ -23,6 +23,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def worker_count(devices: int) -> int:
+    """Processes that read images for one of so many devices: none on a lone core, else up to one a core."""
+    return 0 if cores() == 1 else max(1, min(cores() // devices, 16))
+
+
 def _start(work: Callable[[int], object]) -> None:
     global _work
     _work = work

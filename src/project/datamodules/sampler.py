@@ -22,10 +22,11 @@ def seed_draws(*counts: int, device: torch.device | None = None) -> None:
 
 
 class Request(NamedTuple):
-    """What a loader asks a data set for: the images at some positions, as of an epoch."""
+    """What a loader asks a data set for: the images at some positions, as of an epoch, and where to put them."""
 
     epoch: int
     positions: list[int]
+    place: int | None = None
 
 
 class EpochBatches(Sampler[Request]):
@@ -64,6 +65,12 @@ class EpochBatches(Sampler[Request]):
             del self._edges[-2]  # a remainder too small to go round joins the batch before it
 
     @property
+    def largest(self) -> int:
+        """Most images in a batch of one process."""
+        most: int = np.diff(self._edges).max().item()
+        return -(-most // self.world_size)
+
+    @property
     def sampler(self) -> "EpochBatches":
         """Where Lightning looks for `set_epoch`."""
         return self
@@ -77,7 +84,8 @@ class EpochBatches(Sampler[Request]):
 
     def images(self, first: int, last: int) -> int:
         """How many images the batches `first` to `last - 1` hold, over all processes together."""
-        return self._edges[last] - self._edges[first]
+        count: int = self._edges[last] - self._edges[first]
+        return count
 
     def __iter__(self) -> Iterator[Request]:
         order = self._order()

@@ -9,10 +9,10 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from project.datamodules.decode import UnreadableImageError, read_image
+from project.datamodules.decode import UnreadableImageError, decode_image, read_bytes
 from project.datamodules.index import ImageIndex, PathTable, check_classes, index_tree
 from project.datamodules.labels import index_table
-from project.datamodules.packed import skip_unreadable
+from project.datamodules.packed import content_hash, skip_unreadable, warn_of_copies
 from project.datamodules.parallel import each
 from project.datamodules.split import complete_splits
 from project.errors import UserError
@@ -65,14 +65,17 @@ def shard(
         encode = _Encode(index, short_side, quality)
         writer = BinaryWriter(str(partial), chunk_bytes=CHUNK_BYTES)
         unreadable: dict[int, str] = {}
-        for row, (jpeg, problem) in enumerate(each(encode, len(index.paths), "writing shards")):
+        content = np.zeros(len(index.paths), np.uint64)
+        for row, (jpeg, problem, content[row]) in enumerate(each(encode, len(index.paths), "writing shards")):
             if problem:
                 unreadable[row] = problem
             else:
                 writer.add_item(row - len(unreadable), jpeg)
         writer.done()
         writer.merge()
-        index = complete_splits(skip_unreadable(index, unreadable, on_corrupt), val_fraction, test_fraction, split_seed)
+        index = skip_unreadable(index, unreadable, on_corrupt, "--on_corrupt")
+        index = complete_splits(index, val_fraction, test_fraction, split_seed)
+        warn_of_copies(index, content)
         kept = np.flatnonzero(index.splits != "skip")
         paths = "\0".join(index.paths[row] for row in kept.tolist())
         np.savez(
@@ -91,16 +94,17 @@ def shard(
 
 
 class _Encode:
-    """One image as a JPEG of the wanted size, or why it cannot be read."""
+    """One image as a JPEG of the wanted size, or why it cannot be read; and a hash of its file."""
 
     def __init__(self, index: ImageIndex, short_side: int, quality: int) -> None:
         self.index, self.short_side, self.quality = index, short_side, quality
 
-    def __call__(self, row: int) -> tuple[bytes, str]:
+    def __call__(self, row: int) -> tuple[bytes, str, int]:
         try:
-            pixels = read_image(self.index.root / self.index.paths[row])
+            data = read_bytes(self.index.root / self.index.paths[row])
+            pixels = decode_image(data)
         except UnreadableImageError as error:
-            return b"", str(error)
+            return b"", str(error), 0
         image = Image.fromarray(pixels.permute(1, 2, 0).numpy())
         scale = self.short_side / min(image.size)
         if scale < 1:
@@ -108,7 +112,7 @@ class _Encode:
             image = image.resize((width, height), Image.Resampling.BICUBIC)
         stream = io.BytesIO()
         image.save(stream, "JPEG", quality=self.quality)
-        return stream.getvalue(), ""
+        return stream.getvalue(), "", content_hash(data)
 
 
 def is_sharded(root: str) -> bool:

@@ -1,8 +1,10 @@
 """Carving the splits that a tree does not bring."""
 
+import csv
 import hashlib
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +12,35 @@ from numpy.typing import NDArray
 from project.datamodules.index import ImageIndex
 from project.errors import UserError
 from project.interface import Split
+
+
+@dataclass(frozen=True)
+class Splitting:
+    """How images are shared out; the datamodule's arguments of the same names say what each is.
+
+    Raises:
+        UserError: a value out of its range.
+    """
+
+    val_fraction: float
+    test_fraction: float
+    split_seed: int
+    folds: int = 0
+    fold: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.val_fraction < 1:
+            raise UserError(f"data.val_fraction must be above 0 and below 1, got {self.val_fraction}")
+        if not 0 <= self.test_fraction < 1:
+            raise UserError(f"data.test_fraction must be at least 0 and below 1, got {self.test_fraction}")
+        if self.folds < 0 or self.folds == 1 or not 0 <= self.fold < max(self.folds, 1):
+            raise UserError(f"data.fold must be one of 0 to data.folds - 1, got fold {self.fold} of {self.folds}")
+
+    def __call__(self, index: ImageIndex) -> ImageIndex:
+        """Give every image a split; see `hold_out_fold` and `complete_splits`."""
+        if self.folds:
+            return hold_out_fold(index, self.fold, self.folds, self.val_fraction, self.split_seed)
+        return complete_splits(index, self.val_fraction, self.test_fraction, self.split_seed)
 
 
 def complete_splits(index: ImageIndex, val_fraction: float, test_fraction: float, seed: int) -> ImageIndex:
@@ -93,6 +124,15 @@ def hold_out_fold(index: ImageIndex, fold: int, folds: int, val_fraction: float,
     held_out = "val" if "test" in splits else "test"
     splits[pool[_folds(index, pool, folds, seed) == fold]] = held_out
     return complete_splits(replace(index, splits=splits), val_fraction, 0.0, seed)
+
+
+def write_splits(index: ImageIndex, file: Path) -> None:
+    """Write which file went to which split, as a CSV: path, class, split."""
+    with file.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["path", "class", "split"])
+        for path, label, split in zip(index.paths, index.labels, index.splits, strict=True):
+            writer.writerow([path, index.class_names[label], split])
 
 
 def _folds(index: ImageIndex, pool: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:

@@ -30,6 +30,20 @@ class RandomCrop(nn.Module):
         return windows[torch.arange(n, device=image.device), :, down, right]
 
 
+class AlternatingFlip(nn.Module):
+    """Mirrors each image in every other epoch, so that two epochs show every image both ways.
+
+    Drawn anew each time, half of all images would look the same twice in a row. Jordan, 94% on CIFAR-10 in 3.29 Seconds
+    on a Single GPU, 2024 (arXiv 2404.00498, section 3.6).
+    """
+
+    def flip(self, image: Tensor, index: Tensor, epoch: int) -> Tensor:
+        """Float (N, C, H, W), in and out; the rows of the images, int64 (N,), decide which of them begin mirrored."""
+        scattered = (index * 0x9E3779B1 >> 16) & 1  # a multiplicative hash: neighbours differ
+        mirrored = ((scattered + epoch) & 1).bool().view(-1, 1, 1, 1)
+        return torch.where(mirrored, image.flip(-1), image)
+
+
 class RandomResizedCrop(nn.Module):
     """Cuts out a random part of one image and brings it to the size that the net sees; an item transform.
 

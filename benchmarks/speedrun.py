@@ -1,0 +1,108 @@
+"""configs/cifar10_speedrun.yaml: its time against a bare loop of the same net, and its accuracy over seeds.
+
+    python benchmarks/speedrun.py --root CIFAR10 [--repeats 3] [--seeds 3]
+
+CIFAR10 holds train/ and test/, each with a folder a class. The bare loop has the same net, optimizer, schedule,
+augmentation and packed images, and nothing around it; both are timed in turn, over the same number of steps, validation
+apart. With --seeds 0 nothing is trained to the end.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from training import fit, rate
+
+from project.datamodules.augment import augment
+from project.datamodules.index import index_tree
+from project.datamodules.loader import Images, Loader
+from project.datamodules.packed import decode_all
+from project.datamodules.sampler import EpochBatches
+from project.datamodules.transforms import AlternatingFlip, RandomCrop
+from project.machine import default_precision
+from project.modules import Muon, SpeedrunNet
+from project.modules.parameters import parameter_groups
+
+CONFIG = Path(__file__).parents[1] / "configs" / "cifar10_speedrun.yaml"
+BATCH = 2000
+
+
+class Bare:
+    """A loop with the settings of the config."""
+
+    def __init__(self, root: Path, scratch: Path) -> None:
+        index = index_tree(root)
+        rows = index.rows("train")
+        pixels = decode_all(index, 32, [], True, scratch / "packed").pixels
+        images = Images(index, rows, 32, pixels=pixels)
+        self.loader = Loader(images, EpochBatches(len(rows), BATCH, shuffle=True), 0, pin_memory=False)
+        self.net = SpeedrunNet(len(index.class_names), 32).to(memory_format=torch.channels_last)
+        self.optimizer = Muon(
+            parameter_groups(self.net), lr=0.24, momentum=0.6, steps=3, fixed_norm=True, head_lr=0.02, vector_lr=106,
+            sgd_momentum=0.85, weight_decay=0.004,
+        )  # fmt: skip
+        self.transforms = [AlternatingFlip(), RandomCrop()]
+        self.bf16 = default_precision("cpu") == "bf16-mixed"
+
+    def epoch(self) -> Iterator[int]:
+        """Train for an epoch; yields the size of each batch once it is learnt."""
+        for batch in self.loader:
+            with torch.no_grad():
+                image = (augment(batch, self.transforms, 10).image - 0.47) / 0.25
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+                loss = F.cross_entropy(self.net(image), batch.label, label_smoothing=0.2)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            yield len(batch.label)
+
+
+def speed(root: Path, scratch: Path, repeats: int, steps: int) -> None:
+    """Print images per second of the bare loop and of `fit`."""
+    bare = Bare(root, scratch)
+    rates: dict[str, list[float]] = {"bare loop": [], "our fit": []}
+    limits = ["--trainer.limit_val_batches", "1", "--test_after_fit", "false", "--trainer.max_epochs", "2"]
+    for _ in range(repeats):
+        rates["bare loop"].append(rate(bare.epoch(), steps * BATCH, warm_up=1))
+        rows = fit(CONFIG, root, scratch, *limits, "--trainer.limit_train_batches", str(steps))
+        rates["our fit"].append([float(v) for row in rows if (v := row["train/images_per_second"])][-1])
+    print(f"\n{'':<12}{'images/s':>9}{'range':>12}{'s an epoch':>12}")
+    for name, values in rates.items():
+        middle = statistics.median(values)
+        print(f"{name:<12}{middle:>9,.0f}{f'{min(values):,.0f}-{max(values):,.0f}':>12}{50_000 / middle:>12,.0f}")
+
+
+def accuracy(root: Path, scratch: Path, seeds: int) -> None:
+    """Print the test accuracy of each seed and its mean."""
+    found = []
+    for seed in range(seeds):
+        start = time.perf_counter()
+        rows = fit(CONFIG, root, scratch, "--seed_everything", str(seed))
+        found.append(float(rows[-1]["test/acc"]))
+        print(f"seed {seed}: {found[-1]:.2%} in {time.perf_counter() - start:,.0f} s, start-up and test included")
+    spread = f", standard deviation {statistics.stdev(found):.2%}" if seeds > 1 else ""
+    print(f"mean {statistics.mean(found):.2%}{spread}")
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3)
+    args = parser.parse_args()
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {default_precision('cpu')}")
+    with tempfile.TemporaryDirectory() as scratch:
+        speed(args.root, Path(scratch), args.repeats, args.steps)
+        if args.seeds:
+            accuracy(args.root, Path(scratch), args.seeds)
+
+
+if __name__ == "__main__":
+    main()

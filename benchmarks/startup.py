@@ -1,0 +1,79 @@
+"""How long a command takes before the work begins, against Lightning alone.
+
+    python benchmarks/startup.py [--repeats 5]
+
+Processor seconds (user and system) of whole processes, in turn: `import lightning.pytorch.cli`; the smallest
+LightningCLI, which trains a linear layer on random numbers for one step; and ours: help, and one step on the digits,
+packed before. On an idle machine a person waits for about as long.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+TRAIN = Path(__file__).parents[1] / "train.py"
+CONFIG = Path(__file__).parents[1] / "configs" / "convnet.yaml"
+BARE = """
+import lightning.pytorch as L, torch
+from lightning.pytorch.cli import LightningCLI
+from torch.utils.data import DataLoader, TensorDataset
+
+class Model(L.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(8, 2)
+    def training_step(self, batch, index):
+        return torch.nn.functional.cross_entropy(self.layer(batch[0]), batch[1])
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters())
+
+class Data(L.LightningDataModule):
+    def train_dataloader(self):
+        return DataLoader(TensorDataset(torch.randn(64, 8), torch.zeros(64, dtype=torch.long)), 16)
+
+LightningCLI(Model, Data, save_config_callback=None)
+"""
+
+
+def seconds(command: list[str], folder: Path) -> float:
+    """Processor time of a process and its children."""
+    before = os.times()
+    subprocess.run([sys.executable, *command], cwd=folder, check=True, capture_output=True)
+    after = os.times()
+    return after.children_user + after.children_system - before.children_user - before.children_system
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5)
+    repeats = parser.parse_args().repeats
+    step = ["--trainer.accelerator", "cpu", "--trainer.max_steps", "1", "--trainer.enable_progress_bar", "false"]
+    with tempfile.TemporaryDirectory() as scratch:
+        bare = Path(scratch) / "bare.py"
+        bare.write_text(BARE)
+        ours = [str(TRAIN), "fit", "--config", str(CONFIG), "--test_after_fit", "false", *step]
+        commands = {
+            "import lightning.pytorch.cli": ["-c", "import lightning.pytorch.cli"],
+            "import project.cli": ["-c", "import project.cli"],
+            "smallest LightningCLI, fit --help": [str(bare), "fit", "--help"],
+            "train.py fit --help": [str(TRAIN), "fit", "--help"],
+            "smallest LightningCLI, one step": [str(bare), "fit", *step],
+            "train.py fit, one step and validation": ours,
+        }
+        subprocess.run([sys.executable, *ours], cwd=scratch, check=True, capture_output=True)  # writes the digits
+        found: dict[str, list[float]] = {name: [] for name in commands}
+        for _ in range(repeats):
+            for name, command in commands.items():
+                found[name].append(seconds(command, Path(scratch)))
+    print(f"{'processor seconds':<40}{'median':>8}{'range':>14}")
+    for name, values in found.items():
+        print(f"{name:<40}{statistics.median(values):>8.2f}{f'{min(values):.2f}-{max(values):.2f}':>14}")
+
+
+if __name__ == "__main__":
+    main()

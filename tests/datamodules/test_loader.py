@@ -1,0 +1,41 @@
+"""Batches from worker processes: the same ones, whoever still holds an earlier one."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from project.datamodules.index import index_tree
+from project.datamodules.loader import Images, Loader
+from project.datamodules.sampler import EpochBatches
+from project.interface import Batch
+
+
+def loader(tree: Path, workers: int) -> Loader:
+    index = index_tree(tree)
+    return Loader(Images(index, np.arange(60), 8), EpochBatches(60, 4, shuffle=True), workers, pin_memory=False)
+
+
+def same(batches: list[Batch], others: list[Batch]) -> bool:
+    pairs = [pair for two in zip(batches, others, strict=True) for pair in zip(*two, strict=True)]
+    return all(torch.equal(*pair) for pair in pairs)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_batch_that_is_kept_is_not_written_over(tree: Path, workers: int) -> None:
+    expected = list(loader(tree, 0))
+    ours = loader(tree, workers)
+    kept = list(ours)
+    assert same(kept, expected)
+    corners = [batch._replace(image=batch.image[:2, :, :3]) for batch in ours]  # views keep the memory too
+    assert same(corners, [batch._replace(image=batch.image[:2, :, :3]) for batch in expected])
+    assert same(kept, expected)
+
+
+def test_an_epoch_that_is_broken_off_does_not_spoil_the_next(tree: Path) -> None:
+    expected = list(loader(tree, 0))
+    ours = loader(tree, 2)
+    for length in (1, 3, 15):
+        batches = [batch for batch, _ in zip(ours, range(length), strict=False)]
+        assert same(batches, expected[:length])
