@@ -86,6 +86,21 @@ def test_precedence_and_resume(tree: Path, here: Path, failing: Failing, capsys:
     assert epochs == [0, 1, 2, 3] and not (run.parent / "version_1").exists()
 
 
+def test_a_restarted_job_continues_its_own_run(
+    tree: Path, here: Path, failing: Failing, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quick = fit(tree, "--test_after_fit", "false", "--ckpt_path", "resume")
+    assert "give it by --run_name" in failing(quick)
+    mine = here / "logs" / "mine"
+    main([*quick, "--run_name", "mine"])
+    main([*quick, "--run_name", "other"])
+    main([*quick, "--run_name", "mine", "--trainer.max_epochs", "3"])
+    assert "3/3" in capsys.readouterr().out and [run.name for run in mine.iterdir()] == ["version_0"]
+    with pytest.raises(SystemExit) as stopped:
+        main([*quick, "--run_name", "mine", "--trainer.max_epochs", "3"])
+    assert not stopped.value.code and "is finished: all 3 epochs" in capsys.readouterr().out
+
+
 def test_a_run_that_stopped_early_is_finished(tree: Path, here: Path, failing: Failing) -> None:
     stop = ["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "val/loss"]
     never = ["--trainer.callbacks.min_delta", "100", "--trainer.callbacks.patience", "1"]
@@ -339,28 +354,6 @@ def test_balance(tree: Path, here: Path) -> None:
 def test_transforms_that_change_the_size_are_refused(tree: Path, here: Path, failing: Failing) -> None:
     crop = ["--data.batch_transforms+", "kornia.augmentation.RandomCrop", "--data.batch_transforms.size", "[4, 4]"]
     assert "turn images of [8, 8] pixels into [4, 4]" in failing(fit(tree, *crop))
-
-
-@pytest.mark.slow
-@pytest.mark.ddp
-def test_two_processes_give_the_metrics_of_one(tree: Path, tmp_path: Path) -> None:
-    figures = []
-    for world in (1, 2):
-        place = tmp_path / f"world{world}"
-        place.mkdir()
-        same = ["--data.batch_size", "16", "--data.batch_transforms", "[]", "--model.channels_last", "false"]
-        args = fit(tree, "--trainer.devices", str(world), *same)
-        done = process(args, place)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("test: 9 images") == 1, "one table"
-        runs = list((place / "logs" / "run").iterdir())
-        assert [run.name for run in runs] == ["version_0"], "one run folder"
-        with (runs[0] / "metrics.csv").open() as stream:
-            rows = list(csv.DictReader(stream))
-        figures.append(
-            [float(row[tag]) for row in rows for tag in ("val/loss", "val/acc", "train/loss", "test/acc") if row[tag]]
-        )
-    assert figures[0] == pytest.approx(figures[1], rel=2e-3) and len(figures[0]) == 7
 
 
 @pytest.mark.slow

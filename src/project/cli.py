@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -17,11 +18,11 @@ from lightning.pytorch.utilities import rank_zero_only
 from project.callbacks import Console, Monitor, Pictures, PredictionTable, ProgressBar
 from project.callbacks.describe import next_lines
 from project.datamodules import ImageDataModule
-from project.errors import UserError, missing_extra, report, show_warnings_as_lines
+from project.errors import RunFinishedError, UserError, missing_extra, report, show_warnings_as_lines
 from project.machine import default_precision
 from project.modules import Classifier
 from project.parser import Parser, flatten, in_order
-from project.run import RunLogger, load_checkpoint, new_version, resolve_checkpoint, run_of
+from project.run import RunLogger, last_if_any, load_checkpoint, new_version, resolve_checkpoint, run_of
 
 QUIET = (
     r".*does not have many workers.*",  # workers are chosen for the machine
@@ -81,11 +82,14 @@ class CLI(LightningCLI):
         """Put what the checkpoint says beneath the configs and the command line, and name the file it means."""
         command = self.config["subcommand"]
         config = self.config[command]
+        root = Path(config.trainer.default_root_dir)
+        restarted = command == "fit" and config.ckpt_path == "resume"
+        if restarted:
+            config.ckpt_path = last_if_any(root, config.run_name)
         if not config.ckpt_path:
             if command != "fit":
                 raise UserError(f"{command} needs a trained model: give --ckpt_path FILE, or best or last")
             return
-        root = Path(config.trainer.default_root_dir)
         self.checkpoint = path = resolve_checkpoint(str(config.ckpt_path), root, config.run_name)
         saved = load_checkpoint(path)
         defaults = {f"model.{key}": value for key, value in saved["hyper_parameters"].items() if key[0] != "_"}
@@ -105,7 +109,13 @@ class CLI(LightningCLI):
         self.config[command]["ckpt_path"] = str(path)
         if command == "fit":
             self.from_step = saved["global_step"]
-            self._refuse_finished(saved)
+            try:
+                self._refuse_finished(saved)
+            except RunFinishedError as finished:
+                if not restarted:
+                    raise
+                rank_zero_only(print)(finished)  # a job that is started again and again has now reached its end
+                raise SystemExit(0) from None
 
     def _refuse_finished(self, saved: dict[str, Any]) -> None:
         if "optimizer_states" not in saved:
@@ -123,7 +133,7 @@ class CLI(LightningCLI):
             how = f"all {steps} steps; to train longer, add --trainer.max_steps {2 * steps}"
         else:
             return
-        raise UserError(f"the run of {self.checkpoint} is finished: {how}")
+        raise RunFinishedError(f"the run of {self.checkpoint} is finished: {how}")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer, with the settings that suit the machine where the user chose none, and the run's logger."""
@@ -149,7 +159,8 @@ class CLI(LightningCLI):
             return RunLogger(str(run.parent.parent), run.parent.name, int(run.name[8:]), self.from_step)
         chosen = self._get(self.config, "run_name") or "run"
         name = chosen if self.subcommand == "fit" else str(self.subcommand)
-        first = getattr(rank_zero_only, "rank", 0) == 0
+        # Until the processes know each other, the first one of a further machine takes itself for the first of all.
+        first = getattr(rank_zero_only, "rank", 0) == 0 and os.environ.get("NODE_RANK", "0") == "0"
         return RunLogger(str(root), name, new_version(root, name) if first else 0)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:

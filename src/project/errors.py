@@ -22,6 +22,10 @@ class UserError(Exception):
         self.details = details
 
 
+class RunFinishedError(UserError):
+    """There is nothing left to train of the run that was to be continued."""
+
+
 EXTRAS = {"imagehash": "data", "litdata": "data", "s3fs": "s3"}
 """The extra that brings a package."""
 

@@ -99,6 +99,10 @@ class ImageData(L.LightningDataModule):
         """Number of images in each split."""
         raise NotImplementedError
 
+    def images_in_step(self, batch_idx: int) -> int:
+        """Training images of the optimizer step that a batch belongs to: all its batches, on all processes."""
+        raise NotImplementedError
+
 
 def image_classifier(trainer: L.Trainer) -> ImageClassifier:
     """The trainer's LightningModule, by the interface that this file promises."""

@@ -52,6 +52,17 @@ def resolve_checkpoint(wanted: str, root: Path, name: str | None) -> Path:
     return newest
 
 
+def last_if_any(root: Path, name: str | None) -> str | None:
+    """What `--ckpt_path resume` means: `last` once a run of this name has such a checkpoint, nothing before.
+
+    Raises:
+        UserError: no name, by which a restarted job knows its run from others.
+    """
+    if not name:
+        raise UserError("--ckpt_path resume continues the run of one name, if there is one: give it by --run_name")
+    return "last" if any(root.glob(f"{name}/version_*/{CHECKPOINTS}/last.ckpt")) else None
+
+
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint; only plain types and tensors are let in, so that no file can run code.
 
@@ -68,7 +79,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 def run_of(checkpoint: Path) -> Path | None:
     """The run folder that a checkpoint lies in; None for one that was moved out of its run."""
-    run = checkpoint.resolve().parent.parent
+    run = checkpoint.parent.parent  # as written: in a folder that reads otherwise, the best score so far is forgotten
+    run = run if len(run.parts) > 1 else run.resolve()
     return run if checkpoint.parent.name == CHECKPOINTS and re.fullmatch(r"version_\d+", run.name) else None
 
 

@@ -215,6 +215,14 @@ class ImageDataModule(ImageData):
         """Batches of every image found, in order."""
         return self._loader("")
 
+    def images_in_step(self, batch_idx: int) -> int:
+        """Training images of the optimizer step that a batch belongs to: all its batches, on all processes."""
+        trainer = self.trainer
+        assert trainer is not None and isinstance(trainer.train_dataloader, Loader)
+        first = batch_idx - batch_idx % trainer.accumulate_grad_batches
+        last = min(first + trainer.accumulate_grad_batches, int(trainer.num_training_batches))
+        return trainer.train_dataloader.batch_sampler.images(first, last)
+
     def _images(self, split: Split | Literal[""], transforms: Sequence[nn.Module]) -> Images:
         index = self._index()
         size = self._description.image_size if self._description else self.image_size

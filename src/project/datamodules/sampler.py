@@ -82,6 +82,11 @@ class EpochBatches(Sampler[Request]):
     def __len__(self) -> int:
         return len(self._edges) - 1
 
+    def images(self, first: int, last: int) -> int:
+        """How many images the batches `first` to `last - 1` hold, over all processes together."""
+        count: int = self._edges[last] - self._edges[first]
+        return count
+
     def __iter__(self) -> Iterator[Request]:
         order = self._order()
         for start, end in zip(self._edges, self._edges[1:], strict=False):

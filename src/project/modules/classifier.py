@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from project.errors import UserError
 from project.interface import Batch, DataDescription, ImageClassifier, Split, StageResult, image_data
 from project.modules.convnet import ConvNet
+from project.modules.distributed import average_statistics, shard
 from project.modules.parameters import parameter_groups
 from project.modules.schedule import WarmupDecay, plan_to_end, time_limit
 from project.modules.scores import Scores
@@ -124,16 +125,19 @@ class Classifier(ImageClassifier):
                 raise UserError("this model was never trained: train it with `fit`, or give a checkpoint")
             classes, size = len(self.data_description.class_names), self.data_description.image_size
             try:
-                self.net = self._build_net(classes, size).to(memory_format=self.memory_format)
+                net = self._build_net(classes, size)
             except ValueError as error:
                 raise UserError(f"model.net: {error}") from error
-            if self._trainer is not None and self.trainer.state.fn == "fit":
-                self._prepare_net(self.net)
+            self.net = net if self.device_mesh else net.to(memory_format=self.memory_format)
+            self._prepare_net(self.net)
 
     def _prepare_net(self, net: nn.Module) -> None:
-        if (init := getattr(net, "init_from_images", None)) is not None:
+        fitting = self._trainer is not None and self.trainer.state.fn == "fit"
+        if fitting and (init := getattr(net, "init_from_images", None)) is not None:
             init(self._normalise(image_data(self.trainer).sample(5000)))
-        if self._compile:
+        if self.device_mesh is not None:
+            shard(net, self.device_mesh["data_parallel"])
+        if fitting and self._compile:
             on_gpu = self.trainer.strategy.root_device.type == "cuda"
             net.compile(dynamic=False, mode="reduce-overhead" if on_gpu else None)  # keeps the names of the weights
 
@@ -172,8 +176,18 @@ class Classifier(ImageClassifier):
         self.log_dict({f"{stage}/{name}": value for name, value in result.scalars.items()})
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Mean cross-entropy of the batch."""
-        return self._step(batch, "train")
+        """Mean cross-entropy of the batch, times the batch's part in its optimizer step.
+
+        Lightning takes the plain mean of the gradients of processes and accumulated batches, however many images each
+        had. Weighed, they add up to the mean over all images of the step, as one process would see them in one batch.
+        """
+        trainer = self.trainer
+        even = image_data(trainer).images_in_step(batch_idx) / (trainer.world_size * trainer.accumulate_grad_batches)
+        return self._step(batch, "train") * (len(batch.index) / even)
+
+    def on_validation_start(self) -> None:
+        """Let all processes judge, and the checkpoint hold, the same net."""
+        average_statistics(cast(nn.Module, self.net))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count one batch of the val split."""
