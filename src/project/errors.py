@@ -21,6 +21,19 @@ class UserError(Exception):
         self.details = details
 
 
+class Interrupted(Exception):  # noqa: N818 - not an error
+    """A signal asked a run to stop, and all is saved; the message says how to continue.
+
+    Args:
+        message: One sentence or two.
+        code: The exit code, 128 and the signal's number.
+    """
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 EXTRAS = {"imagehash": "data", "litdata": "data", "s3fs": "s3"}
 """The extra that brings a package."""
 
@@ -33,11 +46,11 @@ def missing_extra(error: ModuleNotFoundError) -> UserError:
     return UserError(f"this needs the package {package}: pip install -e '.[{EXTRAS[package]}]'")
 
 
-def report(error: Exception) -> NoReturn:
-    """End the program with the error as one line, the last on the screen, and exit code 2."""
+def report(error: Exception, code: int = 2, label: str = "error: ") -> NoReturn:
+    """End the program with the error as one line, the last on the screen."""
     for line in getattr(error, "details", ()):
         print(line, file=sys.stderr)
     # A worker's error comes wrapped in its traceback; the message is what stands behind the exception's name.
     message = str(error).rpartition("project.errors.UserError: ")[2]
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    raise SystemExit(2) from None
+    print(f"{label}{' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(code) from None

@@ -268,7 +268,10 @@ class ImageDataModule(ImageData):
         strata = images.index.labels[images.rows] if shuffle and self.sampling == "balanced" else None
         batches = EpochBatches(len(images), self.batch_size, shuffle, self._seed(), rank, world, strata)
         workers = self._workers() if self._pixels is None else 0
-        return Loader(images, batches, workers, torch.cuda.is_available())
+        counted = trainer.fit_loop.epoch_loop.batch_progress.current if trainer and training else None
+        return Loader(
+            images, batches, workers, torch.cuda.is_available(), lambda: counted.ready if counted is not None else 0
+        )
 
     def _workers(self) -> int:
         if self.num_workers is not None:
