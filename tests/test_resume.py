@@ -1,162 +1,208 @@
 """A run that was killed ends as the one that was not: real processes, real kills."""
 
-import csv
 import os
 import random
 import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+import lightning as L
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.conftest import QUICK, REPOSITORY
+from tests.runs import RUN, finish, go_on, kill, later, load, same, same_runs, saved_anew, start
 
-RUN = Path("logs/run/version_0")
+LAST = RUN / "checkpoints" / "last.ckpt"
 EXACT = [
-    *("--trainer.accelerator", "cpu", "--trainer.devices", "1", "--data.image_size", "8", "--data.batch_size", "8"),
-    *("--trainer.max_epochs", "3", "--trainer.log_every_n_steps", "4", "--last.every_n_steps", "3"),
-    *("--model.net.dropout", "0.2", "--model.label_smoothing", "0.1", "--test_after_fit", "false"),
+    *("fit", "--trainer.accelerator", "cpu", "--trainer.devices", "1", "--data.image_size", "8"),
+    *("--data.batch_size", "8", "--trainer.max_epochs", "3", "--trainer.log_every_n_steps", "4"),
+    *("--last.every_n_steps", "3", "--test_after_fit", "false"),
+    *("--model.net.dropout", "0.2", "--model.label_smoothing", "0.1"),
     *("--data.item_transforms+", "project.datamodules.RandomResizedCrop"),
     *("--trainer.callbacks", "EMAWeightAveraging", "--trainer.callbacks.decay", "0.9"),
     *("--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "val/loss"),
     *("--trainer.callbacks.patience", "50", "--model.scheduler", "OneCycleLR", "--model.scheduler.max_lr", "0.01"),
 ]
 """Augmentation is on by default; also transforms by image, dropout, a schedule, averaged weights, early stopping."""
-TIMING = "train/images_per_second"
+STEPS = ["--trainer.max_epochs", "-1", "--trainer.max_steps", "36"]
+WORKERS = ["--data.num_workers", "2"]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="session")
-def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes of 50 images that are hard to tell apart, so that no figure comes to rest."""
+def noise(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Options of a run on three classes of 50 images that are hard to tell apart, so that no figure comes to rest."""
     root, draw = tmp_path_factory.mktemp("noise"), np.random.default_rng(0)
     for label in range(3):
         (root / str(label)).mkdir()
         for number in range(50):
             pixels = draw.integers(0, 200 + 20 * label, (12, 12, 3)).astype(np.uint8)
             Image.fromarray(pixels).save(root / str(label) / f"{number:02d}.png")
-    return root
+    return [*EXACT, "--data.root", str(root)]
 
 
-def start(args: list[str], cwd: Path, **more: Any) -> subprocess.Popen[str]:
-    """train.py in a process group of its own."""
-    command = [sys.executable, str(REPOSITORY / "train.py"), *args]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **more.pop("env", {})}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(command, cwd=cwd, env=environment, start_new_session=True, **pipes, **more)
+@pytest.fixture(scope="session")
+def whole(noise: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that was never killed, of three epochs."""
+    folder = tmp_path_factory.mktemp("whole")
+    shown = finish([*noise, "--data.num_workers", "0"], folder)
+    seconds = int(re.search(r"trained for (\d+) s", shown)[1])  # type: ignore[index]
+    (folder / "seconds").write_text(str(seconds))
+    return folder
 
 
-def finish(args: list[str], cwd: Path) -> str:
-    """Run to the end; returns what was on the screen."""
-    process = start(args, cwd)
-    shown, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, shown
-    return shown
+def kill_often(args: list[str], folder: Path, seconds: float) -> None:
+    """Kill a run three times, each time at another moment after it got a step further."""
+    draw, kills = random.Random(), 0
+    for _ in range(3):
+        continued = (folder / LAST).exists()
+        process = start(["fit", "--ckpt_path", "last"] if continued else args, folder)
+        kills += kill(process, later(saved_anew(folder / LAST), draw.uniform(0, seconds))) is not None
+    assert kills, "done before it could be killed"
 
 
-def kill(process: subprocess.Popen[str], when: Callable[[], bool]) -> bool:
-    """Kill a process and its workers once something is so; False if it was done before."""
-    while process.poll() is None:
-        if when():
-            os.killpg(process.pid, signal.SIGKILL)
-            break
-        time.sleep(0.002)
-    process.communicate()
-    return process.returncode == -signal.SIGKILL
-
-
-def same(one: Any, other: Any, where: str = "") -> None:
-    """Assert that two nested values are equal to the last bit."""
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, other), where
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys(), where
-        for key in one:
-            same(one[key], other[key], f"{where}.{key}")
-    elif isinstance(one, (list, tuple)):
-        assert len(one) == len(other), where
-        for number, pair in enumerate(zip(one, other, strict=True)):
-            same(*pair, f"{where}[{number}]")
-    else:
-        assert one == other, where
-
-
-def rows(run: Path) -> list[dict[str, str]]:
-    """metrics.csv without timing."""
-    with (run / "metrics.csv").open(newline="") as stream:
-        return [{name: value for name, value in row.items() if name != TIMING} for row in csv.DictReader(stream)]
-
-
-def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
-    """What TensorBoard shows, without timing."""
-    events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
-    tags = [tag for tag in events.Tags()["scalars"] if tag != TIMING]
-    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
-
-
-def same_runs(one: Path, other: Path) -> None:
-    """Assert that two runs ended with the same weights, optimizer, schedule, callbacks, metrics and curves."""
-    assert rows(one) == rows(other)
-    assert curves(one) == curves(other)
-    for name in ("last.ckpt", "best.ckpt"):
-        ends = [torch.load(run / "checkpoints" / name, weights_only=True) for run in (one, other)]
-        for saved in ends:
-            saved["callbacks"] = {key: state for key, state in saved["callbacks"].items() if "Model" not in key}
-            saved["callback_metrics"].pop(TIMING, None)
-            saved["loops"] = saved["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-        same(*ends, name)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["0", "2"])
-@pytest.mark.parametrize(
-    "length", [[], ["--trainer.max_epochs", "-1", "--trainer.max_steps", "36"]], ids=["epochs", "steps"]
-)
-def test_killed_at_random_moments(workers: str, length: list[str], noise: Path, tmp_path: Path) -> None:
-    args = ["fit", "--data.root", str(noise), "--data.num_workers", workers, *EXACT, *length]
+def test_killed_at_random_moments(workers: str, noise: list[str], whole: Path, tmp_path: Path) -> None:
+    """Also: the number of workers changes nothing."""
+    seconds = int((whole / "seconds").read_text())
+    kill_often([*noise, "--data.num_workers", workers], tmp_path, seconds / 2)
+    go_on(tmp_path)
+    same_runs(whole / RUN, tmp_path / RUN)
+
+
+def test_killed_where_steps_set_the_length(noise: list[str], tmp_path: Path) -> None:
+    """The last of the three epochs is cut short."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     whole.mkdir()
     killed.mkdir()
-    trained = int(re.search(r"trained for (\d+) s", finish(args, whole))[1])  # type: ignore[index]
-    last = killed / RUN / "checkpoints" / "last.ckpt"
-    draw, kills = random.Random(), 0
-    for _ in range(3):
-        process = start(["fit", "--ckpt_path", "last"] if last.exists() else args, killed)
-        kills += kill(process, later(saved_anew(last), draw.uniform(0, trained / 2)))
-    assert kills >= 1
+    shown = finish([*noise, *STEPS, "--data.num_workers", "0"], whole)
+    seconds = int(re.search(r"trained for (\d+) s", shown)[1])  # type: ignore[index]
+    kill_often([*noise, *STEPS, *WORKERS], killed, seconds / 2)
     go_on(killed)
     same_runs(whole / RUN, killed / RUN)
 
 
-def saved_anew(file: Path) -> Callable[[], bool]:
-    """Becomes true when a file is written."""
-    before = file.stat().st_ino if file.exists() else 0
-    return lambda: file.exists() and file.stat().st_ino != before
+def test_the_same_seed_gives_the_same_run(noise: list[str], whole: Path, tmp_path: Path) -> None:
+    finish([*noise, *WORKERS], tmp_path)
+    same_runs(whole / RUN, tmp_path / RUN)
 
 
-def later(condition: Callable[[], bool], seconds: float) -> Callable[[], bool]:
-    """Becomes true some time after a condition did."""
-    since: list[float] = []
-
-    def check() -> bool:
-        if not since and condition():
-            since.append(time.monotonic())
-        return bool(since) and time.monotonic() - since[0] >= seconds
-
-    return check
+def test_killed_while_a_checkpoint_is_written(noise: list[str], whole: Path, tmp_path: Path) -> None:
+    partial = tmp_path / RUN / "checkpoints" / ".next.ckpt.partial"
+    written = saved_anew(tmp_path / LAST, times=4)
+    assert kill(start(noise, tmp_path), lambda: written() and partial.exists()) is not None
+    assert partial.exists(), "it was killed in the middle"
+    go_on(tmp_path)
+    same_runs(whole / RUN, tmp_path / RUN)
 
 
-def go_on(cwd: Path) -> None:
-    """Continue the newest run to its end, unless it came to its end before it could be killed."""
-    process = start(["fit", "--ckpt_path", "last"], cwd)
-    shown, _ = process.communicate(timeout=300)
-    assert process.returncode == 0 or "is finished" in shown, shown
+@pytest.mark.parametrize("harm", ["truncate", "corrupt", "remove"])
+def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(
+    harm: str, noise: list[str], whole: Path, tmp_path: Path
+) -> None:
+    assert kill(start([*noise, *WORKERS], tmp_path), saved_anew(tmp_path / LAST, times=5)) is not None
+    last = tmp_path / LAST
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 1
+    if harm == "remove":
+        last.unlink()
+    else:
+        last.write_bytes(content if harm == "corrupt" else content[: len(content) // 2])
+    assert "going back to the one before it, previous.ckpt" in go_on(tmp_path)
+    same_runs(whole / RUN, tmp_path / RUN)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_ends_the_step_and_saves(name: str, noise: list[str], whole: Path, tmp_path: Path) -> None:
+    """The workers get it too, as from a terminal or a scheduler."""
+    number = signal.Signals[name]
+    process = start([*noise, *WORKERS, "--last.every_n_steps", "0"], tmp_path)
+    shown = kill(process, later(saved_anew(tmp_path / LAST), 0.5), number)
+    assert shown is not None, "done before it could be signalled"
+    assert process.returncode == 128 + number, shown
+    step = load(tmp_path / RUN)["global_step"]
+    assert f"stopped by {name} after step {step}; nothing is lost" in shown and "Traceback" not in shown
+    assert step > 0
+    command = shown.rpartition("train.py ")[2].split()
+    assert command[:2] == ["fit", "--ckpt_path"]
+    finish(command, tmp_path)
+    same_runs(whole / RUN, tmp_path / RUN)
+
+
+def test_a_second_interrupt_stops_at_once(noise: list[str], tmp_path: Path) -> None:
+    slow = ["--trainer.callbacks", "tests.test_resume.Slow"]
+    process = start([*noise, *slow], tmp_path)
+    saved = saved_anew(tmp_path / LAST)
+    while not saved():
+        assert process.poll() is None, process.communicate()[0]
+    inode = (tmp_path / LAST).stat().st_ino
+    process.send_signal(signal.SIGINT)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(3)  # still in its step
+    process.send_signal(signal.SIGINT)
+    shown, _ = process.communicate(timeout=30)
+    assert process.returncode == 1 and "press Ctrl-C again" in shown
+    assert (tmp_path / LAST).stat().st_ino == inode, "nothing was saved"
+
+
+class Slow(L.Callback):
+    """Makes a step last."""
+
+    def on_before_zero_grad(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: object) -> None:
+        if trainer.global_step == 1:
+            time.sleep(100)
+
+
+def test_slurm_queues_the_job_again_and_it_continues(noise: list[str], whole: Path, tmp_path: Path) -> None:
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "scontrol").write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\n')
+    (tools / "scontrol").chmod(0o755)
+    path = f"{tools}:{os.environ['PATH']}"
+    job = {"SLURM_JOB_ID": "41", "SLURM_NTASKS": "1", "SLURM_JOB_NAME": "train", "SLURM_PROCID": "0"}
+    job |= {"SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_NODELIST": "localhost", "PATH": path}
+    process = start([*noise, *WORKERS], tmp_path, **job)
+    saved = later(saved_anew(tmp_path / LAST), 0.3)
+    while not saved():
+        assert process.poll() is None, process.communicate()[0]
+    process.send_signal(signal.SIGUSR1)
+    process.send_signal(signal.SIGTERM)
+    shown, _ = process.communicate(timeout=60)
+    assert "the job is queued again" in shown, shown
+    assert (tmp_path / "asked").read_text().split() == ["requeue", "41"]
+    assert not list(tmp_path.rglob("hpc_ckpt*"))
+    finish([*noise, *WORKERS], tmp_path, **job, SLURM_RESTART_COUNT="1")
+    same_runs(whole / RUN, tmp_path / RUN)
+    assert len(list((tmp_path / RUN).parent.iterdir())) == 1
+
+
+def test_a_time_limit_within_an_epoch_costs_nothing(noise: list[str], whole: Path, tmp_path: Path) -> None:
+    finish([*noise, *WORKERS, "--trainer.max_time", "00:00:00:02"], tmp_path)
+    saved = load(tmp_path / RUN)
+    assert 0 < saved["global_step"] < 39
+    process = start(["fit", "--ckpt_path", "last"], tmp_path)
+    assert "its time is used up" in process.communicate(timeout=60)[0] and process.returncode == 2
+    finish(["fit", "--ckpt_path", "last", "--trainer.max_time", "00:01:00:00"], tmp_path)
+    ends = [load(folder / RUN) for folder in (whole, tmp_path)]
+    for part in ("state_dict", "current_model_state", "optimizer_states", "lr_schedulers"):
+        same(*(end[part] for end in ends), part)
+
+
+def test_killed_while_packing_then_continued(noise: list[str], tmp_path: Path) -> None:
+    """Packed images are made anew when the cache is gone; a kill in the middle of that leaves nothing behind."""
+    plain = [arg for arg in noise if "item_transforms" not in arg and "RandomResizedCrop" not in arg]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole.mkdir()
+    killed.mkdir()
+    finish(plain, whole)
+    assert kill(start(plain, killed), later(saved_anew(killed / LAST), 0.3)) is not None
+    shutil.rmtree(killed / "data")
+    partial = later(lambda: bool(list(killed.glob("data/packed/*.partial"))), 0)
+    assert kill(start(["fit", "--ckpt_path", "last"], killed), partial) is not None
+    assert not list(killed.glob("data/packed/*.npy"))
+    go_on(killed)
+    same_runs(whole / RUN, killed / RUN)

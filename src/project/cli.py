@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -159,11 +160,7 @@ class CLI(LightningCLI):
         try:
             super()._run_subcommand(subcommand)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if (
-                isinstance(error, RuntimeError)
-                and "out of memory" not in str(error)
-                and "enough memory" not in str(error)
-            ):
+            if type(error) is RuntimeError and not re.search("enough memory|allocate memory", str(error)):
                 raise
             size = self.datamodule.batch_size
             raise UserError(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from project.callbacks.describe import python
 from project.callbacks.signals import Signals
+from project.checkpoints import sync_folder
 from project.errors import Interrupted, UserError
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
@@ -106,7 +107,8 @@ class LastCheckpoint(Checkpoint):
             self._save(trainer)
         self._signals.leave()
         if self._signals.received:
-            signal.raise_signal(self._signals.received)  # all is saved, and what would follow is not ours to delay
+            name = signal.Signals(self._signals.received).name
+            raise Interrupted(f"stopped by {name}, but trained to the end: {self.folder}", 128 + self._signals.received)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Leave the signals alone."""
@@ -139,9 +141,7 @@ class LastCheckpoint(Checkpoint):
         fresh = self.folder / "next.ckpt"
         trainer.save_checkpoint(fresh)
         if trainer.is_global_zero:
-            if (self.folder / LAST).exists():
-                (self.folder / LAST).replace(self.folder / PREVIOUS)
-            fresh.replace(self.folder / LAST)
+            _rotate(fresh, self.folder / LAST, self.folder / PREVIOUS)
         self._saved, self._time = trainer.global_step, time.monotonic()
 
     def _stop(self, trainer: L.Trainer, wanted: int) -> None:
@@ -155,6 +155,18 @@ class LastCheckpoint(Checkpoint):
             + f". Continue by: {python()} train.py fit --ckpt_path {self.folder / LAST}",
             128 + wanted,
         )
+
+
+def _rotate(fresh: Path, last: Path, previous: Path) -> None:
+    """Put a file in the place of the last one and keep that; there is a last one at every moment."""
+    if last.exists():
+        previous.unlink(missing_ok=True)
+        try:
+            previous.hardlink_to(last)
+        except OSError:  # no hard links on this file system: for a moment there is only the one before
+            last.replace(previous)
+    fresh.replace(last)
+    sync_folder(last.parent)
 
 
 def _validation_follows(trainer: L.Trainer, batch_idx: int) -> bool:

@@ -26,10 +26,12 @@ class Signals:
         self.received = 0
         self._requeue: int | None = None
         self._before: dict[int, Any] = {}
+        self._speaks = False
 
     def listen(self, trainer: L.Trainer) -> None:
         """Take the handlers over."""
         self.received = int(signal.SIGTERM) if trainer.received_sigterm else 0
+        self._speaks = trainer.is_global_zero
         environment = trainer._accelerator_connector.cluster_environment
         if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
             self._requeue = environment.requeue_signal
@@ -41,6 +43,8 @@ class Signals:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.received == signal.SIGINT:
             signal.default_int_handler(number, frame)
+        if number == signal.SIGINT and self._speaks:  # print would fail if it was interrupted itself
+            os.write(2, b"\nstopping after this step and saving; press Ctrl-C again to stop at once\n")
         # Of a scheduler's two signals the first counts: it says whether to queue again.
         self.received = self.received or number
 
