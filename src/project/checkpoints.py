@@ -4,6 +4,7 @@ import errno
 import os
 import pickle
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -44,7 +45,8 @@ class DurableCheckpointIO(TorchCheckpointIO):
             partial.replace(path)
             sync_folder(path.parent)
         except OSError as error:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):
+                partial.unlink()
             raise UserError(
                 f"cannot write checkpoint {path}: {error.strerror or error}. The checkpoints before it are whole"
                 f" ({', '.join(sorted(file.name for file in path.parent.glob('*.ckpt'))) or 'there is none'}):"
