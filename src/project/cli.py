@@ -94,7 +94,8 @@ class CLI(LightningCLI):
         command = self.config["subcommand"]
         config = self.config[command]
         root = Path(config.trainer.default_root_dir)
-        if command == "fit" and not config.ckpt_path:
+        typed = bool(config.ckpt_path)  # a job that is queued again comes with the options of its start
+        if command == "fit" and not typed:
             config.ckpt_path = requeued_run(root)
         elif command == "fit" and any(arg.partition("=")[0] == "--model.init_from" for arg in self._args):
             raise UserError("--ckpt_path continues a run, --model.init_from begins a new one: give one of them")
@@ -113,7 +114,7 @@ class CLI(LightningCLI):
         self._parser(command).set_defaults(defaults)
         args = self._args
         run = run_of(path)
-        if command == "fit" and run and (run / "config.yaml").is_file() and "--config" not in args:
+        if typed and command == "fit" and run and (run / "config.yaml").is_file() and "--config" not in args:
             args = [args[0], "--config", str(run / "config.yaml"), *args[1:]]
         # Nobody types the data description, but a run's own config.yaml holds the null of before it was known.
         known = json.dumps(saved["hyper_parameters"]["data_description"])
