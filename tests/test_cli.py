@@ -35,7 +35,7 @@ def test_fit_then_test_and_predict_from_the_checkpoint_alone(
     assert "accuracy 100.00%" in shown and "train.py predict --ckpt_path" in shown
     run = here / "logs" / "colours" / "version_0"
     assert {"config.yaml", "split.csv", "metrics.csv", "checkpoints"} <= {item.name for item in run.iterdir()}
-    assert {item.name for item in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {item.name for item in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt", "previous.ckpt"}
     with (run / "split.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) == 60 and {row["split"] for row in rows} == {"train", "val", "test"}
@@ -117,7 +117,9 @@ def test_a_test_split_alone_is_tested(tree: Path, here: Path, capsys: pytest.Cap
 
 def test_weights_alone_cannot_be_continued(tree: Path, here: Path, failing: Failing) -> None:
     main(fit(tree, "--checkpoint.save_weights_only", "true", "--test_after_fit", "false"))
-    assert "holds weights only" in failing(["fit", "--ckpt_path", "best", "--trainer.max_epochs", "9"])
+    assert "holds weights only: start a new run from them by --model.init_from" in failing(
+        ["fit", "--ckpt_path", "best", "--trainer.max_epochs", "9"]
+    )
     torch.save({"state_dict": {}, "hyper_parameters": {}}, "other.ckpt")
     assert "is not a checkpoint of this project" in failing(["test", "--ckpt_path", "other.ckpt"])
 

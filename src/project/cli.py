@@ -104,9 +104,10 @@ class CLI(LightningCLI):
         restarted = command == "fit" and config.ckpt_path == "resume"
         if restarted:
             config.ckpt_path = last_if_any(root, config.run_name)
-        elif command == "fit" and not config.ckpt_path:
+        typed = bool(config.ckpt_path) and not restarted  # a job that is started again comes with its own options
+        if command == "fit" and not config.ckpt_path:
             config.ckpt_path = requeued_run(root)
-        elif command == "fit" and any(arg.partition("=")[0] == "--model.init_from" for arg in self._args):
+        elif command == "fit" and typed and any(arg.partition("=")[0] == "--model.init_from" for arg in self._args):
             raise UserError("--ckpt_path continues a run, --model.init_from begins a new one: give one of them")
         if not config.ckpt_path:
             if command != "fit":
@@ -123,7 +124,7 @@ class CLI(LightningCLI):
         self._parser(command).set_defaults(defaults)
         args = self._args
         run = run_of(path)
-        if command == "fit" and run and (run / "config.yaml").is_file() and "--config" not in args:
+        if typed and command == "fit" and run and (run / "config.yaml").is_file() and "--config" not in args:
             args = [args[0], "--config", str(run / "config.yaml"), *args[1:]]
         # Nobody types the data description, but a run's own config.yaml holds the null of before it was known.
         known = json.dumps(saved["hyper_parameters"]["data_description"])

@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -135,7 +136,22 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         # Lightning asks for the iterator before it sets the epoch; workers would then read ahead in the wrong one.
         self.batch_sampler.start = self._position()
-        yield from map(self._lent.handed_over, self._loader)
+        with _deaf():
+            batches = iter(self._loader)
+        yield from map(self._lent.handed_over, batches)
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Hold signals back, so that workers started meanwhile begin with them blocked; this process gets them after."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _leave_signals(worker: int) -> None:
