@@ -121,7 +121,8 @@ class CLI(LightningCLI):
         elsewhere = any(arg.partition("=")[0] == "--data.root" for arg in self._args)
         ours = {"labels", "group_column", "folds", "fold"} if elsewhere and command != "fit" else set()
         defaults |= {f"data.{key}": value for key, value in data.items() if key[0] != "_" and key not in ours}
-        self._parser(command).set_defaults(defaults)
+        if typed:
+            self._parser(command).set_defaults(defaults)
         args = self._args
         run = run_of(path)
         if typed and command == "fit" and run and (run / "config.yaml").is_file() and "--config" not in args:
@@ -157,7 +158,14 @@ class CLI(LightningCLI):
         keep = self._get(self.config, "checkpoint")
         if self.subcommand == "fit" and keep.save_top_k != 1 and keep.filename == "best":
             self._get(self.config_init, "checkpoint").filename = "best-{epoch}"
-        trainer = super().instantiate_trainer(**kwargs)
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except RuntimeError as error:  # with a name of its own, or the same one twice
+            if "more than one stateful callback" not in str(error):
+                raise
+            raise UserError(
+                f"{error.args[0].partition('. ')[0]}: a run that continues has its callbacks already"
+            ) from None
         trainer.strategy.checkpoint_io = DurableCheckpointIO()
         return trainer
 
