@@ -1,6 +1,7 @@
 """The commands, as a person types them."""
 
 import csv
+import json
 import os
 import shutil
 import warnings
@@ -10,9 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from lightning.pytorch import Callback, Trainer
 from PIL import Image
 
 from project.cli import main
+from project.interface import Batch
 from project.modules import Classifier
 from project.parser import flatten
 from tests.conftest import COLOURS, QUICK, REPOSITORY, fit, process, write_images
@@ -35,7 +38,7 @@ def test_fit_then_test_and_predict_from_the_checkpoint_alone(
     assert "accuracy 100.00%" in shown and "train.py predict --ckpt_path" in shown
     run = here / "logs" / "colours" / "version_0"
     assert {"config.yaml", "split.csv", "metrics.csv", "checkpoints"} <= {item.name for item in run.iterdir()}
-    assert {item.name for item in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {item.name for item in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt", "previous.ckpt"}
     with (run / "split.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) == 60 and {row["split"] for row in rows} == {"train", "val", "test"}
@@ -117,7 +120,9 @@ def test_a_test_split_alone_is_tested(tree: Path, here: Path, capsys: pytest.Cap
 
 def test_weights_alone_cannot_be_continued(tree: Path, here: Path, failing: Failing) -> None:
     main(fit(tree, "--checkpoint.save_weights_only", "true", "--test_after_fit", "false"))
-    assert "holds weights only" in failing(["fit", "--ckpt_path", "best", "--trainer.max_epochs", "9"])
+    assert "holds weights only: start a new run from them by --model.init_from" in failing(
+        ["fit", "--ckpt_path", "best", "--trainer.max_epochs", "9"]
+    )
     torch.save({"state_dict": {}, "hyper_parameters": {}}, "other.ckpt")
     assert "is not a checkpoint of this project" in failing(["test", "--ckpt_path", "other.ckpt"])
 
@@ -354,6 +359,50 @@ def test_balance(tree: Path, here: Path) -> None:
 def test_transforms_that_change_the_size_are_refused(tree: Path, here: Path, failing: Failing) -> None:
     crop = ["--data.batch_transforms+", "kornia.augmentation.RandomCrop", "--data.batch_transforms.size", "[4, 4]"]
     assert "turn images of [8, 8] pixels into [4, 4]" in failing(fit(tree, *crop))
+
+
+def figures_of(tree: Path, place: Path, processes: int, *more: str) -> list[float]:
+    """Every loss and accuracy of a run by so many processes, which show one table and make one run folder."""
+    place.mkdir()
+    same = ["--data.batch_size", "16", "--data.batch_transforms", "[]", "--model.channels_last", "false", *more]
+    done = process(fit(tree, "--trainer.devices", str(processes), *same), place)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("test: ") == 1, "one table"
+    runs = list((place / "logs" / "run").iterdir())
+    assert [run.name for run in runs] == ["version_0"], "one run folder"
+    with (runs[0] / "metrics.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    tags = ("val/loss", "val/acc", "train/loss", "test/acc")
+    return [float(row[tag]) for row in rows for tag in tags if row[tag]]
+
+
+@pytest.mark.slow
+@pytest.mark.ddp
+def test_two_processes_balance_alike(tree: Path, tmp_path: Path) -> None:
+    for file in sorted((tree / "red").iterdir())[4:]:
+        file.unlink()
+    balanced = ["--data.sampling", "balanced", "--model.class_weights", "balanced"]
+    balanced += ["--trainer.callbacks", "tests.test_cli.CountLabels"]
+    one, two = (figures_of(tree, tmp_path / f"world{count}", count, *balanced) for count in (1, 2))
+    assert one == pytest.approx(two, rel=2e-3) and len(one) == 7
+    ranks = [json.loads((tmp_path / "world2" / f"rank{rank}.json").read_text()) for rank in (0, 1)]
+    assert [sum(map(sum, batches)) for batches in ranks] == [30, 30], "two epochs of 30 images, half on each"
+    for batches in ranks:
+        assert min(map(sum, zip(*batches, strict=True))) >= 6, "the class of two images among thirty is drawn as others"
+    assert [sum(each) for each in zip(*ranks[0], *ranks[1], strict=True)] == [20, 20, 20]
+
+
+class CountLabels(Callback):
+    """Writes how many images of each class were in every batch of this process."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: object, outputs: object, batch: Batch, *_: object
+    ) -> None:
+        self.batches.append(torch.bincount(batch.label, minlength=3).tolist())
+        Path(f"rank{trainer.global_rank}.json").write_text(json.dumps(self.batches))
 
 
 @pytest.mark.slow

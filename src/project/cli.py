@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -15,14 +16,24 @@ from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_only
 
-from project.callbacks import Console, Monitor, Pictures, PredictionTable, ProgressBar
+from project.callbacks import Console, Guard, LastCheckpoint, Monitor, Pictures, PredictionTable, ProgressBar
 from project.callbacks.describe import next_lines
+from project.checkpoints import FULL, DurableCheckpointIO, load_checkpoint
 from project.datamodules import ImageDataModule
-from project.errors import RunFinishedError, UserError, missing_extra, report, show_warnings_as_lines
+from project.errors import (
+    Interrupted,
+    RunFinishedError,
+    UserError,
+    missing_extra,
+    report,
+    show_warnings_as_lines,
+)
 from project.machine import default_precision
 from project.modules import Classifier
 from project.parser import Parser, flatten, in_order
-from project.run import RunLogger, last_if_any, load_checkpoint, new_version, resolve_checkpoint, run_of
+from project.provenance import record_start
+from project.resume import last_if_any, refuse_finished, requeued_run, resolve_checkpoint
+from project.run import ENVIRONMENT, RunLogger, new_version, run_of
 
 QUIET = (
     r".*does not have many workers.*",  # workers are chosen for the machine
@@ -31,18 +42,23 @@ QUIET = (
     r".*Checkpoint directory .* exists and is not empty.*",
     r".*isinstance\(treespec, LeafSpec\).*",  # lightning against torch 2.14
     r".*You.re using the WeightAveraging callback with a model that overrides.*",
+    r".*your dataloader is not resumable.*",  # it is: it asks where the epoch stands
     r".*You called `self\.log\('.*_per_second'.*",
 )
 
 
 class SaveRun(SaveConfigCallback):
-    """Records in the run's folder what it was made of: config.yaml and split.csv."""
+    """Records in the run's folder what it was made of and by: config.yaml, split.csv and environment.yaml."""
 
     def save_config(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        """Write split.csv beside config.yaml; called once, on the first process."""
+        """Write split.csv and environment.yaml beside config.yaml; called once, on the first process."""
         data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
         if stage == "fit" and trainer.logger is not None and trainer.logger.log_dir is not None:
-            data.write_split(Path(trainer.logger.log_dir) / "split.csv")  # trainer.log_dir waits for all processes
+            run = Path(trainer.logger.log_dir)  # trainer.log_dir waits for all processes
+            data.write_split(run / "split.csv")
+            seed = os.environ.get("PL_GLOBAL_SEED")
+            facts = {"seed": seed, "data": str(data.folder), "data_fingerprint": data.description.fingerprint}
+            record_start(run / ENVIRONMENT, facts)
 
 
 class CLI(LightningCLI):
@@ -56,6 +72,8 @@ class CLI(LightningCLI):
         parser.add_argument("--run_name", type=str | None, default=None, help="The run's folder is ROOT/NAME/version_N")
         parser.add_argument("--test_after_fit", type=bool, default=True, help="Test the best checkpoint after fit")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(LastCheckpoint, "last")
+        parser.add_lightning_class_args(Guard, "guard")
         parser.set_defaults(
             {
                 "checkpoint.monitor": "val/acc",
@@ -86,6 +104,11 @@ class CLI(LightningCLI):
         restarted = command == "fit" and config.ckpt_path == "resume"
         if restarted:
             config.ckpt_path = last_if_any(root, config.run_name)
+        typed = bool(config.ckpt_path) and not restarted  # a job that is started again comes with its own options
+        if command == "fit" and not config.ckpt_path:
+            config.ckpt_path = requeued_run(root)
+        elif command == "fit" and typed and any(arg.partition("=")[0] == "--model.init_from" for arg in self._args):
+            raise UserError("--ckpt_path continues a run, --model.init_from begins a new one: give one of them")
         if not config.ckpt_path:
             if command != "fit":
                 raise UserError(f"{command} needs a trained model: give --ckpt_path FILE, or best or last")
@@ -101,7 +124,7 @@ class CLI(LightningCLI):
         self._parser(command).set_defaults(defaults)
         args = self._args
         run = run_of(path)
-        if command == "fit" and run and (run / "config.yaml").is_file() and "--config" not in args:
+        if typed and command == "fit" and run and (run / "config.yaml").is_file() and "--config" not in args:
             args = [args[0], "--config", str(run / "config.yaml"), *args[1:]]
         # Nobody types the data description, but a run's own config.yaml holds the null of before it was known.
         known = json.dumps(saved["hyper_parameters"]["data_description"])
@@ -110,30 +133,12 @@ class CLI(LightningCLI):
         if command == "fit":
             self.from_step = saved["global_step"]
             try:
-                self._refuse_finished(saved)
+                refuse_finished(path, saved, self.config["fit"].trainer)
             except RunFinishedError as finished:
                 if not restarted:
                     raise
                 rank_zero_only(print)(finished)  # a job that is started again and again has now reached its end
                 raise SystemExit(0) from None
-
-    def _refuse_finished(self, saved: dict[str, Any]) -> None:
-        if "optimizer_states" not in saved:
-            raise UserError(f"{self.checkpoint} holds weights only: a run cannot be continued from it")
-        trainer = self.config["fit"].trainer
-        done = saved["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-        steps = saved["global_step"]
-        stopped = [state for name, state in saved["callbacks"].items() if name.startswith("EarlyStopping")]
-        if any(state["wait_count"] >= state["patience"] for state in stopped):
-            # A checkpoint brings its patience along, so that a larger one would be ignored on resuming.
-            how = f"it stopped early after {done} epochs; to train longer, start anew with a larger patience"
-        elif (trainer.max_epochs or -1) > 0 and done >= trainer.max_epochs:
-            how = f"all {done} epochs; to train longer, add --trainer.max_epochs {2 * done}"
-        elif trainer.max_steps > 0 and steps >= trainer.max_steps:
-            how = f"all {steps} steps; to train longer, add --trainer.max_steps {2 * steps}"
-        else:
-            return
-        raise RunFinishedError(f"the run of {self.checkpoint} is finished: {how}")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer, with the settings that suit the machine where the user chose none, and the run's logger."""
@@ -144,14 +149,17 @@ class CLI(LightningCLI):
             kwargs["benchmark"] = True  # images have one size: let cuDNN try its algorithms and keep the fastest
         if config.enable_progress_bar is None:
             kwargs["enable_progress_bar"] = sys.stdout.isatty()
-        # ModelCheckpoint(save_last=True) writes last.ckpt only when it writes best.ckpt: a resumed run would fall back.
-        last = ModelCheckpoint(filename="last", enable_version_counter=False)
-        self.trainer_defaults["callbacks"] = [Console(), Monitor(), Pictures(), PredictionTable(), last]
+        self.trainer_defaults["callbacks"] = [Console(), Monitor(), Pictures(), PredictionTable()]
         if kwargs.get("enable_progress_bar", config.enable_progress_bar):
             self.trainer_defaults["callbacks"].append(ProgressBar())
         if config.logger in (None, True) and not config.fast_dev_run:
             kwargs["logger"] = self._run_logger(Path(config.default_root_dir))
-        return super().instantiate_trainer(**kwargs)
+        keep = self._get(self.config, "checkpoint")
+        if self.subcommand == "fit" and keep.save_top_k != 1 and keep.filename == "best":
+            self._get(self.config_init, "checkpoint").filename = "best-{epoch}"
+        trainer = super().instantiate_trainer(**kwargs)
+        trainer.strategy.checkpoint_io = DurableCheckpointIO()
+        return trainer
 
     def _run_logger(self, root: Path) -> RunLogger:
         run = run_of(self.checkpoint) if self.checkpoint and self.subcommand == "fit" else None
@@ -167,6 +175,21 @@ class CLI(LightningCLI):
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         extra = {"fit": {}, "validate": {"verbose": False}, "test": {"verbose": False}}
         return {**kwargs, "weights_only": True, **extra.get(subcommand, {"return_predictions": False})}
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if "conditioned on metric" in str(error):
+                raise UserError(str(error)) from error  # a callback's `monitor` that is not there
+            if type(error) is RuntimeError and not re.search("enough memory|allocate memory", str(error)):
+                raise
+            size = self.datamodule.batch_size
+            raise UserError(
+                f"out of memory with data.batch_size {size} and images of {self.datamodule.image_size} pixels"
+                f" ({error}): try --data.batch_size {max(1, size // 2)}; to keep the step as it is, add"
+                " --trainer.accumulate_grad_batches 2; on a GPU also --trainer.precision bf16-mixed"
+            ) from error
 
     def after_fit(self) -> None:
         """Test the best checkpoint, enter the results beside the hyperparameters, say what to do next."""
@@ -184,7 +207,7 @@ class CLI(LightningCLI):
             trainer.logger.enter_results(flatten(chosen))
         run = trainer.log_dir  # on every process: it is broadcast
         if trainer.is_global_zero and run:
-            print("", *next_lines(Path(run), test), sep="\n")
+            print("", *next_lines(Path(run), Path(best), test), sep="\n")
 
 
 def main(args: list[str] | None = None) -> None:
@@ -212,5 +235,11 @@ def main(args: list[str] | None = None) -> None:
             torch.distributed.destroy_process_group()  # its threads may abort the interpreter's end
     except ModuleNotFoundError as error:
         report(missing_extra(error))
+    except Interrupted as stopped:
+        report(stopped, code=stopped.code, label="")
     except (UserError, MisconfigurationException) as error:
         report(error)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        report(UserError(f"{error}: the checkpoints written so far are whole; make room, then --ckpt_path last"))

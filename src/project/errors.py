@@ -26,6 +26,19 @@ class RunFinishedError(UserError):
     """There is nothing left to train of the run that was to be continued."""
 
 
+class Interrupted(Exception):  # noqa: N818 - not an error
+    """A signal asked a run to stop, and all is saved; the message says how to continue.
+
+    Args:
+        message: One sentence or two.
+        code: The exit code, 128 and the signal's number.
+    """
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 EXTRAS = {"imagehash": "data", "litdata": "data", "s3fs": "s3"}
 """The extra that brings a package."""
 
@@ -43,11 +56,11 @@ def show_warnings_as_lines() -> None:
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
 
 
-def report(error: Exception) -> NoReturn:
-    """End the program with the error as one line, the last on the screen, and exit code 2."""
+def report(error: Exception, code: int = 2, label: str = "error: ") -> NoReturn:
+    """End the program with the error as one line, the last on the screen."""
     for line in getattr(error, "details", ()):
         print(line, file=sys.stderr)
     # A worker's error comes wrapped in its traceback; the message is what stands behind the exception's name.
     message = str(error).rpartition("project.errors.UserError: ")[2]
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    raise SystemExit(2) from None
+    print(f"{label}{' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(code) from None

@@ -1,19 +1,16 @@
-"""A run's folder: where it is, what it logs, which checkpoint a short name means."""
+"""A run's folder: where it is and what it logs."""
 
 import csv
-import pickle
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from project.errors import UserError
-
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS, ENVIRONMENT = "checkpoints", "environment.yaml"
 
 
 def new_version(root: Path, name: str) -> int:
@@ -28,53 +25,6 @@ def new_version(root: Path, name: str) -> int:
             return version
         except FileExistsError:
             version += 1
-
-
-def resolve_checkpoint(wanted: str, root: Path, name: str | None) -> Path:
-    """The checkpoint that a path, or `best` or `last`, means.
-
-    Args:
-        wanted: A path, or `best` or `last` for the newest run.
-        root: The folder of all runs.
-        name: Look among the runs of this name only; None for any.
-
-    Raises:
-        UserError: there is none.
-    """
-    if wanted not in ("best", "last"):
-        if not Path(wanted).is_file():
-            raise UserError(f"no such checkpoint: {wanted} (give a file, or best or last for the newest run)")
-        return Path(wanted)
-    found = root.glob(f"{name or '*'}/version_*/{CHECKPOINTS}/{wanted}.ckpt")
-    newest = max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
-    if newest is None:
-        raise UserError(f"no run in {root / (name or '')} has a {wanted} checkpoint: train one with `fit` first")
-    return newest
-
-
-def last_if_any(root: Path, name: str | None) -> str | None:
-    """What `--ckpt_path resume` means: `last` once a run of this name has such a checkpoint, nothing before.
-
-    Raises:
-        UserError: no name, by which a restarted job knows its run from others.
-    """
-    if not name:
-        raise UserError("--ckpt_path resume continues the run of one name, if there is one: give it by --run_name")
-    return "last" if any(root.glob(f"{name}/version_*/{CHECKPOINTS}/last.ckpt")) else None
-
-
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint; only plain types and tensors are let in, so that no file can run code.
-
-    Raises:
-        UserError: it is not a checkpoint, is damaged, or holds anything else.
-    """
-    try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        checkpoint["hyper_parameters"]["data_description"], checkpoint["state_dict"]
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is not a checkpoint of this project, or it is damaged ({error})") from error
-    return checkpoint
 
 
 def run_of(checkpoint: Path) -> Path | None:
@@ -95,7 +45,7 @@ class RunLogger(TensorBoardLogger):
     """
 
     def __init__(self, save_dir: str, name: str, version: int, from_step: int | None = None) -> None:
-        super().__init__(save_dir, name=name, version=version, default_hp_metric=False, purge_step=from_step)
+        super().__init__(save_dir, name=name, version=version, purge_step=from_step)
         self._rows: dict[int, dict[str, float]] = {}
         file = Path(self.log_dir) / "metrics.csv"
         if from_step is not None and file.is_file():
@@ -113,7 +63,8 @@ class RunLogger(TensorBoardLogger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Bring metrics.csv up to date, whole at every moment."""
+        """Bring metrics.csv and TensorBoard's file up to date on the disk; metrics.csv is whole at every moment."""
+        self.experiment.flush()
         if not self._rows:
             return
         names = sorted({name for row in self._rows.values() for name in row}, key=lambda n: (n != "epoch", n))
@@ -123,6 +74,8 @@ class RunLogger(TensorBoardLogger):
             writer = csv.DictWriter(stream, ["step", *names])
             writer.writeheader()
             writer.writerows({"step": step, **row} for step, row in sorted(self._rows.items()))
+            stream.flush()
+            os.fsync(stream.fileno())
         partial.replace(file)
 
     @rank_zero_only

@@ -15,7 +15,7 @@ from project.cli import main
 from project.modules import Classifier, Muon, ResNet, SpeedrunNet, WarmupDecay, WhiteningConv
 from project.modules.muon import orthogonalise
 from project.modules.parameters import head, parameter_groups
-from project.run import resolve_checkpoint
+from project.resume import resolve_checkpoint
 from tests.conftest import QUICK, process
 
 

@@ -1,8 +1,10 @@
 """What watches a run without changing it."""
 
 from project.callbacks.console import Console, ProgressBar
+from project.callbacks.guard import Guard
+from project.callbacks.last import LastCheckpoint
 from project.callbacks.monitor import Monitor
 from project.callbacks.pictures import Pictures
 from project.callbacks.predictions import PredictionTable
 
-__all__ = ["Console", "Monitor", "Pictures", "PredictionTable", "ProgressBar"]
+__all__ = ["Console", "Guard", "LastCheckpoint", "Monitor", "Pictures", "PredictionTable", "ProgressBar"]

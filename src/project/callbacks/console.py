@@ -55,6 +55,7 @@ class Console(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Say what was found in the data and what was chosen."""
         self._started = time.monotonic()
+        self._best = _best(trainer)  # of a run that continues
         self._say(trainer, data_line(image_data(trainer)), *choice_lines(trainer), "")
         self._say(trainer, f"{'epoch':>9} {'train loss':>11} {'acc':>8} {'val loss':>9} {'acc':>8} {'images/s':>9}")
 
@@ -80,9 +81,8 @@ class Console(L.Callback):
         def cell(name: str, form: str) -> str:
             return format(value[name], form) if name in value else "-"
 
-        best = getattr(trainer.checkpoint_callback, "best_model_score", None)
-        mark = " best" if best is not None and float(best) != self._best else ""
-        self._best = None if best is None else float(best)
+        before, self._best = self._best, _best(trainer)
+        mark = " best" if self._best != before else ""
         self._say(
             trainer,
             f"{f'{self._epoch}/{last}':>9} {cell('train/loss', '.4f'):>11} {cell('train/acc', '.2%'):>8}"
@@ -122,3 +122,9 @@ class Console(L.Callback):
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Say where the predictions are."""
         self._say(trainer, f"predictions: {Path(trainer.log_dir or '.') / 'predictions.csv'}")
+
+
+def _best(trainer: L.Trainer) -> float | None:
+    """The best val score so far."""
+    score = getattr(trainer.checkpoint_callback, "best_model_score", None)
+    return None if score is None else float(score)

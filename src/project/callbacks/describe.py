@@ -48,14 +48,14 @@ def _end(trainer: L.Trainer) -> str:
     return f"at most {last} epochs{f', {duration(limit)}' if limit else ''}"
 
 
-def next_lines(run: Path, tested: bool) -> list[str]:
+def next_lines(run: Path, best: Path, tested: bool) -> list[str]:
     """Where the run is and what to type next."""
-    python, best = _python(), run / "checkpoints" / "best.ckpt"
+    command = python()
     return [
         f"run       {run}",
-        f"curves    {python} -m tensorboard.main --logdir {run.parent}",
-        f"{'again' if tested else 'test':<10}{python} train.py test --ckpt_path {best}",
-        f"predict   {python} train.py predict --ckpt_path {best} --data.root FOLDER_OR_IMAGE",
+        f"curves    {command} -m tensorboard.main --logdir {run.parent}",
+        f"{'again' if tested else 'test':<10}{command} train.py test --ckpt_path {best}",
+        f"predict   {command} train.py predict --ckpt_path {best} --data.root FOLDER_OR_IMAGE",
     ]
 
 
@@ -67,7 +67,7 @@ def duration(seconds: float) -> str:
     return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def _python() -> str:
+def python() -> str:
     """How to call this interpreter from the current folder, so that the lines can be pasted as they are."""
     for name in ("python", "python3"):
         if (found := shutil.which(name)) and Path(found).parent == Path(sys.executable).parent:

@@ -17,22 +17,32 @@ class Monitor(L.Callback):
     def __init__(self) -> None:
         self._images, self._seconds, self._since = 0, 0.0, 0.0
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock of an epoch that continues in the middle."""
+        self._since = time.perf_counter()
+
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the epoch's clock."""
         self._images, self._seconds, self._since = 0, 0.0, time.perf_counter()
 
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        """Log the learning rate of this step now and then."""
+        step, first = trainer.global_step, batch_idx % trainer.accumulate_grad_batches == 0
+        if first and (batch_idx == 0 or (step + 1) % trainer.log_every_n_steps == 0):  # type: ignore[attr-defined]
+            rate = trainer.optimizers[0].param_groups[0]["lr"]
+            for logger in trainer.loggers:
+                logger.log_metrics({"train/learning_rate": float(rate)}, step=step)
+
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """Count the batch and log the learning rate now and then."""
+        """Count the batch."""
         now = time.perf_counter()
         self._images += len(batch.index) * trainer.world_size
         self._seconds += now - self._since
         self._since = now
-        if (trainer.global_step + 1) % trainer.log_every_n_steps == 0 or batch_idx == 0:  # type: ignore[attr-defined]
-            rate = trainer.optimizers[0].param_groups[0]["lr"]
-            for logger in trainer.loggers:
-                logger.log_metrics({"train/learning_rate": float(rate)}, step=trainer.global_step)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock again."""

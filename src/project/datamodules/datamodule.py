@@ -241,7 +241,11 @@ class ImageDataModule(ImageData):
         strata = images.index.labels[images.rows] if shuffle and self.sampling == "balanced" else None
         batches = EpochBatches(len(images), self.batch_size, shuffle, self._seed(), rank, world, strata)
         workers = worker_count(trainer.num_devices if trainer else 1) if self.num_workers is None else self.num_workers
-        return Loader(images, batches, workers if self._pixels is None else 0, torch.cuda.is_available())
+        workers = workers if self._pixels is None else 0
+        counted = trainer.fit_loop.epoch_loop.batch_progress.current if trainer and training else None
+        return Loader(
+            images, batches, workers, torch.cuda.is_available(), lambda: counted.ready if counted is not None else 0
+        )
 
     # -- augmenting ---------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,10 @@
 """Images, batch by batch, from their files or from the packed one."""
 
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -101,10 +105,18 @@ class Loader:
         batches: The requests, an epoch at a time.
         num_workers: Processes that read ahead; 0 reads in this one.
         pin_memory: Put batches where a GPU can fetch them while it computes.
+        position: Says how many batches of the epoch are done already; asked when the first one is wanted.
     """
 
-    def __init__(self, dataset: Images, batches: EpochBatches, num_workers: int, pin_memory: bool) -> None:
-        self.batch_sampler = batches
+    def __init__(
+        self,
+        dataset: Images,
+        batches: EpochBatches,
+        num_workers: int,
+        pin_memory: bool,
+        position: Callable[[], int] = lambda: 0,
+    ) -> None:
+        self.batch_sampler, self._position = batches, position
         # Two batches a worker are under way, one is in use and one may be about to be.
         self._lent = LentMemory(batches, dataset.image_size, 2 * num_workers + 2 if num_workers else 0)
         dataset.places = self._lent.places
@@ -115,10 +127,42 @@ class Loader:
             num_workers=num_workers,
             pin_memory=pin_memory,
             persistent_workers=num_workers > 0,
+            worker_init_fn=_leave_signals,
         )
 
     def __len__(self) -> int:
         return len(self.batch_sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        return map(self._lent.handed_over, self._loader)
+        # Lightning asks for the iterator before it sets the epoch; workers would then read ahead in the wrong one.
+        self.batch_sampler.start = self._position()
+        with _deaf():
+            batches = iter(self._loader)
+        yield from map(self._lent.handed_over, batches)
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Hold signals back, so that workers started meanwhile begin with them blocked; this process gets them after."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _leave_signals(worker: int) -> None:
+    """Ctrl-C and schedulers signal all processes; workers must last until the main one has ended its step."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_by_parent, daemon=True).start()
+
+
+def _end_by_parent() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)

@@ -191,7 +191,7 @@ def skip_unreadable(
     if policy == "error":
         raise UserError(
             f"{len(unreadable):,} of {len(index.paths):,} images in {index.root} cannot be read ({names[0]}):"
-            " mend or remove what is listed above, or go on without by {option} skip",
+            f" mend or remove what is listed above, or go on without by {option} skip",
             names,
         )
     rank_zero_warn(f"skipping {len(unreadable):,} images that cannot be read: {', '.join(names[:3])}")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from hashlib import blake2b
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -44,6 +45,9 @@ class EpochBatches(Sampler[Request]):
         world_size: Number of processes, at most `batch_size` and at most `size`.
         strata: Shuffle so that each of these, int64 (size,), appears equally often in an epoch of unchanged length:
             images of a rare stratum return more often, those of a frequent one are not all seen in every epoch.
+
+    Attributes:
+        start: The first batch to give, from 0: those before it were used before the run was interrupted.
     """
 
     def __init__(
@@ -59,7 +63,7 @@ class EpochBatches(Sampler[Request]):
         self.size, self.shuffle, self.seed = size, shuffle, seed
         self.rank, self.world_size = rank, world_size
         self.strata = strata
-        self.epoch = 0
+        self.epoch, self.start = 0, 0
         self._edges = [*range(0, size, batch_size), size]
         if len(self._edges) > 2 and self._edges[-1] - self._edges[-2] < world_size:
             del self._edges[-2]  # a remainder too small to go round joins the batch before it
@@ -89,7 +93,7 @@ class EpochBatches(Sampler[Request]):
 
     def __iter__(self) -> Iterator[Request]:
         order = self._order()
-        for start, end in zip(self._edges, self._edges[1:], strict=False):
+        for start, end in list(pairwise(self._edges))[self.start :]:
             yield Request(self.epoch, np.array_split(order[start:end], self.world_size)[self.rank].tolist())
 
     def _order(self) -> NDArray[np.int64]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
@@ -13,6 +14,7 @@ from project.errors import UserError
 from project.interface import Batch, DataDescription, ImageClassifier, Split, StageResult, image_data
 from project.modules.convnet import ConvNet
 from project.modules.distributed import average_statistics, shard
+from project.modules.initialise import take_weights
 from project.modules.parameters import parameter_groups
 from project.modules.schedule import WarmupDecay, plan_to_end, time_limit
 from project.modules.scores import Scores
@@ -41,6 +43,8 @@ class Classifier(ImageClassifier):
             it is, also its mirror image, or both of them shifted too.
         channels_last: Keep images and weights as NHWC in memory, which convolutions prefer on CPUs and GPUs alike.
         compile: Let `torch.compile` fuse the net's operations in training: minutes at the start, for a faster step.
+        init_from: A checkpoint of an earlier run to take the net's weights from, as far as names and shapes match;
+            another number of classes gets a new head. A new run begins; to continue one, give --ckpt_path.
         data_description: Found in the data on `fit` and read from the checkpoint afterwards; leave it out.
     """
 
@@ -58,6 +62,7 @@ class Classifier(ImageClassifier):
         views: Views = "one",
         channels_last: bool = True,
         compile: bool = False,
+        init_from: str | None = None,
         data_description: DataDescription | None = None,
     ) -> None:
         super().__init__()
@@ -70,6 +75,8 @@ class Classifier(ImageClassifier):
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self._compile = compile
         self.data_description = None
+        # A model that knows its data comes from a checkpoint, which has its weights.
+        self._init_from = init_from if data_description is None else None
         self.net: nn.Module | None = None
         self.results: dict[Split, StageResult] = {}
         self.register_buffer("mean", torch.zeros(1, 3, 1, 1))
@@ -135,17 +142,30 @@ class Classifier(ImageClassifier):
         fitting = self._trainer is not None and self.trainer.state.fn == "fit"
         if fitting and (init := getattr(net, "init_from_images", None)) is not None:
             init(self._normalise(image_data(self.trainer).sample(5000)))
+        if self._init_from is not None:
+            take_weights(net, Path(self._init_from))
         if self.device_mesh is not None:
             shard(net, self.device_mesh["data_parallel"])
         if fitting and self._compile:
             on_gpu = self.trainer.strategy.root_device.type == "cuda"
             net.compile(dynamic=False, mode="reduce-overhead" if on_gpu else None)  # keeps the names of the weights
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what the metrics of an unfinished epoch have counted so far, on each process."""
+        counted = cast(Scores, self.scores["train_scores"]).counted()
+        checkpoint["counted"] = {
+            name: cast(Tensor, self.all_gather(value)).reshape(-1, *value.shape) for name, value in counted.items()
+        }
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take back the plain hyperparameters where `load_from_checkpoint` has put what it built from them."""
         for name in ("net", "optimizer", "scheduler"):
             if callable(self.hparams[name]):
                 self.hparams[name] = checkpoint["hyper_parameters"][name]
+        if self._trainer is not None and "counted" in checkpoint:
+            rank, world = self.trainer.global_rank, self.trainer.world_size  # which may be another than it was
+            mine = {name: values[rank::world].sum(0) for name, values in checkpoint["counted"].items()}
+            cast(Scores, self.scores["train_scores"]).count_on(mine)
 
     def forward(self, image: Tensor) -> Tensor:
         """Images, uint8 in [0, 255] or float in [0, 1], (N, 3, H, W), to logits (N, classes)."""
@@ -166,7 +186,8 @@ class Classifier(ImageClassifier):
             logits, batch.label, weight=self.class_weights, label_smoothing=smoothing, reduction="sum"
         )
         loss = total / len(logits)
-        cast(Scores, self.scores[f"{stage}_scores"]).update(loss, logits, batch.label)
+        # In training such a loss stops the run, or its batch is skipped and does not count.
+        cast(Scores, self.scores[f"{stage}_scores"]).update(loss, logits, batch.label, only_finite=stage == "train")
         return loss
 
     def _finish(self, stage: Split) -> None:

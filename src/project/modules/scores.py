@@ -1,7 +1,8 @@
 """The metrics of one stage, all derived from two exact sums: the loss and the confusion matrix."""
 
+import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
+from torchmetrics import SumMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from project.interface import StageResult
@@ -19,13 +20,21 @@ class Scores(nn.Module):
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
-        self.loss = MeanMetric()
+        # Looking for NaN would wait for the device at each step; a MeanMetric that does not look forgets the weights.
+        self.total, self.images = SumMetric(nan_strategy="disable"), SumMetric(nan_strategy="disable")
         self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
 
-    def update(self, loss: Tensor, logits: Tensor, label: Tensor) -> None:
-        """Count one batch: its mean loss, logits (N, classes), labels (N,) or label probabilities (N, classes)."""
+    def update(self, loss: Tensor, logits: Tensor, label: Tensor, only_finite: bool = False) -> None:
+        """Count one batch: its mean loss, logits (N, classes), labels (N,) or label probabilities (N, classes).
+
+        With `only_finite` a loss that is not is left out of the mean.
+        """
         target = label.argmax(1) if label.ndim == 2 else label
-        self.loss.update(loss.detach().float(), weight=len(target))
+        loss, weight = loss.detach().float(), torch.tensor(float(len(target)), device=loss.device)
+        if only_finite:
+            loss, weight = loss.nan_to_num(0, 0, 0), weight * loss.isfinite()
+        self.total.update(loss * weight)
+        self.images.update(weight)
         self.confusion.update(logits.detach().argmax(1), target)
 
     def compute(self) -> StageResult:
@@ -38,11 +47,22 @@ class Scores(nn.Module):
             "f1": 2 * hits / (truths + guesses).clamp(min=1),
         }
         seen = (truths + guesses) > 0
-        scalars = {"loss": self.loss.compute(), "acc": hits.sum() / truths.sum().clamp(min=1)}
+        scalars = {"loss": self.total.compute() / self.images.compute(), "acc": hits.sum() / truths.sum().clamp(min=1)}
         scalars |= {name: values[seen].mean() for name, values in per_class.items()}
         return StageResult(scalars, per_class | {"images": truths}, counts)
 
+    def counted(self) -> dict[str, Tensor]:
+        """The sums since the last reset, of this process: loss (2,), confusion int64 (classes, classes)."""
+        return {"loss": torch.stack([self.total.sum_value, self.images.sum_value]), "confusion": self.confusion.confmat}
+
+    def count_on(self, sums: dict[str, Tensor]) -> None:
+        """Go on from sums that `counted` gave."""
+        device = self.confusion.device
+        self.total.sum_value, self.images.sum_value = sums["loss"].to(device).clone()
+        self.confusion.confmat = sums["confusion"].to(device)
+
     def reset(self) -> None:
         """Start a new epoch."""
-        self.loss.reset()
+        self.total.reset()
+        self.images.reset()
         self.confusion.reset()

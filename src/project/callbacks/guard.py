@@ -1,0 +1,143 @@
+"""Watching for losses and gradients that are not finite."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+
+from project.errors import UserError
+from project.interface import Batch, image_data
+
+SHOWN = 20
+"""Files of a batch that a message names."""
+
+
+class _Step(NamedTuple):
+    number: int
+    epoch: int
+    rows: Tensor
+    values: Tensor
+    """Loss and gradient norm."""
+
+
+class Guard(L.Callback):
+    """Stops a run whose loss or gradient is not finite, and keeps such weights out of every checkpoint.
+
+    On a GPU the figures are fetched every `log_every_n_steps` and before a checkpoint is written, so that no step
+    waits for the device; the run then stops that much later. With `skip` each step waits, as the optimizer has to.
+
+    Args:
+        nonfinite: `stop` ends the run, naming step, files and gradient norm; `skip` leaves the weights as they are,
+            goes on, and counts (`train/skipped_batches`).
+    """
+
+    def __init__(self, nonfinite: Literal["stop", "skip"] = "stop") -> None:
+        self.nonfinite, self.skipped = nonfinite, 0
+        self._steps: list[_Step] = []
+        self._rows: list[Tensor] = []
+        self._losses: list[Tensor] = []
+        self._buffers: list[tuple[Tensor, Tensor]] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many were skipped."""
+        return {"skipped": self.skipped}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """How many were skipped before."""
+        self.skipped = state_dict["skipped"]
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        """Note the batch; before one that may be skipped, also running means, which it would spoil."""
+        if self.nonfinite == "skip" and not self._losses:
+            self._buffers = [(buffer, buffer.clone()) for buffer in pl_module.buffers()]
+        self._rows.append(batch.index)
+
+    def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
+        """Note the loss."""
+        self._losses.append(loss.detach() * trainer.accumulate_grad_batches)
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any) -> None:
+        """Note the gradient norm; judge at once where that costs nothing, or where it must be."""
+        gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        values = torch.stack([torch.stack(self._losses).float().mean(), norm.float()])
+        self._steps.append(_Step(trainer.global_step, trainer.current_epoch, torch.cat(self._rows), values))
+        self._rows, self._losses = [], []
+        cheap = values.device.type == "cpu" or len(self._steps) >= trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if (cheap or self.nonfinite == "skip") and (bad := self._judge(trainer)):
+            if self.nonfinite == "stop":
+                raise self._error(trainer, bad)
+            self._skip(trainer, pl_module, bad)
+
+    def _judge(self, trainer: L.Trainer) -> _Step | None:
+        """The first step noted since the last time that is not finite."""
+        if not self._steps:
+            return None
+        figures = torch.stack([step.values for step in self._steps]).cpu()
+        if getattr(trainer.precision_plugin, "scaler", None) is not None:
+            figures = figures[:, :1]  # of infinite gradients the scaler takes care, and they are no fault
+        bad = (~figures.isfinite()).any(1).nonzero().flatten().tolist()
+        found = self._steps[bad[0]] if bad else None
+        self._steps = []
+        return found
+
+    def _skip(self, trainer: L.Trainer, pl_module: L.LightningModule, bad: _Step) -> None:
+        for parameter in pl_module.parameters():
+            parameter.grad = None  # an optimizer passes over what has no gradient: no decay and no momentum either
+        with torch.no_grad():
+            for buffer, before in self._buffers:
+                buffer.copy_(before)
+        self.skipped += 1
+        what, files = self._describe(trainer, bad)
+        rank_zero_warn(f"skipped a batch: {what}; its files: {', '.join(files)}")
+
+    def _describe(self, trainer: L.Trainer, bad: _Step) -> tuple[str, list[str]]:
+        loss, norm = bad.values.tolist()
+        data = image_data(trainer)
+        files = [str(data.folder / data.path(row)) for row in bad.rows.tolist()[:SHOWN]]
+        if len(bad.rows) > SHOWN:
+            files.append(f"and {len(bad.rows) - SHOWN} more")
+        where = f"at step {bad.number:,} (epoch {bad.epoch + 1})"
+        return f"loss {loss:g}, gradient norm {norm:g} {where}", files
+
+    def _error(self, trainer: L.Trainer, bad: _Step) -> UserError:
+        what, files = self._describe(trainer, bad)
+        last = Path(getattr(trainer.checkpoint_callback, "dirpath", None) or ".") / "last.ckpt"
+        return UserError(
+            f"training diverged: {what}; the files of that batch are listed above. The last good checkpoint is {last}:"
+            f" start anew from it with a smaller learning rate (--model.init_from {last}), clip gradients"
+            " (--trainer.gradient_clip_val 1), or go on without such batches (--guard.nonfinite skip)",
+            files,
+        )
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Judge the rest of the epoch; log how many batches were skipped so far."""
+        self._judge_or_stop(trainer)
+        if self.nonfinite == "skip":
+            pl_module.log("train/skipped_batches", float(self.skipped))
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keep a checkpoint from being written with weights that are not finite."""
+        self._judge_or_stop(trainer)
+        spoilt = [name for name, value in checkpoint["state_dict"].items() if not _finite(value)]
+        if spoilt:
+            raise UserError(
+                f"training diverged: {spoilt[0]} is not finite after step {trainer.global_step:,}; this checkpoint is"
+                " not written, those before it are good: start anew with a smaller learning rate"
+            )
+
+    def _judge_or_stop(self, trainer: L.Trainer) -> None:
+        if self.nonfinite == "stop" and (bad := self._judge(trainer)):
+            raise self._error(trainer, bad)
+
+
+def _finite(value: Any) -> bool:
+    check: Callable[[Tensor], Tensor] = torch.isfinite
+    return not isinstance(value, Tensor) or bool(check(value).all())

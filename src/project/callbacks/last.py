@@ -1,0 +1,189 @@
+"""last.ckpt, and stopping so that nothing is lost."""
+
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint
+from torch import Tensor
+
+from project.callbacks.describe import python
+from project.callbacks.signals import Signals
+from project.checkpoints import sync_folder
+from project.errors import Interrupted, UserError
+
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+
+
+class LastCheckpoint(Checkpoint):
+    """Keeps last.ckpt, from which a run continues as if it had never stopped, and the one before it.
+
+    It is written at the start, after each epoch with all that belongs to it, now and then within an epoch, when a limit
+    (`max_time`, `max_steps`) ends the run within one, and on SIGTERM or SIGINT, which then end the run.
+
+    Args:
+        every_minutes: Write it at least this often, in minutes: what a crash may cost.
+        every_n_steps: Write it also whenever this many steps are done; 0 does not.
+    """
+
+    def __init__(self, every_minutes: float = 5.0, every_n_steps: int = 0) -> None:
+        if every_minutes <= 0 or every_n_steps < 0:
+            raise UserError("last.every_minutes must be above 0, last.every_n_steps at least 0")
+        self.every_minutes, self.every_n_steps = every_minutes, every_n_steps
+        self.folder = Path()
+        self._signals = Signals()
+        self._saved: int | None = None
+        self._metrics: dict[str, Tensor] = {}
+        self._time, self._step_before, self._limit_reached = 0.0, 0, False
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Find the folder of the checkpoints."""
+        self.folder = Path(getattr(trainer.checkpoint_callback, "dirpath", None) or trainer.default_root_dir)
+
+    # -- continuing ---------------------------------------------------------------------------------------------------
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Let what is configured now beat what the callbacks stored: patience, and where the run's folder is."""
+        self._metrics = checkpoint.get("callback_metrics", {})
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            state = checkpoint["callbacks"].get(callback.state_key)
+            if state and isinstance(callback, EarlyStopping):
+                state |= {"patience": callback.patience, "stopped_epoch": 0}
+            if state and isinstance(callback, ModelCheckpoint):
+                _move(state, str(callback.dirpath))
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Listen to signals; make a run that continues between two epochs forget that it was stopped."""
+        self._signals.listen(trainer)
+        self._time = time.monotonic()
+        trainer.callback_metrics.update(self._metrics)  # of the last validation, for callbacks that run before the next
+        loop = trainer.fit_loop
+        epochs: Any = loop.epoch_progress
+        if epochs.current.processed == epochs.current.started:
+            # Left to itself, Lightning runs an empty epoch first where max_steps is given.
+            for progress in (epochs.total, epochs.current):
+                progress.completed = progress.processed
+            loop.on_iteration_done()
+            loop.epoch_loop.on_iteration_done()
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Note the step."""
+        self._step_before = trainer.global_step
+        if trainer.fit_loop.restarting:
+            # Else the schedule of the whole epoch that was interrupted would not move at its end.
+            trainer.fit_loop.on_iteration_done()
+
+    # -- saving -------------------------------------------------------------------------------------------------------
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save what the epoch before came to; only now are its schedule and its curves complete."""
+        self._save(trainer)
+        self._stop(trainer, self._agree(trainer))
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save if it is time to, and stop if a signal came."""
+        wanted = self._agree(trainer)
+        at_limit = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
+        if at_limit and not self._limit_reached:
+            wanted = wanted or 1
+        # Gradients that are being accumulated are not in a checkpoint; a validation that follows would be left out.
+        stepped = trainer.global_step > self._step_before
+        if not wanted or not stepped or trainer.is_last_batch or _validation_follows(trainer, batch_idx):
+            return
+        self._limit_reached = at_limit
+        self._save(trainer)
+        self._stop(trainer, wanted)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save the last epoch, unless a limit cut it short: then the checkpoint of the cut stays."""
+        if trainer.is_last_batch:
+            self._save(trainer)
+        self._signals.leave()
+        if self._signals.received:
+            name = signal.Signals(self._signals.received).name
+            raise Interrupted(f"stopped by {name}, but trained to the end: {self.folder}", 128 + self._signals.received)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Leave the signals alone."""
+        self._signals.leave()
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add the latest metrics; an epoch that is about to start has not begun."""
+        checkpoint["callback_metrics"] = dict(trainer.callback_metrics)
+        progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]
+        for part in ("total", "current"):
+            progress[part]["ready"] = progress[part]["started"]
+
+    def _agree(self, trainer: L.Trainer) -> int:
+        """What all processes do now: the number of a signal to stop by, 1 to save, 0 to go on."""
+        due = time.monotonic() - self._time >= 60 * self.every_minutes
+        if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
+            due = due or trainer.global_step != self._saved
+        wanted = self._signals.received or int(due)
+        if trainer.world_size == 1:
+            return wanted
+        shared = torch.tensor(wanted, device=trainer.strategy.root_device)
+        torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX)
+        return int(shared)
+
+    def _save(self, trainer: L.Trainer) -> None:
+        if trainer.fast_dev_run or self._saved == trainer.global_step:  # type: ignore[attr-defined]
+            return
+        for logger in trainer.loggers:
+            logger.save()  # the curves up to here must be on the disk before a checkpoint that drops what follows
+        fresh = self.folder / "next.ckpt"
+        trainer.save_checkpoint(fresh)
+        if trainer.is_global_zero:
+            _rotate(fresh, self.folder / LAST, self.folder / PREVIOUS)
+        self._saved, self._time = trainer.global_step, time.monotonic()
+
+    def _stop(self, trainer: L.Trainer, wanted: int) -> None:
+        if wanted <= 1:
+            return
+        name = signal.Signals(wanted).name
+        queued = trainer.is_global_zero and self._signals.requeue(wanted)
+        raise Interrupted(
+            f"stopped by {name} after step {trainer.global_step:,}; nothing is lost"
+            + (", the job is queued again" if queued else "")
+            + f". Continue by: {python()} train.py fit --ckpt_path {self.folder / LAST}",
+            128 + wanted,
+        )
+
+
+def _rotate(fresh: Path, last: Path, previous: Path) -> None:
+    """Put a file in the place of the last one and keep that; there is a last one at every moment."""
+    if last.exists():
+        previous.unlink(missing_ok=True)
+        try:
+            previous.hardlink_to(last)
+        except OSError:  # no hard links on this file system: for a moment there is only the one before
+            last.replace(previous)
+    fresh.replace(last)
+    sync_folder(last.parent)
+
+
+def _validation_follows(trainer: L.Trainer, batch_idx: int) -> bool:
+    every, loop = trainer.val_check_batch, trainer.fit_loop.epoch_loop
+    count = loop.total_batch_idx if trainer.check_val_every_n_epoch is None else batch_idx
+    return bool(trainer.enable_validation and every and (count + 1) % every == 0)
+
+
+def _move(state: dict[str, Any], folder: str) -> None:
+    """Correct the paths that ModelCheckpoint stored, where the run's folder is elsewhere by now."""
+    if state["dirpath"] == folder or not (Path(folder) / Path(state["best_model_path"]).name).is_file():
+        return
+
+    def moved(path: str) -> str:
+        return str(Path(folder) / Path(path).name) if path else path
+
+    for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
+        state[key] = moved(state[key])
+    state["best_k_models"] = {moved(path): score for path, score in state["best_k_models"].items()}
+    state["dirpath"] = folder

@@ -1,0 +1,106 @@
+"""Checkpoint files: written whole or not at all, read without running their code."""
+
+import errno
+import os
+import pickle
+import zipfile
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, cast
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+
+from project.errors import UserError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a write to a full disk, or beyond a quota or a limit, ends in."""
+
+
+class DurableCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint under another name, flushes it to the disk, then renames it: whole at every moment.
+
+    Lightning's own renames too, but does not flush, passes over a folder that it may not write to without a word, and
+    holds three copies in memory.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write a checkpoint; what stood at the path stays until the new one is whole.
+
+        Raises:
+            UserError: the disk is full or the folder cannot be written to.
+        """
+        path = Path(path)
+        partial = path.with_name(f".{path.name}.partial")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as stream:
+                sink = _Sink(stream)
+                try:
+                    torch.save(checkpoint, cast(IO[bytes], sink))
+                except RuntimeError as error:  # what torch makes of a write that failed
+                    raise sink.error or error from error
+                stream.flush()
+                os.fsync(stream.fileno())
+            partial.replace(path)
+            sync_folder(path.parent)
+        except OSError as error:
+            with suppress(OSError):
+                partial.unlink()
+            raise UserError(
+                f"cannot write checkpoint {path}: {error.strerror or error}. The checkpoints before it are whole"
+                f" ({', '.join(sorted(file.name for file in path.parent.glob('*.ckpt'))) or 'there is none'}):"
+                f" make room or permit writing, then continue by --ckpt_path {path.parent / 'last.ckpt'}"
+            ) from error
+
+
+class _Sink:
+    """A file that remembers why a write failed."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return int(self._stream.write(data))
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring names in a folder to the disk, so that a power cut does not undo a rename."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint; only plain types and tensors are let in, so that no file can run code.
+
+    Raises:
+        UserError: it is not a checkpoint, is damaged, or holds anything else.
+    """
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        checkpoint["hyper_parameters"]["data_description"], checkpoint["state_dict"]
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is not a checkpoint of this project, or it is damaged ({error})") from error
+    return checkpoint
+
+
+def damage(path: Path) -> str:
+    """What is wrong with a checkpoint file, by the checksums within it; empty if nothing is."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            bad = archive.testzip()
+        return f"{bad} does not match its checksum" if bad else ""
+    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError) as error:
+        return str(error)

@@ -1,0 +1,83 @@
+"""What a run was made by: environment.yaml."""
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from project.machine import describe_device, memory
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes a text of several lines as such, so that a diff can be read."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def record_start(file: Path, facts: dict[str, Any]) -> None:
+    """Add a YAML document to a file: one for the start of a run and one for each time it is continued.
+
+    It holds the facts given, time, command, git commit and what differs from it, hardware, and the version of every
+    installed package.
+    """
+    document = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": shlex.join(sys.orig_argv),
+        "folder": str(Path.cwd()),
+        **facts,
+        "slurm_job": os.environ.get("SLURM_JOB_ID"),
+        "git": _git(),
+        "hardware": {
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "memory_gb": round(memory() / 1e9, 1),
+            "gpus": [describe_device(torch.device("cuda", number)) for number in range(torch.cuda.device_count())],
+            "cuda": torch.version.cuda,
+            "system": platform.platform(),
+        },
+        "python": platform.python_version(),
+        "packages": dict(sorted((item.metadata["Name"], item.version) for item in distributions())),
+    }
+    with file.open("a", encoding="utf-8") as stream:
+        yaml.dump(
+            document, stream, Dumper=_Dumper, explicit_start=True, sort_keys=False, allow_unicode=True, width=1000
+        )
+
+
+def _git() -> dict[str, Any] | None:
+    """The commit of this project's code, the files that git does not know, and what else differs from the commit."""
+
+    def ask(*words: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parents[2]), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True, errors="replace").stdout
+
+    try:
+        status = ask("status", "--porcelain").splitlines()
+        return {
+            "commit": ask("rev-parse", "HEAD").strip(),
+            "untracked": [line[3:] for line in status if line.startswith("??")],
+            "diff": "\n".join(line.rstrip() for line in ask("diff", "HEAD").splitlines()),
+        }
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()

@@ -1,0 +1,131 @@
+"""Continuing: which checkpoint a short name means, what to do if it is damaged, whether anything is left to do."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.utilities import rank_zero_warn
+
+from project.callbacks.last import LAST, PREVIOUS
+from project.checkpoints import damage, load_checkpoint
+from project.errors import RunFinishedError, UserError
+from project.run import CHECKPOINTS, ENVIRONMENT
+
+
+def resolve_checkpoint(wanted: str, root: Path, name: str | None) -> Path:
+    """The checkpoint that a path, or `best` or `last`, means.
+
+    Where last.ckpt is missing or damaged, the one before it takes its place, then the best one, with a warning.
+
+    Args:
+        wanted: A path, or `best` or `last` for the newest run.
+        root: The folder of all runs.
+        name: Look among the runs of this name only; None for any.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = Path(wanted)
+    if wanted in ("best", "last"):
+        # A kill while last.ckpt is replaced may leave only the one before it; there may be several best ones.
+        names = (LAST, PREVIOUS) if wanted == "last" else ("best*.ckpt",)
+        found = [file for each in names for file in root.glob(f"{name or '*'}/version_*/{CHECKPOINTS}/{each}")]
+        newest = max(found, key=lambda file: file.stat().st_mtime_ns, default=None)
+        if newest is None:
+            raise UserError(f"no run in {root / (name or '')} has a {wanted} checkpoint: train one with `fit` first")
+        path = newest.with_name(f"{wanted}.ckpt")
+        if wanted == "best" and not path.is_file():
+            path = _best_of_several(newest.parent)
+    if path.name == LAST:
+        return _first_whole(path)
+    if not path.is_file():
+        raise UserError(f"no such checkpoint: {wanted} (give a file, or best or last for the newest run)")
+    return path
+
+
+def _best_of_several(folder: Path) -> Path:
+    """With --checkpoint.save_top_k above 1: what the last checkpoint holds to be the best."""
+    callbacks = load_checkpoint(_first_whole(folder / LAST))["callbacks"]
+    found = [state["best_model_path"] for name, state in callbacks.items() if name.startswith("ModelCheckpoint")]
+    return folder / Path(found[0]).name
+
+
+def _first_whole(last: Path) -> Path:
+    problem = damage(last) if last.is_file() else "it is not there"
+    if not problem:
+        return last
+    for file in (last.with_name(PREVIOUS), last.with_name("best.ckpt")):
+        if file.is_file() and not damage(file):
+            rank_zero_warn(f"{last} cannot be used ({problem}): going back to the one before it, {file.name}")
+            return file
+    raise UserError(f"no such checkpoint, or it is damaged: {last} ({problem}), and there is none before it")
+
+
+def last_if_any(root: Path, name: str | None) -> str | None:
+    """What `--ckpt_path resume` means: `last` once a run of this name has such a checkpoint, nothing before.
+
+    Raises:
+        UserError: no name, by which a restarted job knows its run from others.
+    """
+    if not name:
+        raise UserError("--ckpt_path resume continues the run of one name, if there is one: give it by --run_name")
+    there = any(any(root.glob(f"{name}/version_*/{CHECKPOINTS}/{file}")) for file in (LAST, PREVIOUS))
+    return "last" if there else None
+
+
+def requeued_run(root: Path) -> Path | None:
+    """The last checkpoint of the run that this SLURM job began before it was queued again; None for another start."""
+    if int(os.environ.get("SLURM_RESTART_COUNT", "0")) == 0:
+        return None
+    for file in sorted(root.glob(f"*/version_*/{ENVIRONMENT}"), key=lambda file: file.stat().st_mtime_ns, reverse=True):
+        starts = list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
+        if starts[-1].get("slurm_job") == os.environ.get("SLURM_JOB_ID"):
+            last = file.parent / CHECKPOINTS / LAST
+            return last if last.exists() or last.with_name(PREVIOUS).exists() else None
+    return None
+
+
+def refuse_finished(checkpoint: Path, saved: dict[str, Any], trainer: Any) -> None:
+    """See that there is something left to train.
+
+    Args:
+        checkpoint: The file, for messages.
+        saved: What it holds.
+        trainer: The trainer's configuration as it is now.
+
+    Raises:
+        RunFinishedError: there is not.
+        UserError: the checkpoint holds weights only.
+    """
+    if "optimizer_states" not in saved:
+        raise UserError(f"{checkpoint} holds weights only: start a new run from them by --model.init_from {checkpoint}")
+    done = saved["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    steps = saved["global_step"]
+    patience = _patience(trainer)
+    waited = [state["wait_count"] for name, state in saved["callbacks"].items() if name.startswith("EarlyStopping")]
+    timer = Timer(trainer.max_time)
+    timer.load_state_dict(saved["callbacks"].get("Timer", {}))
+    left = timer.time_remaining()
+    if patience is not None and any(count >= patience for count in waited):
+        how = f"it stopped early after {done} epochs; to train longer, raise the patience of EarlyStopping ({patience})"
+    elif (trainer.max_epochs or -1) > 0 and done >= trainer.max_epochs:
+        how = f"all {done} epochs; to train longer, add --trainer.max_epochs {2 * done}"
+    elif trainer.max_steps > 0 and steps >= trainer.max_steps:
+        how = f"all {steps} steps; to train longer, add --trainer.max_steps {2 * steps}"
+    elif left is not None and left <= 0:
+        how = "its time is used up; to train longer, raise --trainer.max_time, which counts from the very start"
+    else:
+        return
+    raise RunFinishedError(f"the run of {checkpoint} is finished: {how}")
+
+
+def _patience(trainer: Any) -> int | None:
+    """The least patience of the EarlyStopping callbacks that are configured now; it beats the checkpoint's."""
+    found = [
+        int(callback.init_args.patience)
+        for callback in trainer.callbacks or []
+        if callback.class_path.rpartition(".")[2] == "EarlyStopping"
+    ]
+    return min(found, default=None)

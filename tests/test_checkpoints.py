@@ -1,0 +1,109 @@
+"""Checkpoint files on disks that are full or closed; running out of memory."""
+
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from project.checkpoints import DurableCheckpointIO, damage
+from project.errors import UserError
+from tests.conftest import fit
+from tests.runs import finish, start
+
+Failing = Callable[[list[str]], str]
+
+
+def mounted(folder: Path, size: str) -> Iterator[Path]:
+    folder.mkdir()
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small disk needs root")
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("this machine does not let us mount a small disk")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk that holds two checkpoints of the small ConvNet, not three."""
+    yield from mounted(tmp_path / "disk", "13m")
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_the_run_and_keeps_the_good_checkpoints(tree: Path, small_disk: Path, tmp_path: Path) -> None:
+    args = fit(tree, "--trainer.default_root_dir", str(small_disk), "--last.every_n_steps", "1")
+    process = start(args, tmp_path)
+    shown, _ = process.communicate(timeout=120)
+    assert process.returncode == 2, shown
+    last_line = shown.strip().splitlines()[-1]
+    assert last_line.startswith("error: cannot write checkpoint") and "No space left on device" in last_line
+    folder = small_disk / "run" / "version_0" / "checkpoints"
+    assert (folder / "last.ckpt").is_file() and not list(folder.glob(".*"))
+    assert not any(damage(file) for file in folder.glob("*.ckpt"))
+    (folder / "previous.ckpt").unlink()
+    subprocess.run(["mount", "-o", "remount,size=60m", str(small_disk)], check=True)
+    finish(["fit", "--ckpt_path", str(folder / "last.ckpt")], tmp_path)
+
+
+def test_what_was_there_stays_until_the_new_file_is_whole(tmp_path: Path) -> None:
+    file, writer = tmp_path / "last.ckpt", DurableCheckpointIO()
+    writer.save_checkpoint({"value": torch.zeros(1000)}, file)
+    before = file.read_bytes()
+    command = (
+        "import resource, signal, sys, torch; from pathlib import Path; from project.checkpoints import *;"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000));"
+        "DurableCheckpointIO().save_checkpoint({'value': torch.zeros(1_000_000)}, Path(sys.argv[1]))"
+    )
+    assert resource.RLIMIT_FSIZE is not None
+    done = subprocess.run([sys.executable, "-c", command, str(file)], capture_output=True, text=True)
+    assert done.returncode == 1 and f"UserError: cannot write checkpoint {file}: File too large" in done.stderr
+    assert file.read_bytes() == before and os.listdir(tmp_path) == ["last.ckpt"]
+
+
+def test_a_folder_that_cannot_be_written_to_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot write checkpoint .*: (Not a directory|File exists)"):
+        DurableCheckpointIO().save_checkpoint({}, tmp_path / "file" / "last.ckpt")
+    if os.geteuid() != 0:
+        tmp_path.chmod(0o500)
+        with pytest.raises(UserError, match="Permission denied"):
+            DurableCheckpointIO().save_checkpoint({}, tmp_path / "last.ckpt")
+
+
+def test_damage_is_seen(tmp_path: Path) -> None:
+    file = tmp_path / "last.ckpt"
+    torch.save({"value": torch.arange(10_000)}, file)
+    content = file.read_bytes()
+    assert damage(file) == ""
+    for number in range(1000, len(content), len(content) // 7):
+        file.write_bytes(content[:number])
+        assert damage(file)
+    flipped = bytearray(content)
+    flipped[len(content) // 2] ^= 1
+    file.write_bytes(flipped)
+    assert "checksum" in damage(file) or "CRC" in damage(file)
+
+
+class Greedy(nn.Module):
+    """A net that asks for more memory than there is."""
+
+    def __init__(self, num_classes: int, image_size: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(x.mean((2, 3))) + torch.zeros(1 << 50)[0]
+        return logits
+
+
+def test_out_of_memory_names_the_batch_size_and_what_to_try(tree: Path, here: Path, failing: Failing) -> None:
+    message = failing(fit(tree, "--model.net", "tests.test_checkpoints.Greedy"))
+    assert "out of memory with data.batch_size 16 and images of 8 pixels" in message
+    assert "try --data.batch_size 8" in message
