@@ -35,7 +35,7 @@ class Record(Callback):
         self.seen.append((trainer.current_epoch, batch.index, batch.image[:, 0, 0, 0]))
 
     def on_fit_end(self, trainer, pl_module):  # type: ignore[no-untyped-def]
-        torch.save((self.seen, pl_module.net.state_dict()), f"seen{trainer.global_rank}.pt")
+        torch.save((self.seen, dict(pl_module.net.named_buffers())), f"seen{trainer.global_rank}.pt")
 
     def on_fit_start(self, trainer, pl_module):  # type: ignore[no-untyped-def]
         Path(f"split{trainer.global_rank}.txt").write_text(" ".join(trainer.datamodule.index.splits))
@@ -211,7 +211,7 @@ def test_processes_share_split_and_preparation_but_not_randomness(tmp_path: Path
     own += ["--data.batch_transforms", "[tests.test_launch.Draw]", "--trainer.callbacks", "tests.test_launch.Record"]
     own += ["--model.net", "tests.test_launch.Normed"]
     common = ["--trainer.max_epochs", "2", "--data.batch_size", "16", "--test_after_fit", "false"]
-    args = ["fit", *own, *common, *QUICK[:2], *QUICK[4:], "--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    args = ["fit", *own, *common, *QUICK[:2], *QUICK[4:], "--trainer.devices", "2", "--trainer.strategy", "fsdp2"]
     done = process(args, tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "written.txt").read_text() == "once\n"
@@ -223,7 +223,7 @@ def test_processes_share_split_and_preparation_but_not_randomness(tmp_path: Path
     for epoch in range(2):
         rows = [int(row) for rank in seen for when, index, _ in rank if when == epoch for row in index]
         assert len(rows) == len(set(rows)) == 42, "every image once"
-    assert all(torch.equal(value, other_net[key]) for key, value in net.items()), "batch norm's statistics too"
+    assert all(torch.equal(value, other_net[key]) for key, value in net.items()), "one net, batch norm's statistics too"
     drawn = [pixel for rank in seen for _, _, pixels in rank for pixel in pixels.tolist()]
     assert len(set(drawn)) == len(drawn) == 2 * 42, "no two images, epochs or processes share a draw"
 
