@@ -11,11 +11,14 @@ import csv
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torch.utils.data import DataLoader
 
 from project.cli import main as command
@@ -27,6 +30,7 @@ from project.datamodules.sampler import EpochBatches
 from project.datamodules.transforms import RandomCrop
 from project.machine import default_precision
 from project.modules import ConvNet
+from project.modules.parameters import parameter_groups
 
 CONFIG = Path(__file__).parents[1] / "configs" / "cifar10.yaml"
 FLOPS = 3 * 2 * (32**2 * 27 * 64 + 16**2 * 576 * 128 + 8192 * 512 + 512 * 10)
@@ -64,23 +68,39 @@ class Course:
 
 
 class Bare:
-    """A loop with the settings of configs/cifar10.yaml and nothing around it."""
+    """A loop with the settings of a config and nothing around it.
 
-    def __init__(self, root: Path, scratch: Path) -> None:
-        from kornia.augmentation import RandomHorizontalFlip
+    Args:
+        root: The images, as `train.py` takes them.
+        scratch: Where they are packed.
+        batch_size: Images in one step.
+        net: Builds the net from (num_classes, image_size).
+        optimizer: Builds the optimizer from the net's groups of parameters.
+        transforms: Augmentation of a batch.
+        label_smoothing: As of the classifier.
+    """
 
+    def __init__(
+        self,
+        root: Path,
+        scratch: Path,
+        batch_size: int,
+        net: Callable[[int, int], nn.Module],
+        optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer],
+        transforms: list[nn.Module],
+        label_smoothing: float,
+    ) -> None:
         index = index_tree(root)
         rows = index.rows("train")
         pixels = decode_all(index, 32, [], True, scratch / "packed").pixels
-        self.batches = EpochBatches(len(rows), 256, shuffle=True)
-        self.loader = Loader(Images(index, rows, 32, pixels=pixels), self.batches, 0, pin_memory=False)
-        self.transforms = [RandomHorizontalFlip(), RandomCrop()]
-        self.net = ConvNet(len(index.class_names), 32).to(memory_format=torch.channels_last)
-        decayed = [p for p in self.net.parameters() if p.ndim > 1]
-        spared = [p for p in self.net.parameters() if p.ndim <= 1]
-        groups = [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, weight_decay=0.05, fused=True)
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, 0.003, total_steps=100_000)
+        batches = EpochBatches(len(rows), batch_size, shuffle=True)
+        self.loader = Loader(Images(index, rows, 32, pixels=pixels), batches, 0, pin_memory=False)
+        self.transforms, self.label_smoothing = transforms, label_smoothing
+        self.net = net(len(index.class_names), 32).to(memory_format=torch.channels_last)
+        self.optimizer = optimizer(parameter_groups(self.net))
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer, [group["lr"] for group in self.optimizer.param_groups], 100_000, cycle_momentum=False
+        )
         self.bf16 = default_precision("cpu") == "bf16-mixed"
 
     def epoch(self) -> Iterator[int]:
@@ -89,12 +109,20 @@ class Bare:
             with torch.no_grad():
                 image = (augment(batch, self.transforms, 10).image - 0.47) / 0.25
             with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
-                loss = F.cross_entropy(self.net(image), batch.label, label_smoothing=0.1)
+                loss = F.cross_entropy(self.net(image), batch.label, label_smoothing=self.label_smoothing)
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
             self.schedule.step()
             yield len(batch.label)
+
+
+def _cifar10(root: Path, scratch: Path) -> Bare:
+    """The settings of configs/cifar10.yaml."""
+    from kornia.augmentation import RandomHorizontalFlip
+
+    optimizer = partial(torch.optim.AdamW, lr=0.003, weight_decay=0.05, fused=True)
+    return Bare(root, scratch, 256, ConvNet, optimizer, [RandomHorizontalFlip(), RandomCrop()], 0.1)
 
 
 def rate(epoch: Iterator[int], images: int, warm_up: int = 5) -> float:
@@ -130,7 +158,7 @@ def peak() -> float:
 
 def throughput(root: Path, scratch: Path, repeats: int, images: int) -> None:
     """Print images per second of the three, measured in turn."""
-    course, bare = Course(root), Bare(root, scratch)
+    course, bare = Course(root), _cifar10(root, scratch)
     steps = str(images // 256)
     rates: dict[str, list[float]] = {"course's loop": [], "bare loop, our settings": [], "our fit": []}
     ratios = []

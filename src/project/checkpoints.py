@@ -13,6 +13,8 @@ from lightning.fabric.plugins import TorchCheckpointIO
 
 from project.errors import UserError
 
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What a write to a full disk, or beyond a quota or a limit, ends in."""
 
@@ -50,7 +52,7 @@ class DurableCheckpointIO(TorchCheckpointIO):
             raise UserError(
                 f"cannot write checkpoint {path}: {error.strerror or error}. The checkpoints before it are whole"
                 f" ({', '.join(sorted(file.name for file in path.parent.glob('*.ckpt'))) or 'there is none'}):"
-                f" make room or permit writing, then continue by --ckpt_path {path.parent / 'last.ckpt'}"
+                f" make room or permit writing, then continue by --ckpt_path {path.parent / LAST}"
             ) from error
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, cast, get_args
 
 import lightning as L
+from lightning.pytorch.callbacks import Timer
 from torch import Tensor
 
 Split = Literal["train", "val", "test"]
@@ -112,3 +113,8 @@ def image_classifier(trainer: L.Trainer) -> ImageClassifier:
 def image_data(trainer: L.Trainer) -> ImageData:
     """The trainer's datamodule, by the interface that this file promises."""
     return cast(ImageData, trainer.datamodule)  # type: ignore[attr-defined]
+
+
+def time_limit(trainer: L.Trainer) -> Timer | None:
+    """The clock of `--trainer.max_time`."""
+    return next((callback for callback in trainer.callbacks if isinstance(callback, Timer)), None)  # type: ignore[attr-defined]

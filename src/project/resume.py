@@ -8,8 +8,7 @@ import yaml
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities import rank_zero_warn
 
-from project.callbacks.last import LAST, PREVIOUS
-from project.checkpoints import damage, load_checkpoint
+from project.checkpoints import LAST, PREVIOUS, damage, load_checkpoint
 from project.errors import RunFinishedError, UserError
 from project.run import CHECKPOINTS, ENVIRONMENT
 

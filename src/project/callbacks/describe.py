@@ -5,9 +5,8 @@ import sys
 from pathlib import Path
 
 import lightning as L
-from lightning.pytorch.callbacks import Timer
 
-from project.interface import ImageData, image_classifier, image_data
+from project.interface import ImageData, image_classifier, image_data, time_limit
 from project.machine import describe_device
 
 
@@ -43,8 +42,8 @@ def choice_lines(trainer: L.Trainer) -> list[str]:
 def _end(trainer: L.Trainer) -> str:
     """Where the run ends at the latest."""
     last = trainer.max_epochs if (trainer.max_epochs or -1) >= 0 else "any number of"
-    clocks = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
-    limit = clocks[0].time_remaining() if clocks else None
+    clock = time_limit(trainer)
+    limit = clock.time_remaining() if clock else None
     return f"at most {last} epochs{f', {duration(limit)}' if limit else ''}"
 
 

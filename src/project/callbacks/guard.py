@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from project.checkpoints import LAST
 from project.errors import UserError
 from project.interface import Batch, image_data
 
@@ -109,7 +110,7 @@ class Guard(L.Callback):
 
     def _error(self, trainer: L.Trainer, bad: _Step) -> UserError:
         what, files = self._describe(trainer, bad)
-        last = Path(getattr(trainer.checkpoint_callback, "dirpath", None) or ".") / "last.ckpt"
+        last = Path(getattr(trainer.checkpoint_callback, "dirpath", None) or ".") / LAST
         return UserError(
             f"training diverged: {what}; the files of that batch are listed above. The last good checkpoint is {last}:"
             f" start anew from it with a smaller learning rate (--model.init_from {last}), clip gradients"

@@ -12,10 +12,8 @@ from torch import Tensor
 
 from project.callbacks.describe import python
 from project.callbacks.signals import Signals
-from project.checkpoints import sync_folder
+from project.checkpoints import LAST, PREVIOUS, sync_folder
 from project.errors import Interrupted, UserError
-
-LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
 
 class LastCheckpoint(Checkpoint):

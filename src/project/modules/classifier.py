@@ -11,12 +11,12 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from project.errors import UserError
-from project.interface import Batch, DataDescription, ImageClassifier, Split, StageResult, image_data
+from project.interface import Batch, DataDescription, ImageClassifier, Split, StageResult, image_data, time_limit
 from project.modules.convnet import ConvNet
 from project.modules.distributed import average_statistics, shard
 from project.modules.initialise import take_weights
 from project.modules.parameters import parameter_groups
-from project.modules.schedule import WarmupDecay, plan_to_end, time_limit
+from project.modules.schedule import WarmupDecay, plan_to_end
 from project.modules.scores import Scores
 from project.modules.spec import arguments, class_of, plain
 from project.modules.views import Views, mean_logits
@@ -75,8 +75,8 @@ class Classifier(ImageClassifier):
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self._compile = compile
         self.data_description = None
-        # A model that knows its data comes from a checkpoint, which has its weights.
-        self._init_from = init_from if data_description is None else None
+        self._init_from = init_from
+        self._restored = data_description is not None  # such a model comes from a checkpoint, which has its weights
         self.net: nn.Module | None = None
         self.results: dict[Split, StageResult] = {}
         self.register_buffer("mean", torch.zeros(1, 3, 1, 1))
@@ -140,9 +140,9 @@ class Classifier(ImageClassifier):
 
     def _prepare_net(self, net: nn.Module) -> None:
         fitting = self._trainer is not None and self.trainer.state.fn == "fit"
-        if fitting and (init := getattr(net, "init_from_images", None)) is not None:
+        if fitting and not self._restored and (init := getattr(net, "init_from_images", None)) is not None:
             init(self._normalise(image_data(self.trainer).sample(5000)))
-        if self._init_from is not None:
+        if self._init_from is not None and not self._restored:
             take_weights(net, Path(self._init_from))
         if self.device_mesh is not None:
             shard(net, self.device_mesh["data_parallel"])

@@ -4,9 +4,10 @@ import math
 from typing import Any, Literal
 
 import lightning as L
-from lightning.pytorch.callbacks import Timer
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+
+from project.interface import time_limit
 
 
 class WarmupDecay(LRScheduler):
@@ -52,11 +53,6 @@ class WarmupDecay(LRScheduler):
             left = (1 - self.progress) / (1 - self.warmup)
             factor = left if self.decay == "linear" else (1 - math.cos(math.pi * left)) / 2
         return [rate * factor for rate in self.base_lrs]
-
-
-def time_limit(trainer: L.Trainer) -> Timer | None:
-    """The clock of `--trainer.max_time`."""
-    return next((callback for callback in trainer.callbacks if isinstance(callback, Timer)), None)  # type: ignore[attr-defined]
 
 
 def plan_to_end(scheduler: WarmupDecay, trainer: L.Trainer) -> None:
