@@ -67,6 +67,13 @@ class ShardedStrategy(ModelParallelStrategy):
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
 
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """The whole state of the optimizer, on the first process; before its first step there is none.
+
+        Asked for it even so, torch would take a step without gradients, which Adam counts ever after.
+        """
+        return super().optimizer_state(optimizer) if optimizer.state else optimizer.state_dict()
+
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         """Read a checkpoint of any strategy and take each process's share of weights and optimizer states."""
         from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
