@@ -180,16 +180,29 @@ def test_slurm_queues_the_job_again_and_it_continues(noise: list[str], whole: Pa
     assert len(list((tmp_path / RUN).parent.iterdir())) == 1
 
 
-def test_a_time_limit_within_an_epoch_costs_nothing(noise: list[str], whole: Path, tmp_path: Path) -> None:
-    finish([*noise, *WORKERS, "--trainer.max_time", "00:00:00:02"], tmp_path)
-    saved = load(tmp_path / RUN)
-    assert 0 < saved["global_step"] < 39
+@pytest.mark.parametrize("step", [20, 26])
+def test_a_time_limit_costs_nothing(step: int, noise: list[str], whole: Path, tmp_path: Path) -> None:
+    """Within an epoch and at the end of one."""
+    limit = ["--trainer.max_time", "00:00:00:09", "--trainer.callbacks", "tests.test_resume.UseUp"]
+    finish([*noise, *WORKERS, *limit, "--trainer.callbacks.step", str(step)], tmp_path)
+    assert load(tmp_path / RUN)["global_step"] == step
     process = start(["fit", "--ckpt_path", "last"], tmp_path)
     assert "its time is used up" in process.communicate(timeout=60)[0] and process.returncode == 2
     finish(["fit", "--ckpt_path", "last", "--trainer.max_time", "00:01:00:00"], tmp_path)
     ends = [load(folder / RUN) for folder in (whole, tmp_path)]
     for part in ("state_dict", "current_model_state", "optimizer_states", "lr_schedulers"):
         same(*(end[part] for end in ends), part)
+
+
+class UseUp(L.Callback):
+    """Makes one step last until the run's time is over."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_before_zero_grad(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: object) -> None:
+        if trainer.global_step == self.step - 1:
+            time.sleep(9)
 
 
 def test_killed_while_packing_then_continued(noise: list[str], tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Listen to signals; make a run that continues between two epochs forget that it was stopped."""
+        trainer.callbacks = [_SaveTheEnd(self), *trainer.callbacks]  # type: ignore[attr-defined]
         self._signals.listen(trainer)
         self._time = time.monotonic()
         trainer.callback_metrics.update(self._metrics)  # of the last validation, for callbacks that run before the next
@@ -99,10 +100,13 @@ class LastCheckpoint(Checkpoint):
         self._save(trainer)
         self._stop(trainer, wanted)
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def save_the_end(self, trainer: L.Trainer) -> None:
         """Save the last epoch, unless a limit cut it short: then the checkpoint of the cut stays."""
         if trainer.is_last_batch:
             self._save(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Leave the signals alone; one that came too late to stop anything still sets the exit code."""
         self._signals.leave()
         if self._signals.received:
             name = signal.Signals(self._signals.received).name
@@ -153,6 +157,16 @@ class LastCheckpoint(Checkpoint):
             + f". Continue by: {python()} train.py fit --ckpt_path {self.folder / LAST}",
             128 + wanted,
         )
+
+
+class _SaveTheEnd(L.Callback):
+    """Goes before all callbacks: at the end, weight averaging puts averaged weights in the place of the live ones."""
+
+    def __init__(self, last: LastCheckpoint) -> None:
+        self._last = last
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._last.save_the_end(trainer)
 
 
 def _rotate(fresh: Path, last: Path, previous: Path) -> None:
