@@ -12,7 +12,9 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ from project.datamodules.loader import Images, Loader
 from project.datamodules.packed import decode_all
 from project.datamodules.sampler import EpochBatches
 from project.datamodules.transforms import RandomCrop
-from project.machine import default_precision
+from project.machine import default_precision, keep_freed_memory
 from project.modules import ConvNet
 from project.modules.parameters import parameter_groups
 
@@ -90,6 +92,7 @@ class Bare:
         transforms: list[nn.Module],
         label_smoothing: float,
     ) -> None:
+        keep_freed_memory()
         index = index_tree(root)
         rows = index.rows("train")
         pixels = decode_all(index, 32, [], True, scratch / "packed").pixels
@@ -145,6 +148,12 @@ def fit(config: Path, root: Path, scratch: Path, *options: str) -> list[dict[str
         return list(csv.DictReader(stream))
 
 
+def apart(work: Callable[..., Any], *args: Any) -> Any:
+    """Call in a process of its own, which has none of the settings that ours makes for itself."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        return process.submit(work, *args).result()
+
+
 def peak() -> float:
     """Floating-point operations a second of a large matrix product in the precision that we train in."""
     kind = torch.bfloat16 if default_precision("cpu") == "bf16-mixed" else torch.float32
@@ -156,14 +165,30 @@ def peak() -> float:
     return 10 * 2 * 2048**3 / (time.perf_counter() - start)
 
 
+def course_rate(root: Path, images: int) -> float:
+    """Images a second of the course's loop."""
+    return rate(Course(root).epoch(), images)
+
+
+def course_epochs(root: Path, epochs: int) -> list[tuple[float, float]]:
+    """Seconds of training so far and accuracy after each epoch of the course's loop."""
+    course, seconds, found = Course(root), 0.0, []
+    for _ in range(epochs):
+        start = time.perf_counter()
+        sum(course.epoch())
+        seconds += time.perf_counter() - start
+        found.append((seconds, course.accuracy()))
+    return found
+
+
 def throughput(root: Path, scratch: Path, repeats: int, images: int) -> None:
     """Print images per second of the three, measured in turn."""
-    course, bare = Course(root), _cifar10(root, scratch)
+    bare = _cifar10(root, scratch)
     steps = str(images // 256)
     rates: dict[str, list[float]] = {"course's loop": [], "bare loop, our settings": [], "our fit": []}
     ratios = []
     for _ in range(repeats):
-        rates["course's loop"].append(rate(course.epoch(), images))
+        rates["course's loop"].append(apart(course_rate, root, images))
         before = rate(bare.epoch(), images)
         limits = ["--trainer.max_epochs", "2", "--trainer.limit_train_batches", steps, "--test_after_fit", "false"]
         rows = fit(CONFIG, root, scratch, *limits, "--trainer.limit_val_batches", "1")
@@ -181,13 +206,9 @@ def throughput(root: Path, scratch: Path, repeats: int, images: int) -> None:
 
 def accuracy(root: Path, scratch: Path) -> None:
     """Print accuracy by epoch and seconds: the course on test, as it does; ours on val by epoch, on test at the end."""
-    course, seconds = Course(root), 0.0
     print("\ncourse's loop: seconds of training, test accuracy")
-    for _ in range(5):
-        start = time.perf_counter()
-        sum(course.epoch())
-        seconds += time.perf_counter() - start
-        print(f"  {seconds:>6.0f} s  {course.accuracy():.2%}", flush=True)
+    for seconds, accuracy in apart(course_epochs, root, 5):
+        print(f"  {seconds:>6.0f} s  {accuracy:.2%}", flush=True)
     start = time.perf_counter()
     rows = fit(CONFIG, root, scratch)
     print(f"our fit: {time.perf_counter() - start:.0f} s in all, start-up, validation and test included")

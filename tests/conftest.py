@@ -14,7 +14,10 @@ from project.cli import main
 
 REPOSITORY = Path(__file__).parent.parent
 COLOURS = {"blue": (30, 40, 200), "green": (30, 190, 40), "red": (210, 30, 40)}
-QUICK = ["--trainer.accelerator", "cpu", "--trainer.devices", "1", "--data.num_workers", "0", "--data.image_size", "8"]
+QUICK = [
+    *("--trainer.accelerator", "cpu", "--trainer.devices", "1", "--data.num_workers", "0", "--data.image_size", "8"),
+    *("--trainer.precision", "32-true"),  # the same figures on every processor
+]
 
 
 def write_images(folder: Path, count: int, colour: tuple[int, int, int], size: int = 12) -> None:

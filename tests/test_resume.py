@@ -19,8 +19,8 @@ from tests.runs import RUN, finish, go_on, kill, later, load, same, same_runs, s
 LAST = RUN / "checkpoints" / "last.ckpt"
 EXACT = [
     *("fit", "--trainer.accelerator", "cpu", "--trainer.devices", "1", "--data.image_size", "8"),
-    *("--data.batch_size", "8", "--trainer.max_epochs", "3", "--trainer.log_every_n_steps", "4"),
-    *("--last.every_n_steps", "3", "--test_after_fit", "false"),
+    *("--trainer.precision", "32-true", "--data.batch_size", "8", "--trainer.max_epochs", "3"),
+    *("--trainer.log_every_n_steps", "4", "--last.every_n_steps", "3", "--test_after_fit", "false"),
     *("--model.net.dropout", "0.2", "--model.label_smoothing", "0.1"),
     *("--data.item_transforms+", "project.datamodules.RandomResizedCrop"),
     *("--trainer.callbacks", "EMAWeightAveraging", "--trainer.callbacks.decay", "0.9"),

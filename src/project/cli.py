@@ -28,7 +28,7 @@ from project.errors import (
     report,
     show_warnings_as_lines,
 )
-from project.machine import default_precision
+from project.machine import default_precision, keep_freed_memory
 from project.modules import Classifier
 from project.parser import Parser, flatten, in_order
 from project.provenance import record_start
@@ -167,6 +167,8 @@ class CLI(LightningCLI):
                 f"{error.args[0].partition('. ')[0]}: a run that continues has its callbacks already"
             ) from None
         trainer.strategy.checkpoint_io = DurableCheckpointIO()
+        if trainer.strategy.root_device.type == "cpu":
+            keep_freed_memory()
         return trainer
 
     def _run_logger(self, root: Path) -> RunLogger:

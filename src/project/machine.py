@@ -1,6 +1,9 @@
 """What this machine can do, and the settings that suit it."""
 
+import ctypes
 import os
+import sys
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -28,12 +31,27 @@ def cpu_has_bf16() -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
+@cache
+def keep_freed_memory() -> bool:
+    """Have the C library keep what a training step frees for the next step; whether it does.
+
+    glibc gives blocks of some megabytes back to the system at once, as activations and gradients are, and the next step
+    waits for the system to hand out and clear every page again. Its own variables (MALLOC_TRIM_THRESHOLD_ and the
+    others that begin with MALLOC_) have precedence.
+    """
+    if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+    trim_threshold, mmap_max = -1, -4  # as in <malloc.h>
+    return mallopt is not None and bool(mallopt(mmap_max, 0)) and bool(mallopt(trim_threshold, 2**31 - 1))
+
+
 def describe_device(device: torch.device) -> str:
     """One device in words."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "cpu":
-        return f"cpu ({torch.get_num_threads()} threads)"
+        return f"cpu ({torch.get_num_threads()} threads{', freed memory kept' if keep_freed_memory() else ''})"
     return device.type
 
 

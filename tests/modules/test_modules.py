@@ -22,6 +22,17 @@ def test_convnet_is_the_courses() -> None:
     assert shapes == [(64, 3, 3, 3), (128, 64, 3, 3), (512, 128 * 8 * 8), (10, 512)]
 
 
+def test_convnet_answers_and_learns_as_in_the_courses_order() -> None:
+    """There relu comes before the pool, here after it."""
+    net, image, label = ConvNet(10, 32), torch.randn(8, 3, 32, 32), torch.arange(8)
+    F.cross_entropy(net(image), label).backward()
+    first, second = (layer for layer in net.features if isinstance(layer, torch.nn.Conv2d))
+    logits = net.head(F.max_pool2d(F.relu(second(F.max_pool2d(F.relu(first(image)), 2))), 2))
+    assert torch.equal(logits, net(image))
+    wanted = torch.autograd.grad(F.cross_entropy(logits, label), list(net.parameters()))
+    assert all(torch.equal(p.grad, gradient) for p, gradient in zip(net.parameters(), wanted, strict=True))
+
+
 @pytest.mark.parametrize("size", [4, 5, 31, 64])
 def test_convnet_takes_any_size_from_four(size: int) -> None:
     assert ConvNet(3, size)(torch.rand(2, 3, size, size)).shape == (2, 3)

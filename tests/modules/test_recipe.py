@@ -16,7 +16,7 @@ from project.modules import Classifier, Muon, ResNet, SpeedrunNet, WarmupDecay, 
 from project.modules.muon import orthogonalise
 from project.modules.parameters import head, parameter_groups
 from project.resume import resolve_checkpoint
-from tests.conftest import QUICK, process
+from tests.conftest import QUICK, fit, process
 
 
 def test_whitened_patches_are_uncorrelated_and_of_unit_variance() -> None:
@@ -165,3 +165,14 @@ def test_a_run_that_ends_within_an_epoch_is_validated_and_tested(tree: Path, her
     main(["fit", "--data.root", str(tree), "--trainer.max_steps", "2", "--data.batch_size", "8", *QUICK, *stopping])
     assert "test: 9 images" in capsys.readouterr().out
     assert resolve_checkpoint("best", Path("logs"), None).is_file()
+
+
+def test_gradients_are_clipped_under_mixed_precision_with_a_fused_optimizer(
+    tree: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(fit(tree, "--trainer.precision", "bf16-mixed", "--trainer.gradient_clip_val", "1e-12"))
+    shown = capsys.readouterr().out
+    assert "fused Adam" in shown
+    rows = list(csv.DictReader((here / "logs" / "run" / "version_0" / "metrics.csv").open()))
+    losses = [float(row["train/loss"]) for row in rows if row["train/loss"]]
+    assert losses[0] == pytest.approx(losses[1], abs=0.1), "it hardly learns from gradients that small"

@@ -249,12 +249,13 @@ class Classifier(ImageClassifier):
     def configure_optimizers(self) -> Any:
         """The optimizer, over three groups by role: weights of hidden layers, of the head, biases and norms."""
         groups = parameter_groups(cast(nn.Module, self.net))
-        # One kernel for all parameters; not where the gradients' scale is in the optimizer's hands (16-mixed).
         spec = self.hparams["optimizer"]
-        fuse = "fused" in arguments(spec) and self.trainer.precision != "16-mixed"
-        chosen = {"fused": spec.get("init_args", {}).get("fused") is not False} if fuse else {}
+        # One kernel for all parameters.
+        chosen = {"fused": spec.get("init_args", {}).get("fused") is not False} if "fused" in arguments(spec) else {}
         build_optimizer: Callable[..., Any] = self._build_optimizer
         optimizer = build_optimizer(groups, **chosen)
+        # Else a fused one would undo the scale of 16-mixed by itself, and Lightning could not clip gradients before.
+        optimizer._step_supports_amp_scaling = False
         if self._build_scheduler is None:
             return optimizer
         per_step = "total_steps" in arguments(self.hparams["scheduler"])
