@@ -19,6 +19,7 @@ from lightning.pytorch.callbacks import Callback
 from project.cli import main
 from project.datamodules import Source
 from tests.conftest import COLOURS, QUICK, REPOSITORY, fit, process, write_images
+from tests.runs import RUN, finish, load, same_runs, saved_anew, start
 
 pytestmark = [pytest.mark.slow, pytest.mark.ddp]
 TORCHRUN = str(REPOSITORY / "scripts" / "torchrun.sh")
@@ -260,6 +261,29 @@ def test_a_dead_process_is_started_again_and_its_run_continues(images: Path, tmp
     text = (tmp_path / "shown.txt").read_text()
     assert text.count("accuracy ") == 1 and text.count("net       ConvNet") == 2, "started twice, one table"
     assert_same_run(alone(images, tmp_path / "whole", "--trainer.max_epochs", "6"), tmp_path)
+
+
+def test_a_signal_to_one_of_several_stops_all_within_an_epoch_and_they_continue(images: Path, tmp_path: Path) -> None:
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    whole.mkdir()
+    stopped.mkdir()
+    args = [*fit(images), "--data.batch_size", "4", "--trainer.max_epochs", "3", "--test_after_fit", "false"]
+    args += ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.callbacks", "tests.test_launch.Slow"]
+    finish(args, whole, GLOO_SOCKET_IFNAME="lo")
+    running = start(args, stopped, GLOO_SOCKET_IFNAME="lo")
+    last = stopped / RUN / "checkpoints" / "last.ckpt"
+    saved = saved_anew(last, times=2)
+    while not saved():
+        assert running.poll() is None, running.communicate()[0]
+        time.sleep(0.01)
+    time.sleep(0.7)
+    os.kill(workers_of(running.pid)[-1], signal.SIGTERM)
+    shown = running.communicate(timeout=120)[0]
+    assert running.returncode == 128 + signal.SIGTERM, shown
+    assert shown.count("stopped by SIGTERM after step") == 1 and "Traceback" not in shown, shown
+    assert load(stopped / RUN)["global_step"] % 12, "within an epoch"
+    finish(["fit", "--ckpt_path", "last"], stopped, GLOO_SOCKET_IFNAME="lo")
+    same_runs(whole / RUN, stopped / RUN)
 
 
 class Slow(Callback):

@@ -43,6 +43,7 @@ QUIET = (
     r".*isinstance\(treespec, LeafSpec\).*",  # lightning against torch 2.14
     r".*You.re using the WeightAveraging callback with a model that overrides.*",
     r".*your dataloader is not resumable.*",  # it is: it asks where the epoch stands
+    r".*distributed\.nn\.functional\.all_gather is deprecated.*",
     r".*You called `self\.log\('.*_per_second'.*",
 )
 
@@ -246,6 +247,8 @@ def main(args: list[str] | None = None) -> None:
     except ModuleNotFoundError as error:
         report(missing_extra(error))
     except Interrupted as stopped:
+        if getattr(rank_zero_only, "rank", 0):
+            raise SystemExit(stopped.code) from None  # the first process speaks for all
         report(stopped, code=stopped.code, label="")
     except (UserError, MisconfigurationException) as error:
         report(error)

@@ -88,6 +88,11 @@ class ImageData(L.LightningDataModule):
         """The data description; known after `setup`."""
         raise NotImplementedError
 
+    @property
+    def reading(self) -> str:
+        """Where the images of a step come from, in words."""
+        raise NotImplementedError
+
     def path(self, index: int) -> str:
         """Path of an image, relative to the data's root, by its row in the index."""
         raise NotImplementedError

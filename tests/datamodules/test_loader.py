@@ -39,3 +39,13 @@ def test_an_epoch_that_is_broken_off_does_not_spoil_the_next(tree: Path) -> None
     for length in (1, 3, 15):
         batches = [batch for batch, _ in zip(ours, range(length), strict=False)]
         assert same(batches, expected[:length])
+
+
+def test_pixels_that_lie_on_a_device_give_the_same_batches(tree: Path) -> None:
+    index, pixels = index_tree(tree), np.random.default_rng(0).integers(0, 255, (60, 8, 8, 3)).astype(np.uint8)
+    forms = (pixels, torch.from_numpy(pixels))
+    loaders = [
+        Loader(Images(index, np.arange(60), 8, pixels=form), EpochBatches(60, 7, shuffle=True), 0, pin_memory=False)
+        for form in forms
+    ]
+    assert same(*map(list, loaders))

@@ -35,7 +35,8 @@ def choice_lines(trainer: L.Trainer) -> list[str]:
         f"device    {device}, precision {trainer.precision}, {', '.join(model.settings)}",
         f"training  {name}, learning rate {optimizer.defaults['lr']:g}, weight decay {decay:g}, "
         f"schedule {schedules[0] if schedules else 'constant'}",
-        f"batch     {data.batch_size:,} images{each}, {trainer.num_training_batches:,} steps an epoch, {_end(trainer)}",
+        f"batch     {data.batch_size:,} images{each} from {data.reading}, "
+        f"{trainer.num_training_batches:,} steps an epoch, {_end(trainer)}",
     ]
 
 

@@ -36,6 +36,8 @@ class LastCheckpoint(Checkpoint):
         self._saved: int | None = None
         self._metrics: dict[str, Tensor] = {}
         self._time, self._step_before, self._limit_reached = 0.0, 0, False
+        self._group: Any = None
+        self._asked: tuple[Any, Tensor] | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Find the folder of the checkpoints."""
@@ -57,6 +59,8 @@ class LastCheckpoint(Checkpoint):
         """Listen to signals; make a run that continues between two epochs forget that it was stopped."""
         trainer.callbacks = [_SaveTheEnd(self), *trainer.callbacks]  # type: ignore[attr-defined]
         self._signals.listen(trainer)
+        if trainer.world_size > 1 and self._group is None:
+            self._group = torch.distributed.new_group(backend="gloo")
         self._time = time.monotonic()
         trainer.callback_metrics.update(self._metrics)  # of the last validation, for callbacks that run before the next
         loop = trainer.fit_loop
@@ -107,6 +111,7 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Leave the signals alone; one that came too late to stop anything still sets the exit code."""
+        self._answer()
         self._signals.leave()
         if self._signals.received:
             name = signal.Signals(self._signals.received).name
@@ -125,14 +130,23 @@ class LastCheckpoint(Checkpoint):
 
     def _agree(self, trainer: L.Trainer) -> int:
         """What all processes do now: the number of a signal to stop by, 1 to save, 0 to go on."""
-        due = time.monotonic() - self._time >= 60 * self.every_minutes
-        if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
-            due = due or trainer.global_step != self._saved
-        wanted = self._signals.received or int(due)
+        by_step = self.every_n_steps and trainer.global_step % self.every_n_steps == 0
+        due = int(bool(by_step) and trainer.global_step != self._saved)
+        wanted = self._signals.received or int(time.monotonic() - self._time >= 60 * self.every_minutes)
         if trainer.world_size == 1:
-            return wanted
-        shared = torch.tensor(wanted, device=trainer.strategy.root_device)
-        torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX)
+            return max(wanted, due)
+        # The answer to what was asked a step ago, between the processors: no step waits for it, nor for a GPU.
+        agreed, self._asked = self._answer(), None
+        shared = torch.tensor(wanted)
+        work = torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX, self._group, async_op=True)
+        self._asked = work, shared
+        return max(agreed, due)
+
+    def _answer(self) -> int:
+        if self._asked is None:
+            return 0
+        work, shared = self._asked
+        work.wait()
         return int(shared)
 
     def _save(self, trainer: L.Trainer) -> None:

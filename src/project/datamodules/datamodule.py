@@ -96,6 +96,7 @@ class ImageDataModule(ImageData):
         self.pack_limit, self.num_workers = pack_limit, num_workers
         self.index: ImageIndex | None = None
         self._pixels: Pixels | None = None
+        self._pixels_on_device: Tensor | None = None
         self._content: NDArray[np.uint64] | None = None
         self._description: DataDescription | None = None
 
@@ -240,12 +241,32 @@ class ImageDataModule(ImageData):
             )
         strata = images.index.labels[images.rows] if shuffle and self.sampling == "balanced" else None
         batches = EpochBatches(len(images), self.batch_size, shuffle, self._seed(), rank, world, strata)
-        workers = worker_count(trainer.num_devices if trainer else 1) if self.num_workers is None else self.num_workers
-        workers = workers if self._pixels is None else 0
+        images.pixels = self._pixels_where_used()
+        pin = torch.cuda.is_available() and not isinstance(images.pixels, Tensor)
         counted = trainer.fit_loop.epoch_loop.batch_progress.current if trainer and training else None
-        return Loader(
-            images, batches, workers, torch.cuda.is_available(), lambda: counted.ready if counted is not None else 0
-        )
+        return Loader(images, batches, self._workers(), pin, lambda: counted.ready if counted is not None else 0)
+
+    def _workers(self) -> int:
+        if self._pixels is not None:
+            return 0
+        devices = self.trainer.num_devices if self.trainer else 1
+        return worker_count(devices) if self.num_workers is None else self.num_workers
+
+    def _pixels_where_used(self) -> Pixels | Tensor | None:
+        """The packed pixels; on a GPU where they take at most a quarter of its memory, so that none has to be sent."""
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        if self._pixels is None or device.type != "cuda":
+            return self._pixels
+        if self._pixels_on_device is None and self._pixels.nbytes <= torch.cuda.mem_get_info(device)[1] / 4:
+            self._pixels_on_device = torch.from_numpy(self._pixels).to(device)
+        return self._pixels if self._pixels_on_device is None else self._pixels_on_device
+
+    @property
+    def reading(self) -> str:
+        """Where the images of a step come from, in words."""
+        if self._pixels is not None:
+            return "packed pixels on the device" if self._pixels_on_device is not None else "packed pixels"
+        return f"{'shards' if self.origin.is_sharded else 'files'}, {self._workers()} workers"
 
     # -- augmenting ---------------------------------------------------------------------------------------------------
 

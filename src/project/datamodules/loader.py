@@ -31,7 +31,8 @@ class Images(Dataset[Batch]):
         image_size: Height and width of what it returns, in pixels.
         transforms: Item transforms; what they draw is a function of (seed, epoch, row).
         seed: Seed of the item transforms.
-        pixels: The packed images, a row of the index each; where given, nothing else is read.
+        pixels: The packed images, uint8 (N, image_size, image_size, 3), a row of the index each; where given, nothing
+            else is read. As a tensor they may lie on another device, and the batches' images then do too.
         read: Gives the encoded image at a row; by default its file.
     """
 
@@ -42,7 +43,7 @@ class Images(Dataset[Batch]):
         image_size: int,
         transforms: Sequence[nn.Module] = (),
         seed: int = 0,
-        pixels: Pixels | None = None,
+        pixels: Pixels | Tensor | None = None,
         read: Callable[[int], bytes] | None = None,
     ) -> None:
         self.index, self.rows, self.image_size = index, rows, image_size
@@ -57,7 +58,9 @@ class Images(Dataset[Batch]):
 
     def __getitem__(self, request: Request) -> Batch:
         rows = self.rows[request.positions]
-        if self.pixels is not None:
+        if isinstance(self.pixels, Tensor):
+            image = self.pixels[torch.from_numpy(rows).to(self.pixels.device, non_blocking=True)]
+        elif self.pixels is not None:
             image = torch.from_numpy(self.pixels[rows])  # one read for the whole batch
         else:
             image = self._place(request)
