@@ -39,7 +39,14 @@ class Interrupted(Exception):  # noqa: N818 - not an error
         self.code = code
 
 
-EXTRAS = {"imagehash": "data", "litdata": "data", "s3fs": "s3"}
+EXTRAS = {
+    "huggingface_hub": "transfer",
+    "imagehash": "data",
+    "litdata": "data",
+    "s3fs": "s3",
+    "safetensors": "transfer",
+    "timm": "transfer",
+}
 """The extra that brings a package."""
 
 

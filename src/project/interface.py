@@ -19,8 +19,9 @@ class DataDescription:
     Args:
         class_names: One name a class; the position is the class index.
         image_size: Height and width in pixels of the square images the net sees.
-        mean: Mean of each RGB channel over the training images, in [0, 1].
-        std: Standard deviation of each RGB channel over the training images, in [0, 1].
+        mean: What images are normalised by: mean of each RGB channel over the training images, in [0, 1], or over
+            those that the net was pretrained on.
+        std: Standard deviation of each RGB channel, alike.
         train_counts: Number of training images of each class.
         fingerprint: Stands for the images' paths, labels and splits; another one means other data.
     """

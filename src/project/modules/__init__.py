@@ -3,9 +3,20 @@
 from project.modules.classifier import Classifier
 from project.modules.convnet import ConvNet
 from project.modules.muon import Muon
+from project.modules.pretrained import Timm, TorchVision
 from project.modules.resnet import ResNet
 from project.modules.schedule import WarmupDecay
 from project.modules.speedrun_net import SpeedrunNet
 from project.modules.whitening import WhiteningConv
 
-__all__ = ["Classifier", "ConvNet", "Muon", "ResNet", "SpeedrunNet", "WarmupDecay", "WhiteningConv"]
+__all__ = [
+    "Classifier",
+    "ConvNet",
+    "Muon",
+    "ResNet",
+    "SpeedrunNet",
+    "Timm",
+    "TorchVision",
+    "WarmupDecay",
+    "WhiteningConv",
+]

@@ -1,21 +1,25 @@
 """The LightningModule: net, input normalisation, loss, optimizer, metrics."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from project.errors import UserError
 from project.interface import Batch, DataDescription, ImageClassifier, Split, StageResult, image_data, time_limit
 from project.modules.convnet import ConvNet
 from project.modules.distributed import average_statistics, shard
+from project.modules.freezing import Freezing
 from project.modules.initialise import take_weights
 from project.modules.parameters import parameter_groups
+from project.modules.pretrained import Pretrained
 from project.modules.schedule import WarmupDecay, plan_to_end
 from project.modules.scores import Scores
 from project.modules.spec import arguments, class_of, plain
@@ -39,6 +43,11 @@ class Classifier(ImageClassifier):
         label_smoothing: Share of the label spread evenly over all classes, in [0, 1).
         class_weights: Weight of each class in the loss, in the order of the class names; or `balanced`, which gives
             every class the same share of it: images / (classes x images of the class).
+        freeze_epochs: Epochs at the beginning in which only the head is trained, with all before it as it is outside
+            training, batch norm's statistics too; -1 for all epochs.
+        unfreeze_epochs: Epochs after these over which the layers are unfrozen, from the head down; 1 for all at once.
+            Howard and Ruder, Universal Language Model Fine-tuning for Text Classification, 2018 (section 3.3).
+        layer_decay: What each layer's learning rate is multiplied by from the head down, in (0, 1].
         views: Test-time augmentation: what the net sees of an image outside training (see `mean_logits`): the image as
             it is, also its mirror image, or both of them shifted too.
         channels_last: Keep images and weights as NHWC in memory, which convolutions prefer on CPUs and GPUs alike.
@@ -59,6 +68,9 @@ class Classifier(ImageClassifier):
         scheduler: LRSchedulerCallable | None = None,
         label_smoothing: float = 0.0,
         class_weights: list[float] | Literal["balanced"] | None = None,
+        freeze_epochs: int = 0,
+        unfreeze_epochs: int = 1,
+        layer_decay: float = 1.0,
         views: Views = "one",
         channels_last: bool = True,
         compile: bool = False,
@@ -74,6 +86,9 @@ class Classifier(ImageClassifier):
         self.label_smoothing, self.views = label_smoothing, views
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self._compile = compile
+        if unfreeze_epochs < 1 or not 0 < layer_decay <= 1:
+            raise UserError("model.unfreeze_epochs must be at least 1, and model.layer_decay above 0 and at most 1")
+        self._freezing, self._layer_decay = Freezing(freeze_epochs, unfreeze_epochs), layer_decay
         self.data_description = None
         self._init_from = init_from
         self._restored = data_description is not None  # such a model comes from a checkpoint, which has its weights
@@ -143,12 +158,26 @@ class Classifier(ImageClassifier):
         if fitting and not self._restored and (init := getattr(net, "init_from_images", None)) is not None:
             init(self._normalise(image_data(self.trainer).sample(5000)))
         if self._init_from is not None and not self._restored:
-            take_weights(net, Path(self._init_from))
+            self._normalise_by(*take_weights(net, Path(self._init_from)))
+        elif isinstance(net, Pretrained) and net.weights is not None and not self._restored:
+            net.take_pretrained()
+            self._normalise_by(net.pretrained_mean, net.pretrained_std)
+            if net.pretrained_size != net.image_size:
+                rank_zero_warn(
+                    f"{net.name} was trained on images of {net.pretrained_size} pixels, these have {net.image_size}"
+                )
+        if self._freezing.epochs < 0:
+            self._freezing(net, 0)  # for good: neither the optimizer nor other processes need to know of them
         if self.device_mesh is not None:
             shard(net, self.device_mesh["data_parallel"])
         if fitting and self._compile:
             on_gpu = self.trainer.strategy.root_device.type == "cuda"
             net.compile(dynamic=False, mode="reduce-overhead" if on_gpu else None)  # keeps the names of the weights
+
+    def _normalise_by(self, mean: list[float], std: list[float]) -> None:
+        """Take the images as the weights know them."""
+        assert self.data_description is not None
+        self._adopt(replace(self.data_description, mean=mean, std=std))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what the metrics of an unfinished epoch have counted so far, on each process."""
@@ -195,6 +224,27 @@ class Classifier(ImageClassifier):
         self.results[stage] = result = scores.compute()
         scores.reset()
         self.log_dict({f"{stage}/{name}": value for name, value in result.scalars.items()})
+
+    def on_train_start(self) -> None:
+        """Freeze layers where a run begins or goes on."""
+        strategy = self.trainer.strategy
+        several = isinstance(strategy, DDPStrategy) and not strategy._ddp_kwargs.get("find_unused_parameters")
+        if self._freezing.epochs > 0 and several:
+            raise UserError(
+                "model.freeze_epochs on several devices: add --trainer.strategy ddp_find_unused_parameters_true"
+            )
+        self.on_train_epoch_start()
+
+    def on_train_epoch_start(self) -> None:
+        """Freeze what this epoch freezes."""
+        if self._freezing.epochs > 0:
+            self._freezing(cast(nn.Module, self.net), self.current_epoch)
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training, or out of it; frozen layers stay as they are outside it."""
+        super().train(mode)
+        self._freezing.keep()
+        return self
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean cross-entropy of the batch, times the batch's part in its optimizer step.
@@ -248,17 +298,21 @@ class Classifier(ImageClassifier):
 
     def configure_optimizers(self) -> Any:
         """The optimizer, over three groups by role: weights of hidden layers, of the head, biases and norms."""
-        groups = parameter_groups(cast(nn.Module, self.net))
+        groups = parameter_groups(cast(nn.Module, self.net), self._layer_decay)
         spec = self.hparams["optimizer"]
         # One kernel for all parameters.
         chosen = {"fused": spec.get("init_args", {}).get("fused") is not False} if "fused" in arguments(spec) else {}
         build_optimizer: Callable[..., Any] = self._build_optimizer
         optimizer = build_optimizer(groups, **chosen)
+        for group in optimizer.param_groups:
+            group["lr"] = group["lr"] * group.get("rate", 1)
         # Else a fused one would undo the scale of 16-mixed by itself, and Lightning could not clip gradients before.
         optimizer._step_supports_amp_scaling = False
         if self._build_scheduler is None:
             return optimizer
         per_step = "total_steps" in arguments(self.hparams["scheduler"])
+        if self._layer_decay < 1 and "max_lr" in arguments(self.hparams["scheduler"]):
+            raise UserError("model.layer_decay: this schedule sets one learning rate for all layers; take WarmupDecay")
         build: Callable[..., Any] = self._build_scheduler
         scheduler = build(optimizer, total_steps=self._total_steps()) if per_step else build(optimizer)
         entry: dict[str, Any] = {"scheduler": scheduler, "interval": "step" if per_step else "epoch"}

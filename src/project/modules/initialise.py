@@ -9,8 +9,10 @@ from project.checkpoints import load_checkpoint
 from project.errors import UserError
 
 
-def take_weights(net: nn.Module, file: Path) -> None:
+def take_weights(net: nn.Module, file: Path) -> tuple[list[float], list[float]]:
     """Copy into a net every tensor of a checkpoint's net that has the same name and shape; name the others.
+
+    Returns the mean and std that its images were normalised by, which the weights are fitted to.
 
     Args:
         net: Changed in place.
@@ -21,7 +23,8 @@ def take_weights(net: nn.Module, file: Path) -> None:
     """
     if not file.is_file():
         raise UserError(f"model.init_from: no such checkpoint: {file}")
-    saved = load_checkpoint(file)["state_dict"]
+    checkpoint = load_checkpoint(file)
+    saved, description = checkpoint["state_dict"], checkpoint["hyper_parameters"]["data_description"]
     there = {name.removeprefix("net."): value for name, value in saved.items() if name.startswith("net.")}
     here = net.state_dict()
     fits = {name: value for name, value in there.items() if name in here and value.shape == here[name].shape}
@@ -38,6 +41,7 @@ def take_weights(net: nn.Module, file: Path) -> None:
     rank_zero_info(f"init_from: {len(fits)} of {len(here)} tensors taken from {file}")
     if other:
         rank_zero_warn(f"init_from: {len(fits)} of {len(here)} tensors taken from {file}; not {', '.join(other)}")
+    return description["mean"], description["std"]
 
 
 def _shape(state: dict[str, object], name: str) -> str:

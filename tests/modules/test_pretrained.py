@@ -1,0 +1,309 @@
+"""Networks by name, their weights, and how they are adapted."""
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from torch import nn
+
+from project.cli import main
+from project.modules import ConvNet, Timm, TorchVision
+from project.modules.freezing import Freezing
+from project.modules.layers import head, layers
+from project.modules.parameters import parameter_groups
+from tests.conftest import QUICK, fit
+from tests.runs import RUN, load, same
+
+Failing = Callable[[list[str]], str]
+SIZE = ["--data.image_size", "32"]
+ONCE = ["--trainer.max_epochs", "1", "--test_after_fit", "false"]
+TIMM = ["--model.net", "Timm", "--model.net.name", "test_resnet", *SIZE]
+HALF = [0.5, 0.5, 0.5]
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """A file of weights of timm's test_resnet, as if trained on 1,000 classes."""
+    import timm
+
+    torch.manual_seed(1)
+    file = tmp_path / "weights.pth"
+    torch.save(timm.create_model("test_resnet", num_classes=1000).state_dict(), file)
+    return file
+
+
+def tensors(file: Path) -> dict[str, torch.Tensor]:
+    loaded: dict[str, torch.Tensor] = torch.load(file, weights_only=True)
+    return loaded
+
+
+def test_a_file_gives_all_but_the_head_and_the_networks_own_normalisation(
+    weights: Path, tree: Path, here: Path
+) -> None:
+    still = ["--model.optimizer", "SGD", "--model.optimizer.lr", "0", "--trainer.limit_train_batches", "1"]
+    with pytest.warns(UserWarning, match="images of 160 pixels, these have 32"):
+        main(fit(tree, *ONCE, *TIMM, "--model.net.weights", str(weights), *still))
+    saved, given = load(RUN), tensors(weights)
+    net = {name.removeprefix("net.net."): value for name, value in saved["state_dict"].items() if "net.net" in name}
+    assert net.keys() == given.keys()
+    for name, value in given.items():
+        if name.startswith("fc"):
+            assert len(net[name]) == 3
+        elif "running" not in name and "tracked" not in name:
+            assert torch.equal(net[name], value), name
+    description = saved["hyper_parameters"]["data_description"]
+    assert description["mean"] == description["std"] == HALF
+    assert saved["state_dict"]["mean"].flatten().tolist() == HALF
+    # Neither the file nor a network is needed again.
+    weights.unlink()
+    main(["predict", "--ckpt_path", "best", "--data.root", str(tree), *QUICK[:4]])
+    main(["fit", "--ckpt_path", "last", "--trainer.max_epochs", "2"])
+    assert load(RUN)["state_dict"]["mean"].flatten().tolist() == HALF
+
+
+def test_what_an_earlier_run_was_normalised_by_goes_with_its_weights(weights: Path, tree: Path, here: Path) -> None:
+    main(fit(tree, *ONCE, *TIMM, "--model.net.weights", str(weights)))
+    first = str(RUN / "checkpoints" / "last.ckpt")
+    for child in (tree / "red").iterdir():
+        child.unlink()
+    (tree / "red").rmdir()
+    weights.unlink()
+    main(fit(tree, *ONCE, *TIMM, "--model.net.weights", str(weights), "--model.init_from", first))
+    description = load(RUN.with_name("version_1"))["hyper_parameters"]["data_description"]
+    assert description["mean"] == HALF and len(description["class_names"]) == 2
+
+
+def test_from_scratch_the_data_says_how_to_normalise(tree: Path, here: Path) -> None:
+    main(fit(tree, *ONCE, *TIMM, "--model.net.weights", "null"))
+    assert load(RUN)["hyper_parameters"]["data_description"]["mean"] != HALF
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_convnext", "test_efficientnet"])
+def test_timm_answers_as_the_file_that_it_was_given(name: str, tmp_path: Path) -> None:
+    """As safetensors; with the head of the file put in, the logits are those of the net that was saved."""
+    import timm
+    from safetensors.torch import save_file
+
+    source = timm.create_model(name, num_classes=3, **({"img_size": 64} if name == "test_vit" else {})).eval()
+    file = tmp_path / "weights.safetensors"
+    save_file(source.state_dict(), file)
+    net = Timm(3, 64, name, str(file)).eval()
+    net.take_pretrained()
+    image = torch.randn(2, 3, 64, 64)
+    assert not torch.allclose(net(image), source(image))
+    head(net).load_state_dict(head(source).state_dict())
+    assert torch.allclose(net(image), source(image), atol=1e-5) or name == "test_convnext"  # its norm is in the head
+    assert Timm(5, 96, name, str(file)).take_pretrained() is None, "another size and other classes"
+
+
+def test_torchvision_answers_as_the_file_that_it_was_given(tmp_path: Path) -> None:
+    from torchvision import models
+
+    source = models.get_model("shufflenet_v2_x0_5", weights=None, num_classes=7).eval()
+    torch.save({"state_dict": {f"module.{k}": v for k, v in source.state_dict().items()}}, tmp_path / "w.pth")
+    net = TorchVision(7, 32, "shufflenet_v2_x0_5", str(tmp_path / "w.pth")).eval()
+    net.take_pretrained()
+    image = torch.randn(2, 3, 32, 32)
+    assert not torch.equal(net(image), source(image)), "the head is new"
+    head(net).load_state_dict(head(source).state_dict())
+    assert torch.equal(net(image), source(image))
+    assert net.pretrained_mean == [0.485, 0.456, 0.406] and net.pretrained_size == 224
+
+
+def test_mistakes(weights: Path, tree: Path, here: Path, failing: Failing) -> None:
+    assert "timm has no network test_resnt; did you mean test_resnet?" in failing(
+        fit(tree, *TIMM, "--model.net.name", "test_resnt")
+    )
+    assert "resnet18" in failing(fit(tree, "--model.net", "TorchVision", "--model.net.name", "resnet1"))
+    assert "no such file: gone.pth" in failing(fit(tree, *TIMM, "--model.net.weights", "gone.pth"))
+    (here / "text.pth").write_text("not weights")
+    assert "no file of weights" in failing(fit(tree, *TIMM, "--model.net.weights", "text.pth"))
+    broken = tensors(weights)
+    broken["unknown.weight"] = broken.pop("layer1.0.conv1.weight")
+    torch.save(broken, here / "broken.pth")
+    message = failing(fit(tree, *TIMM, "--model.net.weights", "broken.pth"))
+    assert "does not fit test_resnet" in message and "layer1.0.conv1.weight, unknown.weight" in message
+    other = ["--model.net", "TorchVision", "--model.net.name", "resnet18", "--model.net.weights", str(weights)]
+    assert "does not fit resnet18" in failing(fit(tree, *other)) and "more" in failing(fit(tree, *other))
+    main(fit(tree, *ONCE))
+    run = sorted(here.glob("logs/run/version_*/checkpoints/last.ckpt"))[-1]
+    assert "--model.init_from" in failing(fit(tree, *TIMM, "--model.net.weights", str(run)))
+
+
+@pytest.mark.parametrize("net", ["Timm", "TorchVision"])
+def test_without_a_network_it_fails_at_once_and_says_what_to_do(
+    net: str, tree: Path, here: Path, failing: Failing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through a proxy that takes the call and never answers, as firewalls do."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("HF_HOME", str(here))
+        monkeypatch.setenv("TORCH_HOME", str(here))
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        name = {"Timm": "test_resnet", "TorchVision": "resnet18"}[net]
+        began = time.monotonic()
+        message = failing(fit(tree, "--model.net", net, "--model.net.name", name))
+    assert time.monotonic() - began < 15
+    assert "not on this machine" in message and "--model.net.weights FILE" in message and "download http" in message
+
+
+def test_without_timm_the_extra_is_named(tree: Path, here: Path) -> None:
+    start = "import sys; sys.modules['timm'] = None; from project.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", start, *fit(tree, *TIMM)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and "pip install -e '.[transfer]'" in done.stderr.splitlines()[-1], done.stderr
+
+
+# -- adapting ---------------------------------------------------------------------------------------------------------
+
+
+class Small(nn.Module):
+    """Two layers with norms, and a head."""
+
+    def __init__(self, num_classes: int, image_size: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            *(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+        )
+        self.drop = nn.Dropout(0.2)
+        self.head = nn.Linear(4, num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(self.drop(self.body(x).mean((2, 3))))
+        return logits
+
+
+SMALL = ["--model.net", "tests.modules.test_pretrained.Small"]
+
+
+@pytest.mark.parametrize(
+    ("net", "count", "first", "last"),
+    [
+        (ConvNet(3, 32), 4, nn.Conv2d, nn.Linear),
+        (Small(3, 32), 3, nn.Conv2d, nn.Linear),
+        (TorchVision(3, 32, "squeezenet1_1", None), 10, nn.Conv2d, nn.Conv2d),
+        (TorchVision(3, 32, "vit_b_32", None), 14, nn.Conv2d, nn.Linear),
+        (Timm(3, 32, "test_resnet", None), 10, nn.Conv2d, nn.Linear),
+        (Timm(3, 32, "test_vit", None), 8, nn.Module, nn.Linear),
+    ],
+)
+def test_layers(net: nn.Module, count: int, first: type, last: type) -> None:
+    found = layers(net)
+    assert len(found) == count and isinstance(found[0].modules[0], first) and isinstance(found[-1].modules[-1], last)
+    assert found[-1].modules[-1] is head(net)
+    names = [id(parameter) for layer in found for parameter in layer.parameters]
+    assert sorted(names) == sorted(map(id, net.parameters())), "each parameter in one layer"
+
+
+def test_layer_decay_scales_each_layers_rate() -> None:
+    net = Small(3, 32)
+    groups = parameter_groups(net, 0.5)
+    rate = {id(p): group["rate"] for group in groups for p in group["params"]}
+    wanted = {"body.0": 0.25, "body.1": 0.25, "body.3": 0.5, "body.4": 0.5, "head": 1.0}
+    for name, parameter in net.named_parameters():
+        assert rate[id(parameter)] == wanted[name.rpartition(".")[0]], name
+    assert all(group["weight_decay"] == 0 for group in groups if group["role"] == "vector")
+
+
+def test_layer_decay_in_a_run(tree: Path, here: Path, failing: Failing) -> None:
+    options = [*ONCE, *SMALL, "--model.layer_decay", "0.5", "--model.scheduler"]
+    main(fit(tree, *options, "WarmupDecay", "--model.optimizer.lr", "0.01"))
+    full = {group["rate"]: group["initial_lr"] for group in load(RUN)["optimizer_states"][0]["param_groups"]}
+    assert full == pytest.approx({1.0: 0.01, 0.5: 0.005, 0.25: 0.0025})
+    assert "one learning rate for all layers" in failing(fit(tree, *options, "OneCycleLR"))
+    assert "layer_decay above 0" in failing(fit(tree, "--model.layer_decay", "0"))
+
+
+def state(run: Path) -> dict[str, Any]:
+    return {name: value for name, value in load(run)["state_dict"].items() if name.startswith("net.")}
+
+
+class Keep(L.Callback):
+    """Keeps the net's state before each epoch."""
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        torch.save(pl_module.state_dict(), f"epoch{trainer.current_epoch}.pt")
+
+
+KEEP = ["--trainer.callbacks", "tests.modules.test_pretrained.Keep"]
+
+
+def changed(one: Path, other: Path) -> set[str]:
+    """Parts of Small that differ between two states."""
+    before, after = tensors(one), tensors(other)
+    return {
+        name.rpartition(".")[0].removeprefix("net.")
+        for name in before
+        if name.startswith("net.") and not torch.equal(before[name], after[name])
+    }
+
+
+def test_frozen_for_good(tree: Path, here: Path) -> None:
+    """Weights and statistics stay; weight decay does not reach them, and the optimizer knows the head alone."""
+    decay = ["--model.optimizer", "AdamW", "--model.optimizer.weight_decay", "0.5"]
+    main(fit(tree, *SMALL, *KEEP, "--model.freeze_epochs", "-1", *decay, "--test_after_fit", "false"))
+    main(["fit", "--ckpt_path", "last", "--trainer.max_epochs", "4"])
+    assert changed(Path("epoch0.pt"), Path("epoch3.pt")) == {"head"}
+    assert sum(len(group["params"]) for group in load(RUN)["optimizer_states"][0]["param_groups"]) == 2
+
+
+def test_unfrozen_from_the_head_down(tree: Path, here: Path) -> None:
+    schedule = ["--model.freeze_epochs", "1", "--model.unfreeze_epochs", "2", "--trainer.max_epochs", "4"]
+    main(fit(tree, *SMALL, *KEEP, *schedule, "--test_after_fit", "false"))
+    ends = [Path(f"epoch{epoch}.pt") for epoch in range(4)]
+    assert changed(*ends[:2]) == {"head"}
+    assert changed(*ends[1:3]) == {"head", "body.3", "body.4"}
+    assert changed(*ends[2:]) == {"head", "body.3", "body.4", "body.0", "body.1"}
+
+
+def test_what_never_was_trained_is_not_unfrozen() -> None:
+    net = Small(3, 32)
+    net.body[0].weight.requires_grad_(False)
+    freezing = Freezing(1, 1)
+    for epoch in (0, 1):
+        freezing(net, epoch)
+    assert [name for name, p in net.named_parameters() if not p.requires_grad] == ["body.0.weight"]
+    assert net.body[1].training
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [2, 5, 8], ids=["frozen", "half", "whole"])
+def test_continued_exactly_from_any_phase(steps: int, tree: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """Also within an epoch, of three steps; with averaged weights, layer rates and dropout."""
+    options = [
+        *(*SMALL, "--model.freeze_epochs", "1", "--model.unfreeze_epochs", "2", "--trainer.max_epochs", "4"),
+        *("--model.layer_decay", "0.7", "--model.scheduler", "WarmupDecay", "--test_after_fit", "false"),
+        *("--trainer.callbacks", "EMAWeightAveraging", "--trainer.callbacks.decay", "0.9"),
+    ]
+    for name, stop in (("whole", []), ("cut", ["--trainer.callbacks", f"{__name__}.Stop"])):
+        folder = tmp_path / name
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        if stop:
+            with pytest.raises(KeyboardInterrupt):
+                main(fit(tree, *options, "--last.every_n_steps", "1", *stop, "--trainer.callbacks.step", str(steps)))
+            assert load(RUN)["global_step"] == steps
+            main(["fit", "--ckpt_path", "last"])
+        else:
+            main(fit(tree, *options, "--last.every_n_steps", "1"))
+    ends = [load(tmp_path / name / RUN) for name in ("whole", "cut")]
+    for part in ("state_dict", "current_model_state", "optimizer_states", "lr_schedulers"):
+        same(*(end[part] for end in ends), part)
+
+
+class Stop(L.Callback):
+    """Ends a run as a kill would."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step == self.step:
+            raise KeyboardInterrupt
