@@ -124,10 +124,17 @@ def misfit(file: Path, net: str, error: Exception) -> UserError:
 
 
 def copy_all_but(heads: tuple[str, ...], source: nn.Module, target: nn.Module) -> None:
-    """Copy every tensor of one net into another of the same kind, but for the modules that are named."""
+    """Copy every tensor of one net into another of the same kind, but for the heads that are named: they begin at zero.
+
+    Drawn at random, a head would disturb the layers before it. Kolesnikov et al., Big Transfer (BiT): General Visual
+    Representation Learning, 2020 (section 3.3).
+    """
     kept = {
         name: value
         for name, value in source.state_dict().items()
         if not any(name.startswith(f"{head}.") for head in heads)
     }
     target.load_state_dict(kept, strict=False)
+    for head in heads:
+        for parameter in target.get_submodule(head).parameters():
+            nn.init.zeros_(parameter)
