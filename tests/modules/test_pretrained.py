@@ -18,7 +18,7 @@ from project.modules import ConvNet, Timm, TorchVision
 from project.modules.freezing import Freezing
 from project.modules.layers import head, layers
 from project.modules.parameters import parameter_groups
-from tests.conftest import QUICK, fit
+from tests.conftest import QUICK, fit, process
 from tests.runs import RUN, load, same
 
 Failing = Callable[[list[str]], str]
@@ -313,3 +313,31 @@ class Stop(L.Callback):
         if trainer.global_step == self.step and not self.mark.exists():
             self.mark.touch()
             raise InterruptedError
+
+
+@pytest.mark.slow
+@pytest.mark.ddp
+def test_frozen_layers_on_two_processes(tree: Path, tmp_path: Path) -> None:
+    """Layers that join in later are kept the same on both; plain ddp would not, and is refused."""
+    common = [*fit(tree, *SMALL, "--trainer.devices", "2"), "--model.freeze_epochs", "1", "--test_after_fit", "false"]
+    refused = process([*common, "--trainer.strategy", "ddp"], tmp_path)
+    assert refused.returncode == 2 and "ddp_find_unused_parameters_true" in refused.stderr.splitlines()[-1]
+    same_on_both = ["--trainer.callbacks", f"{__name__}.SameOnBoth"]
+    done = process([*common, "--trainer.strategy", "ddp_find_unused_parameters_true", *same_on_both], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "compared").read_text() == "2"
+
+
+class SameOnBoth(L.Callback):
+    """Sees that all processes have the same weights after each epoch, and that they were trained."""
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.before = pl_module.get_parameter("net.body.0.weight").clone()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        trained = not torch.equal(self.before, pl_module.get_parameter("net.body.0.weight"))
+        assert trained == (trainer.current_epoch == 1)
+        for parameter in pl_module.parameters():
+            first, second = pl_module.all_gather(parameter.detach())
+            assert torch.equal(first, second)
+        Path("compared").write_text(str(trainer.current_epoch + 1))

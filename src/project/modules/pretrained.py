@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from project.errors import UserError
 from project.modules.layers import head
-from project.modules.weights import copy_all_but, downloaded, downloaded_from_hub, misfit, read_weights
+from project.modules.weights import copy_body, downloaded, downloaded_from_hub, misfit, read_weights
 
 
 class Pretrained(nn.Module):
@@ -105,7 +105,7 @@ class Timm(Pretrained):
             )
         except (RuntimeError, KeyError) as error:
             raise misfit(file, self.name, error) from error
-        copy_all_but(self._heads, source, self.net)
+        copy_body(self._heads, source, self.net)
 
 
 class TorchVision(Pretrained):
@@ -157,7 +157,7 @@ class TorchVision(Pretrained):
             source.load_state_dict(state)
         except RuntimeError as error:
             raise misfit(file, self.name, error) from error
-        copy_all_but((last,), source, self.net)
+        copy_body((last,), source, self.net)
 
 
 def _hint(name: str, known: list[str]) -> str:

@@ -123,7 +123,7 @@ def misfit(file: Path, net: str, error: Exception) -> UserError:
     return UserError(f"model.net.weights: {file} does not fit {net}: missing, unknown or of another shape are {shown}")
 
 
-def copy_all_but(heads: tuple[str, ...], source: nn.Module, target: nn.Module) -> None:
+def copy_body(heads: tuple[str, ...], source: nn.Module, target: nn.Module) -> None:
     """Copy every tensor of one net into another of the same kind, but for the heads that are named: they begin at zero.
 
     Drawn at random, a head would disturb the layers before it. Kolesnikov et al., Big Transfer (BiT): General Visual
