@@ -45,6 +45,7 @@ QUIET = (
     r".*your dataloader is not resumable.*",  # it is: it asks where the epoch stands
     r".*distributed\.nn\.functional\.all_gather is deprecated.*",
     r".*You called `self\.log\('.*_per_second'.*",
+    r".*module\(s\) in eval mode at the start of training.*",  # the frozen ones
 )
 
 
