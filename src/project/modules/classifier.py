@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -239,12 +239,6 @@ class Classifier(ImageClassifier):
         """Freeze what this epoch freezes."""
         if self._freezing.epochs > 0:
             self._freezing(cast(nn.Module, self.net), self.current_epoch)
-
-    def train(self, mode: bool = True) -> Self:
-        """Switch to training, or out of it; frozen layers stay as they are outside it."""
-        super().train(mode)
-        self._freezing.keep()
-        return self
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean cross-entropy of the batch, times the batch's part in its optimizer step.

@@ -33,11 +33,6 @@ class Freezing:
             layer.parameters = [parameter for parameter in layer.parameters if parameter.requires_grad]
             for parameter in layer.parameters:
                 parameter.requires_grad_(False)
-        self.keep()
-
-    def keep(self) -> None:
-        """Bring frozen layers back to what they are outside training."""
-        for layer in self._frozen:
             for module in layer.modules:
                 module.eval()
 
