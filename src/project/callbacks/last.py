@@ -137,7 +137,7 @@ class LastCheckpoint(Checkpoint):
             return max(wanted, due)
         # The answer to what was asked a step ago, between the processors: no step waits for it, nor for a GPU.
         agreed, self._asked = self._answer(), None
-        shared = torch.tensor(wanted)
+        shared = torch.tensor(wanted if wanted > 1 or not agreed else 0)  # nobody asks again for what is saved now
         work = torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX, self._group, async_op=True)
         self._asked = work, shared
         return max(agreed, due)
