@@ -150,7 +150,8 @@ class ImageDataModule(ImageData):
         limit = memory() / 4 if self.pack_limit is None else self.pack_limit * 1e9
         fits = len(fixed) == len(self.item_transforms) and len(index.paths) * size**2 * 3 <= limit
         decoded = decode_all(index, size, fixed, fits and stage == "fit", self.origin.cache_dir / "packed")
-        self._pixels, self._content = decoded.pixels if fits else None, decoded.content
+        self._pixels, self._pixels_on_device = decoded.pixels if fits else None, None
+        self._content = decoded.content
         return skip_unreadable(index, decoded.unreadable, self.on_corrupt)
 
     def _fixed(self) -> list[nn.Module]:
