@@ -97,6 +97,7 @@ def test_timm_answers_as_the_file_that_it_was_given(name: str, tmp_path: Path) -
     net = Timm(3, 64, name, str(file)).eval()
     net.take_pretrained()
     image = torch.randn(2, 3, 64, 64)
+    assert not any(parameter.any() for parameter in head(net).parameters()), "a new head begins at zero"
     assert not torch.allclose(net(image), source(image))
     head(net).load_state_dict(head(source).state_dict())
     assert torch.allclose(net(image), source(image), atol=1e-5) or name == "test_convnext"  # its norm is in the head
