@@ -44,7 +44,7 @@ def crop() -> list[torch.nn.Module]:
 
 def ours(images: Images, workers: int) -> Epoch:
     """One of our three forms."""
-    loader = Loader(images, EpochBatches(len(images), BATCH, shuffle=True), workers, pin_memory=False)
+    loader = Loader(images, EpochBatches(len(images), BATCH, "new each epoch"), workers, pin_memory=False)
     return lambda: loader
 
 

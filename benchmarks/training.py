@@ -96,7 +96,7 @@ class Bare:
         index = index_tree(root)
         rows = index.rows("train")
         pixels = decode_all(index, 32, [], True, scratch / "packed").pixels
-        batches = EpochBatches(len(rows), batch_size, shuffle=True)
+        batches = EpochBatches(len(rows), batch_size, "new each epoch")
         self.loader = Loader(Images(index, rows, 32, pixels=pixels), batches, 0, pin_memory=False)
         self.transforms, self.label_smoothing = transforms, label_smoothing
         self.net = net(len(index.class_names), 32).to(memory_format=torch.channels_last)

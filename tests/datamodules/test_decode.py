@@ -33,6 +33,13 @@ def test_sixteen_bits_keep_their_range(tmp_path: Path) -> None:
     assert (read_image(tmp_path / "x.png") == 128).all()
 
 
+@pytest.mark.parametrize("pixels", [np.full((4, 4), 0.5, np.float32), np.full((4, 4), 70000, np.int32)])
+def test_levels_of_unknown_range_are_refused(tmp_path: Path, pixels: NDArray[np.generic]) -> None:
+    Image.fromarray(pixels).save(tmp_path / "x.tif")
+    with pytest.raises(UnreadableImageError, match="32 bits"):
+        read_image(tmp_path / "x.tif")
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".bmp", ".webp", ".tif", ".gif", ".ppm"])
 def test_formats(tmp_path: Path, suffix: str) -> None:
     Image.new("RGB", (16, 16), (255, 255, 255)).save(tmp_path / f"x{suffix}")

@@ -52,6 +52,7 @@ def test_split_tree_with_nested_folders_hidden_files_and_link_loops(tmp_path: Pa
             "has class 'extra'",
         ),
         (["train/a", "test/a", "other/a"], "also other"),
+        (["train/a", "train/b", "val/a", "valid/a"], "train and val and also valid"),
         (["val/a", "val/b", "test/a", "test/b"], "no train"),
     ],
 )
@@ -63,6 +64,19 @@ def test_refused_trees_name_what_is_wrong(tmp_path: Path, make: list[str], messa
             write_images(tmp_path / place, 2, (9, 9, 9))
     with pytest.raises(UserError, match=message):
         index_tree(tmp_path)
+
+
+def test_splits_by_other_names(tmp_path: Path) -> None:
+    for folder in ("Train", "validation", "Testing"):
+        for name in ("a", "b"):
+            write_images(tmp_path / folder / name, 3, (9, 9, 9))
+    index = index_tree(tmp_path)
+    assert index.class_names == ["a", "b"]
+    assert [index.paths[index.rows(split)[0]] for split in ("train", "val", "test")] == [
+        "Train/a/000.png",
+        "validation/a/000.png",
+        "Testing/a/000.png",
+    ]
 
 
 def test_classes_of_a_trained_model_are_insisted_on(tree: Path) -> None:
@@ -123,7 +137,7 @@ def test_workers_share_the_index_and_do_not_grow(tmp_path: Path) -> None:
     labels = np.zeros(len(paths), np.int64)
     index = ImageIndex(small.root, paths, labels, np.full(len(paths), "train"), small.class_names)
     images = Images(index, np.arange(len(paths)), 4)
-    loader = Loader(images, EpochBatches(len(paths), 500, shuffle=True), num_workers=1, pin_memory=False)
+    loader = Loader(images, EpochBatches(len(paths), 500, "new each epoch"), num_workers=1, pin_memory=False)
     private = []
     for number, _ in enumerate(loader):
         if number % 20 == 10:

@@ -53,7 +53,7 @@ def test_splits_of_the_table_stay(table: Path) -> None:
     )
     with pytest.raises(UserError, match="none of them is train"):
         index_table(table, table.parent, None)
-    table.write_text(table.read_text().replace(",\n", ",train\n"))
+    table.write_text(table.read_text().replace(",\n", ",Training\n"))
     index = index_table(table, table.parent, None)
     assert len(index.rows("test")) == 9
     fold = hold_out_fold(index, 0, 3, 0.2, 0)
@@ -67,6 +67,7 @@ def test_splits_of_the_table_stay(table: Path) -> None:
         (lambda text: text.replace("blue/003", "blue/999"), "line 5: no such image"),
         (lambda text: text.replace("blue/003", "blue/002"), "line 5: scans/blue/002.png is listed twice"),
         (lambda text: text.replace(",BLUE,p0", ",,p0"), "line 2: scans/blue/000.png has no label"),
+        (lambda text: text.replace("scans/blue/000.png,BLUE,p0", ",BLUE"), "line 2: no path"),
         (lambda text: text.splitlines()[0], "lists no images"),
         (lambda text: text.replace("GREEN", "BLUE").replace("RED", "BLUE"), "only one class, 'BLUE'"),
     ],
@@ -75,6 +76,11 @@ def test_mistakes_name_the_line(table: Path, change, message: str) -> None:  # t
     table.write_text(change(table.read_text()))
     with pytest.raises(UserError, match=message):
         index_table(table, table.parent, "patient")
+
+
+def test_groups_may_hold_out_more_than_half(table: Path) -> None:
+    split = complete_splits(index_table(table, table.parent, "patient"), 0.1, 0.6, 0)
+    assert 0.5 < np.mean(split.splits == "test") < 0.75 and len(split.rows("val"))
 
 
 def test_an_empty_group_stands_alone_and_small_shares_take_one_group(table: Path) -> None:

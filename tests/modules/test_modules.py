@@ -59,6 +59,13 @@ def test_scores_agree_with_torchmetrics_over_uneven_batches() -> None:
     assert result.scalars["f1"] == pytest.approx(float(expected), rel=1e-5)
 
 
+def test_a_batch_whose_loss_is_not_finite_does_not_count_in_training() -> None:
+    scores, logits, labels = Scores(2), torch.tensor([[9.0, 0.0]] * 3), torch.tensor([0, 0, 1])
+    scores.update(torch.tensor(0.5), logits, labels, only_finite=True)
+    scores.update(torch.tensor(torch.nan), logits, labels, only_finite=True)
+    assert scores.compute().scalars["loss"] == 0.5 and scores.compute().confusion.tolist() == [[2, 0], [1, 0]]
+
+
 class Losses(L.Callback):
     """Keeps each step's loss and batch."""
 

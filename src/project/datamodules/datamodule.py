@@ -18,7 +18,7 @@ from project.datamodules.loader import Images, Loader
 from project.datamodules.origin import Origin
 from project.datamodules.packed import decode_all, skip_unreadable, warn_of_copies
 from project.datamodules.parallel import worker_count
-from project.datamodules.sampler import EpochBatches, Request, seed_draws
+from project.datamodules.sampler import EpochBatches, Order, Request, seed_draws
 from project.datamodules.source import Source
 from project.datamodules.split import Splitting, write_splits
 from project.datamodules.statistics import channel_statistics
@@ -119,13 +119,13 @@ class ImageDataModule(ImageData):
         if stage == "predict":
             if self.origin.is_sharded:
                 raise UserError(f"{self.origin.root} holds shards: predict reads a folder of images, or a single one")
-            self.index = self._readable(index_unlabelled(self.folder), stage)
+            self.index = self._readable(index_unlabelled(self.folder))
             return
         if self.index is not None and self.index.class_names:
             return  # `test` after `fit` on the same datamodule
         index = self.origin.index(known.class_names if known else None)
         if not self.origin.is_sharded:
-            index = self._readable(index, stage)
+            index = self._readable(index)
         self.index = self.splitting(index)
         if stage == "fit":
             self._description = self._describe()
@@ -141,7 +141,7 @@ class ImageDataModule(ImageData):
                 " were trained on may be among them. To test on images of your choice, give DIR/test/CLASS/IMAGE"
             )
 
-    def _readable(self, index: ImageIndex, stage: str) -> ImageIndex:
+    def _readable(self, index: ImageIndex) -> ImageIndex:
         """The index without what cannot be read; takes the pixels where they fit."""
         if self.trainer and self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return index
@@ -149,7 +149,7 @@ class ImageDataModule(ImageData):
         fixed = self._fixed()
         limit = memory() / 4 if self.pack_limit is None else self.pack_limit * 1e9
         fits = len(fixed) == len(self.item_transforms) and len(index.paths) * size**2 * 3 <= limit
-        decoded = decode_all(index, size, fixed, fits and stage == "fit", self.origin.cache_dir / "packed")
+        decoded = decode_all(index, size, fixed, fits, self.origin.cache_dir / "packed")
         self._pixels, self._pixels_on_device = decoded.pixels if fits else None, None
         self._content = decoded.content
         return skip_unreadable(index, decoded.unreadable, self.on_corrupt)
@@ -202,8 +202,7 @@ class ImageDataModule(ImageData):
 
     def train_dataloader(self) -> Loader:
         """Batches of the train split, in an order of (seed, epoch)."""
-        overfit = self.trainer and self.trainer.overfit_batches  # type: ignore[attr-defined]
-        return self._loader("train", shuffle=not overfit)
+        return self._loader("train")
 
     def val_dataloader(self) -> Loader:
         """Batches of the val split, in order."""
@@ -230,18 +229,33 @@ class ImageDataModule(ImageData):
         size = self._description.image_size if self._description else self.image_size
         return Images(index, index.rows(split), size, transforms, self._seed(), self._pixels, self.origin.reader())
 
-    def _loader(self, split: Split | Literal[""], shuffle: bool = False) -> Loader:
+    @property
+    def _by_heart(self) -> bool:
+        """Whether the same few batches are to be learnt by heart (`overfit_batches`): they come as they are."""
+        return bool(self.trainer and self.trainer.overfit_batches)  # type: ignore[attr-defined]
+
+    def _order(self, split: Split | Literal[""]) -> Order:
+        """A part of the ascending order would be a class or two: what is limited is mixed."""
+        if split == "train":
+            return "mixed" if self._by_heart else "new each epoch"
+        limits = [getattr(self.trainer, f"limit_{stage}_batches", 1.0) for stage in ("val", "test")]
+        return "mixed" if split and limits != [1.0, 1.0] else "ascending"
+
+    def _loader(self, split: Split | Literal[""]) -> Loader:
         trainer = self.trainer
-        training = bool(trainer and trainer.training and split == "train")
+        training = bool(trainer and trainer.training and split == "train" and not self._by_heart)
         images = self._images(split, self.item_transforms if training else self._fixed())  # type: ignore[arg-type]
         rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        if not len(images):
+            there = ", ".join(f"{count:,} of {name}" for name, count in self.split_sizes().items() if count)
+            raise UserError(f"{self.folder} has no images of the {split} split; it has {there}")
         if self.batch_size < world or len(images) < world:
             raise UserError(
                 f"{world} processes need at least as many images in a batch (data.batch_size is {self.batch_size})"
                 f" and in each split ({split or 'this folder'} has {len(images)})"
             )
-        strata = images.index.labels[images.rows] if shuffle and self.sampling == "balanced" else None
-        batches = EpochBatches(len(images), self.batch_size, shuffle, self._seed(), rank, world, strata)
+        strata = images.index.labels[images.rows] if split == "train" and self.sampling == "balanced" else None
+        batches = EpochBatches(len(images), self.batch_size, self._order(split), self._seed(), rank, world, strata)
         images.pixels = self._pixels_where_used()
         pin = torch.cuda.is_available() and not isinstance(images.pixels, Tensor)
         counted = trainer.fit_loop.epoch_loop.batch_progress.current if trainer and training else None
@@ -274,7 +288,7 @@ class ImageDataModule(ImageData):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment a training batch on its device; what this step draws is a function of (seed, step, rank)."""
         trainer = self.trainer
-        if trainer is None or not trainer.training:
+        if trainer is None or not trainer.training or self._by_heart:
             return batch
         step = trainer.fit_loop.epoch_loop.total_batch_idx + 1
         seed_draws(self._seed(), step, trainer.global_rank, device=batch.image.device)

@@ -87,8 +87,11 @@ def _reason(error: Exception) -> str:
 
 def _through_pillow(file: Image.Image) -> Pixels:
     image = ImageOps.exif_transpose(file)
-    if image.mode.startswith("I"):  # 16-bit greyscale: Pillow would clip it to white
-        image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
+    if image.mode.startswith(("I", "F")):  # greyscale of 16 bits: Pillow would clip it to white
+        levels = np.asarray(image)
+        if image.mode == "F" or levels.min() < 0 or levels.max() > 65535:
+            raise ValueError("pixels of 32 bits, whose black and white are not known: save it with 8 or 16 bits")
+        image = Image.fromarray((levels.astype(np.uint32) >> 8).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

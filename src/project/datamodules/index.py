@@ -13,6 +13,12 @@ from numpy.typing import NDArray
 from project.errors import UserError
 from project.interface import SPLITS, Split
 
+SPLIT_FOLDERS: dict[str, Split] = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validate", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""What folders of splits are called, in whatever case."""
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
@@ -131,7 +137,7 @@ def index_unlabelled(root: Path) -> ImageIndex:
 
 
 def index_tree(root: Path, class_names: list[str] | None = None, visited: list[str] | None = None) -> ImageIndex:
-    """Index ROOT/CLASS/... or ROOT/{train,val,test}/CLASS/....
+    """Index ROOT/CLASS/... or ROOT/{train,val,test}/CLASS/...; see `SPLIT_FOLDERS` for what else these may be called.
 
     Args:
         root: The folder.
@@ -140,33 +146,32 @@ def index_tree(root: Path, class_names: list[str] | None = None, visited: list[s
 
     Raises:
         UserError: no such folder, no images, one class only, an empty class, a class that one split has and another
-            lacks, or classes other than the model's.
+            lacks, two folders for one split, or classes other than the model's.
     """
     tops = _subfolders(_folder(root))
-    given = [split for split in SPLITS if split in tops]
-    if "train" in tops and len(given) > 1 and set(tops) - set(SPLITS):
-        extra = ", ".join(sorted(set(tops) - set(SPLITS)))
-        raise UserError(f"{root} has {' and '.join(given)} and also {extra}: a split tree holds train, val, test only")
-    split_tree = bool(given) and set(tops) <= set(SPLITS)
-    if split_tree and given == ["train"] and not _subfolders(root / "train"):
+    folder_of = _split_folders(root, tops)
+    given = list(folder_of)
+    split_tree = bool(given) and set(tops) == set(folder_of.values())
+    if split_tree and given == ["train"] and not _subfolders(root / folder_of["train"]):
         split_tree = False
     paths: list[str] = []
     splits: list[str] = []
     labels: list[int] = []
-    classes_by_split: dict[str, list[str]] = {"": tops}
+    classes_by_split: dict[Split | Literal[""], list[str]] = {"": tops}
     if split_tree:
-        classes_by_split = {split: _subfolders(root / split) for split in given}
+        classes_by_split = {split: _subfolders(root / folder) for split, folder in folder_of.items()}
     if split_tree and "train" not in given and class_names is None:
         raise UserError(f"{root} has {' and '.join(given)} but no train folder: add one, or give ROOT/CLASS/IMAGE")
     known = class_names or classes_by_split["train" if split_tree else ""]
     label_of = {name: label for label, name in enumerate(known)}
     if visited is not None:
-        visited += [str(root), *(str(root / split) for split in classes_by_split if split)]
+        visited += [str(root), *(str(root / folder_of[split]) for split in classes_by_split if split)]
     for split, names in classes_by_split.items():
-        where = root / split if split else root
+        top = folder_of[split] if split else ""
+        where = root / top
         check_classes(where, names, known, "the model was trained on" if class_names else "train has")
         for name in names:
-            found = [f"{split}/{name}/{path}".lstrip("/") for path in find_images(where / name, visited)]
+            found = [f"{top}/{name}/{path}".lstrip("/") for path in find_images(where / name, visited)]
             if not found:
                 raise UserError(f"class '{name}' has no images in {where / name}: add some or remove the folder")
             paths += found
@@ -183,6 +188,19 @@ def index_tree(root: Path, class_names: list[str] | None = None, visited: list[s
         np.array(splits)[order],
         list(known),
     )
+
+
+def _split_folders(root: Path, tops: list[str]) -> dict[Split, str]:
+    """The folder of each split among these, in the order of the splits; none where they are classes."""
+    found = {split: [top for top in tops if SPLIT_FOLDERS.get(top.lower()) == split] for split in SPLITS}
+    folder_of = {split: tops[0] for split, tops in found.items() if tops}
+    extra = sorted(set(tops) - set(folder_of.values()))
+    if "train" in folder_of and len(folder_of) > 1 and extra:
+        raise UserError(
+            f"{root} has {' and '.join(folder_of.values())} and also {', '.join(extra)}: a split tree holds"
+            " one folder each of train, val and test, and nothing else"
+        )
+    return folder_of
 
 
 def _folder(root: Path) -> Path:

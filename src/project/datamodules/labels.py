@@ -5,9 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from project.datamodules.index import ImageIndex, PathTable, check_classes
+from project.datamodules.index import SPLIT_FOLDERS, ImageIndex, PathTable, check_classes
 from project.errors import UserError
-from project.interface import SPLITS
 
 
 def index_table(table: Path, root: Path, group: str | None, class_names: list[str] | None = None) -> ImageIndex:
@@ -20,7 +19,7 @@ def index_table(table: Path, root: Path, group: str | None, class_names: list[st
         class_names: The classes that a trained model knows; None to take those found.
 
     Raises:
-        UserError: no such file or column, a path twice, a file that is not there, an empty label, an
+        UserError: no such file or column, a path twice, a file that is not there, an empty path or label, an
             unknown split, one class only, or classes other than the model's.
     """
     try:
@@ -36,10 +35,11 @@ def index_table(table: Path, root: Path, group: str | None, class_names: list[st
     seen: set[str] = set()
     for number, row in enumerate(rows, start=2):
         path, split = row["path"], row.get("split") or ""
-        if not row["label"]:
-            raise UserError(f"{table}, line {number}: {path} has no label")
-        if split not in ("", *SPLITS):
+        if not path or not row["label"]:
+            raise UserError(f"{table}, line {number}: {path + ' has no label' if path else 'no path'}")
+        if split and split.lower() not in SPLIT_FOLDERS:
             raise UserError(f"{table}, line {number}: split is '{split}'; it can be train, val, test or empty")
+        row["split"] = SPLIT_FOLDERS[split.lower()] if split else ""
         if path in seen:
             raise UserError(f"{table}, line {number}: {path} is listed twice")
         if not (root / path).is_file():
@@ -51,7 +51,7 @@ def index_table(table: Path, root: Path, group: str | None, class_names: list[st
         raise UserError(f"{table} has only one class, '{found[0]}': a classifier needs at least two")
     rows.sort(key=lambda row: row["path"])
     label_of = {name: label for label, name in enumerate(class_names or found)}
-    splits = np.array([row.get("split") or "" for row in rows])
+    splits = np.array([row["split"] for row in rows])
     if (splits != "").any() and "train" not in splits and class_names is None:
         raise UserError(f"{table} names splits, but none of them is train")
     return ImageIndex(

@@ -1,7 +1,6 @@
 """Looking at every image once: which can be read, and, where they fit, their pixels in one file."""
 
 import csv
-import errno
 import os
 import time
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 from torch import nn
 
+from project.checkpoints import FULL
 from project.datamodules.decode import Pixels, UnreadableImageError, decode_image, read_bytes, to_square
 from project.datamodules.index import ImageIndex
 from project.datamodules.parallel import each
@@ -115,7 +115,7 @@ def _decode(index: ImageIndex, size: int, transforms: Sequence[nn.Module], packe
             csv.writer(stream).writerows((f"{content:x}", reason) for content, reason in found)
         partial.replace(report)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in FULL:
             raise
         need = f"{count * size * size * 3 / 1e9:.2g} GB in {partial.parent}"
         raise UserError(

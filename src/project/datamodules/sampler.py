@@ -3,12 +3,15 @@
 from collections.abc import Iterator
 from hashlib import blake2b
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
+
+Order = Literal["ascending", "mixed", "new each epoch"]
+"""As the images stand, a random order that stays, or one for each epoch."""
 
 
 def seed_draws(*counts: int, device: torch.device | None = None) -> None:
@@ -39,8 +42,8 @@ class EpochBatches(Sampler[Request]):
     Args:
         size: Number of images.
         batch_size: Images a step over all processes together.
-        shuffle: A new order each epoch; otherwise ascending.
-        seed: Seed of the order.
+        order: The order of the images.
+        seed: Seed of an order that is random.
         rank: This process, from 0.
         world_size: Number of processes, at most `batch_size` and at most `size`.
         strata: Shuffle so that each of these, int64 (size,), appears equally often in an epoch of unchanged length:
@@ -54,13 +57,13 @@ class EpochBatches(Sampler[Request]):
         self,
         size: int,
         batch_size: int,
-        shuffle: bool,
+        order: Order,
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
         strata: NDArray[np.int64] | None = None,
     ) -> None:
-        self.size, self.shuffle, self.seed = size, shuffle, seed
+        self.size, self.order, self.seed = size, order, seed
         self.rank, self.world_size = rank, world_size
         self.strata = strata
         self.epoch, self.start = 0, 0
@@ -98,9 +101,9 @@ class EpochBatches(Sampler[Request]):
 
     def _order(self) -> NDArray[np.int64]:
         order = np.arange(self.size)
-        if not self.shuffle:
+        if self.order == "ascending":
             return order
-        draw = np.random.default_rng((self.seed, self.epoch))
+        draw = np.random.default_rng((self.seed, self.epoch if self.order == "new each epoch" else 0))
         if self.strata is not None:
             groups = [order[self.strata == stratum] for stratum in np.unique(self.strata)]
             share = -(-self.size // len(groups))

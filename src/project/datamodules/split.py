@@ -33,6 +33,8 @@ class Splitting:
             raise UserError(f"data.val_fraction must be above 0 and below 1, got {self.val_fraction}")
         if not 0 <= self.test_fraction < 1:
             raise UserError(f"data.test_fraction must be at least 0 and below 1, got {self.test_fraction}")
+        if not self.folds and self.val_fraction + self.test_fraction >= 1:
+            raise UserError("data.val_fraction and data.test_fraction leave nothing to train on")
         if self.folds < 0 or self.folds == 1 or not 0 <= self.fold < max(self.folds, 1):
             raise UserError(f"data.fold must be one of 0 to data.folds - 1, got fold {self.fold} of {self.folds}")
 
@@ -75,8 +77,10 @@ def complete_splits(index: ImageIndex, val_fraction: float, test_fraction: float
             if fraction > 0:
                 pool = np.flatnonzero(splits == "train")
                 most = min(len(np.unique(index.groups[pool])), np.bincount(index.labels[pool]).max())
-                folds = max(2, min(most, round(len(pool) / (fraction * whole))))
-                splits[pool[_folds(index, pool, folds, seed) == 0]] = split
+                share = fraction * whole / len(pool)
+                folds = max(2, min(most, round(1 / min(share, 1 - share))))
+                fold = _folds(index, pool, folds, seed)
+                splits[pool[fold == 0 if share <= 0.5 else fold > 0]] = split
         return _covered(replace(index, splits=splits))
     pool = np.flatnonzero(splits == "train")
     for label, name in enumerate(index.class_names):

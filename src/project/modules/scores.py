@@ -32,18 +32,16 @@ class Scores(Metric):
     def update(self, loss: Tensor, logits: Tensor, label: Tensor, only_finite: bool = False) -> None:
         """Count one batch: its mean loss, logits (N, classes), labels (N,) or label probabilities (N, classes).
 
-        With `only_finite` a loss that is not is left out of the mean.
+        With `only_finite` a batch whose loss is not is left out.
         """
         target = label.argmax(1) if label.ndim == 2 else label
         loss = loss.detach().float()
-        images = torch.full_like(loss, len(target))
-        if only_finite:
-            loss, images = loss.nan_to_num(0, 0, 0), images * loss.isfinite()
-        self.loss_sum = self.loss_sum + loss * images
-        self.images = self.images + images
+        counts = loss.isfinite() if only_finite else torch.ones_like(loss, dtype=torch.bool)
+        self.loss_sum = self.loss_sum + loss.where(counts, 0) * len(target)
+        self.images = self.images + counts * len(target)
         cell = target * len(self.confusion) + logits.detach().argmax(1)
         # Not bincount, which waits for the device to know how much to return.
-        self.confusion = self.confusion.flatten().scatter_add(0, cell, torch.ones_like(cell)).view_as(self.confusion)
+        self.confusion = self.confusion.flatten().scatter_add(0, cell, counts.to(cell).expand_as(cell)).view_as(self.confusion)
 
     def compute(self) -> StageResult:
         """Everything counted since the last reset, synchronised over processes."""
