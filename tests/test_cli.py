@@ -89,6 +89,46 @@ def test_precedence_and_resume(tree: Path, here: Path, failing: Failing, capsys:
     assert epochs == [0, 1, 2, 3] and not (run.parent / "version_1").exists()
 
 
+def test_a_run_that_continues_keeps_what_an_overlay_does_not_say(tree: Path, here: Path) -> None:
+    main([*fit(tree), "--model.label_smoothing", "0.2"])
+    Path("mine.yaml").write_text("trainer:\n  max_epochs: 3\n")
+    main(["fit", "--ckpt_path", "last", "--config", "mine.yaml"])
+    config = config_of(here / "logs" / "run" / "version_0")
+    assert config["model"]["label_smoothing"] == 0.2 and config["trainer"]["max_epochs"] == 3
+    assert config["data"]["batch_size"] == 16
+
+
+def test_other_images_are_tested_by_a_table(tree: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(fit(tree, "--test_after_fit", "false"))
+    write_images(here / "mine", 4, COLOURS["red"])
+    rows = [f"{number:03d}.png,{name},test" for number, name in enumerate(("red", "red", "blue", "green"))]
+    (here / "mine" / "new.csv").write_text("\n".join(["path,label,split", *rows]))
+    capsys.readouterr()
+    main(["test", "--ckpt_path", "best", "--data.labels", "mine/new.csv", *QUICK[:4]])
+    shown = capsys.readouterr()
+    assert "test: 4 images of the test split" in shown.out and "warning" not in shown.err
+    assert shown.out.startswith("model     logs/run/version_0/checkpoints/best.ckpt (epoch ")
+
+
+def test_a_run_that_comes_to_nothing_leaves_nothing(tree: Path, here: Path, failing: Failing) -> None:
+    assert "no such folder: nowhere" in failing(fit(Path("nowhere")))
+    assert not (here / "logs").exists()
+    main(fit(tree, "--test_after_fit", "false"))
+    shutil.copytree(tree, here / "mine" / "test")
+    message = failing(["validate", "--ckpt_path", "best", "--data.root", "mine", *QUICK[:4]])
+    assert "mine has no images of the val split; it has 60 of test" in message
+    assert "trained on images of 8 pixels" in failing(["test", "--ckpt_path", "best", "--data.image_size", "16"])
+    assert [run.name for run in (here / "logs").iterdir()] == ["run"]
+
+
+def test_the_help_is_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["fit", "--help"])
+    shown = capsys.readouterr().out
+    assert "--data.image_size" in shown and "--model.net" in shown
+    assert "known subclasses" not in shown and "data_description" not in shown
+
+
 def test_a_restarted_job_continues_its_own_run(
     tree: Path, here: Path, failing: Failing, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -234,7 +274,7 @@ def test_unreadable_images_are_all_named_or_skipped(
     with pytest.warns(UserWarning, match="skipping 2 images"):
         main(fit(tree, "--data.on_corrupt", "skip"))
     assert "58 images" in capsys.readouterr().out
-    split = (here / "logs" / "run" / "version_2" / "split.csv").read_text()
+    split = (here / "logs" / "run" / "version_0" / "split.csv").read_text()
     assert "red/000.png,red,skip" in split and "blue/007.png,blue,skip" in split
     main(["predict", "--ckpt_path", "best", *QUICK[:4]])
     assert len(Path("logs/predict/version_0/predictions.csv").read_text().splitlines()) == 1 + 58

@@ -175,6 +175,9 @@ def test_slurm_queues_the_job_again_and_it_continues(noise: list[str], whole: Pa
     assert "the job is queued again" in shown, shown
     assert (tmp_path / "asked").read_text().split() == ["requeue", "41"]
     assert not list(tmp_path.rglob("hpc_ckpt*"))
+    begun = tmp_path / "logs" / "other" / "version_0" / "environment.yaml"  # by a run that was killed as it began
+    begun.parent.mkdir(parents=True)
+    begun.write_text("--- {time: [")
     finish([*noise, *WORKERS], tmp_path, **job, SLURM_RESTART_COUNT="1")
     same_runs(whole / RUN, tmp_path / RUN)
     assert len(list((tmp_path / RUN).parent.iterdir())) == 1

@@ -1,6 +1,5 @@
 """Checkpoint files: written whole or not at all, read without running their code."""
 
-import errno
 import os
 import pickle
 import zipfile
@@ -14,9 +13,6 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from project.errors import UserError
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
-
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What a write to a full disk, or beyond a quota or a limit, ends in."""
 
 
 class DurableCheckpointIO(TorchCheckpointIO):

@@ -2,8 +2,6 @@
 
 import json
 import logging
-import os
-import re
 import sys
 import warnings
 from pathlib import Path
@@ -13,27 +11,28 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 
 from project.callbacks import Console, Guard, LastCheckpoint, Monitor, Pictures, PredictionTable, ProgressBar
 from project.callbacks.describe import next_lines
-from project.checkpoints import FULL, DurableCheckpointIO, load_checkpoint
+from project.checkpoints import DurableCheckpointIO, load_checkpoint
 from project.datamodules import ImageDataModule
-from project.errors import (
-    Interrupted,
-    RunFinishedError,
-    UserError,
-    missing_extra,
-    report,
-    show_warnings_as_lines,
-)
+from project.errors import RunFinishedError, UserError, errors_as_lines, explain_failures, show_warnings_as_lines
 from project.machine import default_precision, keep_freed_memory
 from project.modules import Classifier
 from project.parser import Parser, flatten, in_order
-from project.provenance import record_start
-from project.resume import last_if_any, refuse_finished, requeued_run, resolve_checkpoint
-from project.run import ENVIRONMENT, RunLogger, new_version, run_of
+from project.provenance import SaveRun
+from project.resume import (
+    ORIGIN,
+    last_if_any,
+    model_line,
+    refuse_finished,
+    requeued_run,
+    resolve_checkpoint,
+    saved_options,
+)
+from project.run import RunLogger, logger_of, run_of
 
 QUIET = (
     r".*does not have many workers.*",  # workers are chosen for the machine
@@ -46,21 +45,9 @@ QUIET = (
     r".*distributed\.nn\.functional\.all_gather is deprecated.*",
     r".*You called `self\.log\('.*_per_second'.*",
     r".*module\(s\) in eval mode at the start of training.*",  # the frozen ones
+    r".*callbacks used to create the checkpoint.*",  # such as early stopping, for a test
+    r".*The dirpath has changed from .*",
 )
-
-
-class SaveRun(SaveConfigCallback):
-    """Records in the run's folder what it was made of and by: config.yaml, split.csv and environment.yaml."""
-
-    def save_config(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        """Write split.csv and environment.yaml beside config.yaml; called once, on the first process."""
-        data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        if stage == "fit" and trainer.logger is not None and trainer.logger.log_dir is not None:
-            run = Path(trainer.logger.log_dir)  # trainer.log_dir waits for all processes
-            data.write_split(run / "split.csv")
-            seed = os.environ.get("PL_GLOBAL_SEED")
-            facts = {"seed": seed, "data": str(data.folder), "data_fingerprint": data.description.fingerprint}
-            record_start(run / ENVIRONMENT, facts)
 
 
 class CLI(LightningCLI):
@@ -102,46 +89,48 @@ class CLI(LightningCLI):
         """Put what the checkpoint says beneath the configs and the command line, and name the file it means."""
         command = self.config["subcommand"]
         config = self.config[command]
-        root = Path(config.trainer.default_root_dir)
-        restarted = command == "fit" and config.ckpt_path == "resume"
-        if restarted:
+        fitting, root = command == "fit", Path(config.trainer.default_root_dir)
+        # A job that is started again comes with its own options.
+        restarted = fitting and config.ckpt_path in (None, "", "resume")
+        if fitting and config.ckpt_path == "resume":
             config.ckpt_path = last_if_any(root, config.run_name)
-        typed = bool(config.ckpt_path) and not restarted  # a job that is started again comes with its own options
-        if command == "fit" and not config.ckpt_path:
+        elif restarted:
             config.ckpt_path = requeued_run(root)
-        elif command == "fit" and typed and any(arg.partition("=")[0] == "--model.init_from" for arg in self._args):
+        elif fitting and any(arg.partition("=")[0] == "--model.init_from" for arg in self._args):
             raise UserError("--ckpt_path continues a run, --model.init_from begins a new one: give one of them")
         if not config.ckpt_path:
-            if command != "fit":
+            if not fitting:
                 raise UserError(f"{command} needs a trained model: give --ckpt_path FILE, or best or last")
             return
         self.checkpoint = path = resolve_checkpoint(str(config.ckpt_path), root, config.run_name)
-        saved = load_checkpoint(path)
-        defaults = {f"model.{key}": value for key, value in saved["hyper_parameters"].items() if key[0] != "_"}
-        data = saved.get("datamodule_hyper_parameters", {})
-        # A folder that is typed is read for itself, not by the table or the folds of the one that was trained on.
-        elsewhere = any(arg.partition("=")[0] == "--data.root" for arg in self._args)
-        ours = {"labels", "group_column", "folds", "fold"} if elsewhere and command != "fit" else set()
-        defaults |= {f"data.{key}": value for key, value in data.items() if key[0] != "_" and key not in ours}
-        if typed:
-            self._parser(command).set_defaults(defaults)
-        args = self._args
-        run = run_of(path)
-        if typed and command == "fit" and run and (run / "config.yaml").is_file() and "--config" not in args:
-            args = [args[0], "--config", str(run / "config.yaml"), *args[1:]]
+        saved, args = load_checkpoint(path), self._args
+        if not restarted:
+            elsewhere = not fitting and any(config.data[name] for name in ORIGIN)
+            self._parser(command).set_defaults(saved_options(saved, elsewhere))
+            run = run_of(path)
+            if fitting and run and (run / "config.yaml").is_file():
+                args = [args[0], "--config", str(run / "config.yaml"), *args[1:]]
         # Nobody types the data description, but a run's own config.yaml holds the null of before it was known.
-        known = json.dumps(saved["hyper_parameters"]["data_description"])
-        self.config = self.parser.parse_args([*args, "--model.data_description", known])
-        self.config[command]["ckpt_path"] = str(path)
-        if command == "fit":
-            self.from_step = saved["global_step"]
-            try:
-                refuse_finished(path, saved, self.config["fit"].trainer)
-            except RunFinishedError as finished:
-                if not restarted:
-                    raise
-                rank_zero_only(print)(finished)  # a job that is started again and again has now reached its end
-                raise SystemExit(0) from None
+        known = saved["hyper_parameters"]["data_description"]
+        self.config = self.parser.parse_args([*args, "--model.data_description", json.dumps(known)])
+        config = self.config[command]
+        config["ckpt_path"] = str(path)
+        if not fitting:
+            if config.data.image_size != known["image_size"]:
+                raise UserError(
+                    f"{path} was trained on images of {known['image_size']} pixels, which any image is brought to:"
+                    " leave --data.image_size out"
+                )
+            rank_zero_only(print)(model_line(path, saved))
+            return
+        self.from_step = saved["global_step"]
+        try:
+            refuse_finished(path, saved, config.trainer)
+        except RunFinishedError as finished:
+            if not restarted:
+                raise
+            rank_zero_only(print)(finished)  # a job that is started again and again has now reached its end
+            raise SystemExit(0) from None
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer, with the settings that suit the machine where the user chose none, and the run's logger."""
@@ -156,7 +145,10 @@ class CLI(LightningCLI):
         if kwargs.get("enable_progress_bar", config.enable_progress_bar):
             self.trainer_defaults["callbacks"].append(ProgressBar())
         if config.logger in (None, True) and not config.fast_dev_run:
-            kwargs["logger"] = self._run_logger(Path(config.default_root_dir))
+            fitting = self.subcommand == "fit"
+            name = (self._get(self.config, "run_name") or "run") if fitting else str(self.subcommand)
+            continued = run_of(self.checkpoint) if self.checkpoint and fitting else None
+            kwargs["logger"] = logger_of(Path(config.default_root_dir), name, continued, self.from_step)
         keep = self._get(self.config, "checkpoint")
         if self.subcommand == "fit" and keep.save_top_k != 1 and keep.filename == "best":
             self._get(self.config_init, "checkpoint").filename = "best-{epoch}"
@@ -173,16 +165,6 @@ class CLI(LightningCLI):
             keep_freed_memory()
         return trainer
 
-    def _run_logger(self, root: Path) -> RunLogger:
-        run = run_of(self.checkpoint) if self.checkpoint and self.subcommand == "fit" else None
-        if run is not None:
-            return RunLogger(str(run.parent.parent), run.parent.name, int(run.name[8:]), self.from_step)
-        chosen = self._get(self.config, "run_name") or "run"
-        name = chosen if self.subcommand == "fit" else str(self.subcommand)
-        # Until the processes know each other, the first one of a further machine takes itself for the first of all.
-        first = getattr(rank_zero_only, "rank", 0) == 0 and os.environ.get("NODE_RANK", "0") == "0"
-        return RunLogger(str(root), name, new_version(root, name) if first else 0)
-
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         extra = {"fit": {}, "validate": {"verbose": False}, "test": {"verbose": False}}
@@ -190,18 +172,12 @@ class CLI(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         try:
-            super()._run_subcommand(subcommand)
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if "conditioned on metric" in str(error):
-                raise UserError(str(error)) from error  # a callback's `monitor` that is not there
-            if type(error) is RuntimeError and not re.search("enough memory|allocate memory", str(error)):
-                raise
-            size = self.datamodule.batch_size
-            raise UserError(
-                f"out of memory with data.batch_size {size} and images of {self.datamodule.image_size} pixels"
-                f" ({error}): try --data.batch_size {max(1, size // 2)}; to keep the step as it is, add"
-                " --trainer.accumulate_grad_batches 2; on a GPU also --trainer.precision bf16-mixed"
-            ) from error
+            with explain_failures(self.datamodule.batch_size, self.datamodule.image_size):
+                super()._run_subcommand(subcommand)
+        except (UserError, MisconfigurationException):
+            if isinstance(self.trainer.logger, RunLogger):
+                self.trainer.logger.discard_if_empty()
+            raise
 
     def after_fit(self) -> None:
         """Test the best checkpoint, enter the results beside the hyperparameters, say what to do next."""
@@ -230,7 +206,7 @@ def main(args: list[str] | None = None) -> None:
         warnings.filterwarnings("ignore", message)
     show_warnings_as_lines()
     torch.set_float32_matmul_precision("high")
-    try:
+    with errors_as_lines():
         CLI(
             Classifier,
             ImageDataModule,
@@ -245,15 +221,3 @@ def main(args: list[str] | None = None) -> None:
         )
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()  # its threads may abort the interpreter's end
-    except ModuleNotFoundError as error:
-        report(missing_extra(error))
-    except Interrupted as stopped:
-        if getattr(rank_zero_only, "rank", 0):
-            raise SystemExit(stopped.code) from None  # the first process speaks for all
-        report(stopped, code=stopped.code, label="")
-    except (UserError, MisconfigurationException) as error:
-        report(error)
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        report(UserError(f"{error}: the checkpoints written so far are whole; make room, then --ckpt_path last"))

@@ -1,9 +1,15 @@
 """The one exception for what a user can mend."""
 
+import errno
+import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NoReturn
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a write to a full disk, or beyond a quota or a limit, ends in."""
 
 
 class UserError(Exception):
@@ -71,3 +77,51 @@ def report(error: Exception, code: int = 2, label: str = "error: ") -> NoReturn:
     message = str(error).rpartition("project.errors.UserError: ")[2]
     print(f"{label}{' '.join(message.split())}", file=sys.stderr)
     raise SystemExit(code) from None
+
+
+@contextmanager
+def errors_as_lines() -> Iterator[None]:
+    """Let a user's mistake end in one line and exit code 2, an interrupted run in one line and its signal's code."""
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+    from lightning.pytorch.utilities import rank_zero_only
+
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        report(missing_extra(error))
+    except Interrupted as stopped:
+        if getattr(rank_zero_only, "rank", 0):
+            raise SystemExit(stopped.code) from None  # the first process speaks for all
+        report(stopped, code=stopped.code, label="")
+    except (UserError, MisconfigurationException) as error:
+        report(error)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        report(UserError(f"{error}: the checkpoints written so far are whole; make room, then --ckpt_path last"))
+
+
+@contextmanager
+def explain_failures(batch_size: int, image_size: int) -> Iterator[None]:
+    """Say what to do where memory is short, or where a callback watches a metric that is not there.
+
+    Args:
+        batch_size: Images in a step.
+        image_size: Their height and width in pixels.
+
+    Raises:
+        UserError: in the place of such an error.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if "conditioned on metric" in str(error):
+            raise UserError(str(error)) from error  # a callback's `monitor` that is not there
+        short = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+        if not short and not re.search("enough memory|allocate memory", str(error)):
+            raise
+        raise UserError(
+            f"out of memory with data.batch_size {batch_size} and images of {image_size} pixels"
+            f" ({error}): try --data.batch_size {max(1, batch_size // 2)}; to keep the step as it is, add"
+            " --trainer.accumulate_grad_batches 2; on a GPU also --trainer.precision bf16-mixed"
+        ) from error

@@ -106,6 +106,10 @@ class ImageData(L.LightningDataModule):
         """Number of images in each split."""
         raise NotImplementedError
 
+    def write_split(self, file: Path) -> None:
+        """Write which file went to which split, as a CSV: path, class, split."""
+        raise NotImplementedError
+
     def images_in_step(self, batch_idx: int) -> int:
         """Training images of the optimizer step that a batch belongs to: all its batches, on all processes."""
         raise NotImplementedError

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from project.words import counted
+
 
 def default_precision(accelerator: str) -> str:
     """The Trainer precision that suits the hardware: bf16 where there are instructions for it, else what is fastest.
@@ -51,7 +53,9 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "cpu":
-        return f"cpu ({torch.get_num_threads()} threads{', freed memory kept' if keep_freed_memory() else ''})"
+        return (
+            f"cpu ({counted(torch.get_num_threads(), 'thread')}{', freed memory kept' if keep_freed_memory() else ''})"
+        )
     return device.type
 
 

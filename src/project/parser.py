@@ -41,6 +41,12 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 class Parser(LightningArgumentParser):
     """LightningCLI's parser; an error is one line, the last on the screen, with the likely spelling."""
 
+    def format_help(self, *formatter: Any) -> str:
+        """The help without what nobody types: lists of all classes that torch knows, and the data description."""
+        text = re.sub(r",\s+known\s+subclasses:[^)]*\)", ")", super().format_help(*formatter))
+        text = re.sub(r"\n +\[--model\.data_description DATA_DESCRIPTION\]", "", text)
+        return re.sub(r"\n  --model\.data_description[^\n]*(?:\n {6,}[^\n]*)*", "", text)
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the message as the last line and exit with code 2."""
         parser: Parser = getattr(ex, "subcommand_parser", None) or self

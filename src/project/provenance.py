@@ -1,4 +1,4 @@
-"""What a run was made by: environment.yaml."""
+"""What a run was made of and by: config.yaml, split.csv and environment.yaml."""
 
 import os
 import platform
@@ -12,8 +12,26 @@ from typing import Any
 
 import torch
 import yaml
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import SaveConfigCallback
 
+from project.interface import image_data
 from project.machine import describe_device, memory
+from project.run import ENVIRONMENT
+
+
+class SaveRun(SaveConfigCallback):
+    """Records in the run's folder what it was made of and by."""
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write split.csv and environment.yaml beside config.yaml; called once, on the first process."""
+        data = image_data(trainer)
+        if stage == "fit" and trainer.logger is not None and trainer.logger.log_dir is not None:
+            run = Path(trainer.logger.log_dir)  # trainer.log_dir waits for all processes
+            data.write_split(run / "split.csv")
+            seed = os.environ.get("PL_GLOBAL_SEED")
+            facts = {"seed": seed, "data": str(data.folder), "data_fingerprint": data.description.fingerprint}
+            record_start(run / ENVIRONMENT, facts)
 
 
 class _Dumper(yaml.SafeDumper):

@@ -1,4 +1,4 @@
-"""Continuing: which checkpoint a short name means, what to do if it is damaged, whether anything is left to do."""
+"""Going on from a checkpoint: which one a short name means, what it says of the options, whether anything is left."""
 
 import os
 from pathlib import Path
@@ -11,6 +11,12 @@ from lightning.pytorch.utilities import rank_zero_warn
 from project.checkpoints import LAST, PREVIOUS, damage, load_checkpoint
 from project.errors import RunFinishedError, UserError
 from project.run import CHECKPOINTS, ENVIRONMENT
+from project.words import counted
+
+ORIGIN = ("root", "labels", "source")
+"""Options of the datamodule that say where images are; given one, the others of a checkpoint do not count."""
+ABOUT_ORIGIN = (*ORIGIN, "group_column", "folds", "fold")
+"""Options that mean something only for the images that a model was trained on."""
 
 
 def resolve_checkpoint(wanted: str, root: Path, name: str | None) -> Path:
@@ -62,6 +68,20 @@ def _first_whole(last: Path) -> Path:
     raise UserError(f"no such checkpoint, or it is damaged: {last} ({problem}), and there is none before it")
 
 
+def saved_options(saved: dict[str, Any], elsewhere: bool) -> dict[str, Any]:
+    """The options that a checkpoint was trained with, by their names on the command line.
+
+    Args:
+        saved: What the checkpoint holds.
+        elsewhere: Leave out where its images were, as others are read now.
+    """
+    data = saved.get("datamodule_hyper_parameters", {})
+    left_out = ABOUT_ORIGIN if elsewhere else ()
+    return {f"model.{key}": value for key, value in saved["hyper_parameters"].items() if key[0] != "_"} | {
+        f"data.{key}": value for key, value in data.items() if key[0] != "_" and key not in left_out
+    }
+
+
 def last_if_any(root: Path, name: str | None) -> str | None:
     """What `--ckpt_path resume` means: `last` once a run of this name has such a checkpoint, nothing before.
 
@@ -79,8 +99,11 @@ def requeued_run(root: Path) -> Path | None:
     if int(os.environ.get("SLURM_RESTART_COUNT", "0")) == 0:
         return None
     for file in sorted(root.glob(f"*/version_*/{ENVIRONMENT}"), key=lambda file: file.stat().st_mtime_ns, reverse=True):
-        starts = list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
-        if starts[-1].get("slurm_job") == os.environ.get("SLURM_JOB_ID"):
+        try:
+            *_, start = yaml.safe_load_all(file.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, ValueError):
+            continue  # its run was killed while it began
+        if isinstance(start, dict) and start.get("slurm_job") == os.environ.get("SLURM_JOB_ID"):
             last = file.parent / CHECKPOINTS / LAST
             return last if last.exists() or last.with_name(PREVIOUS).exists() else None
     return None
@@ -108,11 +131,14 @@ def refuse_finished(checkpoint: Path, saved: dict[str, Any], trainer: Any) -> No
     timer.load_state_dict(saved["callbacks"].get("Timer", {}))
     left = timer.time_remaining()
     if patience is not None and any(count >= patience for count in waited):
-        how = f"it stopped early after {done} epochs; to train longer, raise the patience of EarlyStopping ({patience})"
+        how = (
+            f"it stopped early after {counted(done, 'epoch')}; to train longer, raise the patience of EarlyStopping"
+            f" ({patience})"
+        )
     elif (trainer.max_epochs or -1) > 0 and done >= trainer.max_epochs:
-        how = f"all {done} epochs; to train longer, add --trainer.max_epochs {2 * done}"
+        how = f"all {counted(done, 'epoch')}; to train longer, add --trainer.max_epochs {2 * done}"
     elif trainer.max_steps > 0 and steps >= trainer.max_steps:
-        how = f"all {steps} steps; to train longer, add --trainer.max_steps {2 * steps}"
+        how = f"all {counted(steps, 'step')}; to train longer, add --trainer.max_steps {2 * steps}"
     elif left is not None and left <= 0:
         how = "its time is used up; to train longer, raise --trainer.max_time, which counts from the very start"
     else:
@@ -128,3 +154,12 @@ def _patience(trainer: Any) -> int | None:
         if callback.class_path.rpartition(".")[2] == "EarlyStopping"
     ]
     return min(found, default=None)
+
+
+def model_line(path: Path, saved: dict[str, Any]) -> str:
+    """Which model is used: the file, the epoch that it stands at, and what it scored on val."""
+    progress = saved.get("loops", {}).get("fit_loop", {}).get("epoch_progress", {}).get("current", {})
+    facts = [f"epoch {progress['started']}"] if progress else []
+    if "val/acc" in saved.get("callback_metrics", {}):
+        facts.append(f"val/acc {float(saved['callback_metrics']['val/acc']):.2%}")
+    return f"model     {path}" + (f" ({', '.join(facts)})" if facts else "")

@@ -3,7 +3,9 @@
 import csv
 import os
 import re
+import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,22 @@ def run_of(checkpoint: Path) -> Path | None:
     run = checkpoint.parent.parent  # as written: in a folder that reads otherwise, the best score so far is forgotten
     run = run if len(run.parts) > 1 else run.resolve()
     return run if checkpoint.parent.name == CHECKPOINTS and re.fullmatch(r"version_\d+", run.name) else None
+
+
+def logger_of(root: Path, name: str, continued: Path | None, from_step: int | None) -> "RunLogger":
+    """The logger of a run: a new one, or one that goes on.
+
+    Args:
+        root: The folder of all runs.
+        name: Name of the experiment, for a new run.
+        continued: The folder of the run that goes on; None for a new one.
+        from_step: The step that it goes on from.
+    """
+    if continued is not None:
+        return RunLogger(str(continued.parent.parent), continued.parent.name, int(continued.name[8:]), from_step)
+    # Until the processes know each other, the first one of a further machine takes itself for the first of all.
+    first = getattr(rank_zero_only, "rank", 0) == 0 and os.environ.get("NODE_RANK", "0") == "0"
+    return RunLogger(str(root), name, new_version(root, name) if first else 0)
 
 
 class RunLogger(TensorBoardLogger):
@@ -93,3 +111,15 @@ class RunLogger(TensorBoardLogger):
         for summary in hparams(plain, dict.fromkeys(sorted(metrics), 0)):
             writer.add_summary(summary)
         self.experiment.flush()
+
+    @rank_zero_only
+    def discard_if_empty(self) -> None:
+        """Take the folder of a run that came to nothing away again, and those above it that hold no other."""
+        folder = Path(self.log_dir)
+        records = ("events.out.tfevents", "config.yaml", "split.csv", ENVIRONMENT)
+        if folder.is_dir() and all(item.name.startswith(records) for item in folder.iterdir()):
+            self.finalize("failed")
+            shutil.rmtree(folder)
+            for parent in (folder.parent, Path(self.root_dir).parent):
+                with suppress(OSError):
+                    parent.rmdir()

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import lightning as L
 import numpy as np
 import pytest
 import torch
 
+from project.datamodules import ImageDataModule
 from project.datamodules.index import index_tree
 from project.datamodules.loader import Images, Loader
 from project.datamodules.sampler import EpochBatches
@@ -49,3 +51,21 @@ def test_pixels_that_lie_on_a_device_give_the_same_batches(tree: Path) -> None:
         for form in forms
     ]
     assert same(*map(list, loaders))
+
+
+def test_batches_to_learn_by_heart_are_mixed_and_not_augmented(tree: Path, tmp_path: Path) -> None:
+    data = ImageDataModule(str(tree), image_size=12, batch_size=16, num_workers=0, cache_dir=str(tmp_path))
+    seen: list[Batch] = []
+
+    class Model(L.LightningModule):
+        data_description = None
+
+        def training_step(self, batch: Batch, batch_idx: int) -> None:
+            seen.append(batch)
+
+        def configure_optimizers(self) -> None: ...
+
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    L.Trainer(accelerator="cpu", devices=1, overfit_batches=1, max_epochs=2, **quiet).fit(Model(), datamodule=data)  # type: ignore[arg-type]
+    assert len(seen) == 2 and same(seen[:1], seen[1:]), "the same batch each time"
+    assert seen[0].image.dtype == torch.uint8 and len(seen[0].label.unique()) == 3

@@ -9,8 +9,9 @@ from lightning.pytorch.callbacks import EarlyStopping, RichProgressBar
 from rich.console import Console as RichConsole
 from rich.table import Table
 
-from project.callbacks.describe import choice_lines, data_line, duration
+from project.callbacks.describe import choice_lines, data_line
 from project.interface import Split, image_classifier, image_data
+from project.words import counted, duration
 
 
 class ProgressBar(RichProgressBar):
@@ -69,7 +70,8 @@ class Console(L.Callback):
         self._epoch_line(trainer)
         for callback in trainer.early_stopping_callbacks:
             if isinstance(callback, EarlyStopping) and callback.stopped_epoch:
-                self._say(trainer, f"stopped early: {callback.monitor} did not improve for {callback.patience} epochs")
+                waited = counted(callback.patience, "epoch")
+                self._say(trainer, f"stopped early: {callback.monitor} did not improve for {waited}")
         self._say(trainer, f"trained for {duration(time.monotonic() - self._started)}", "")
 
     def _epoch_line(self, trainer: L.Trainer) -> None:
@@ -105,7 +107,7 @@ class Console(L.Callback):
         assert model.data_description is not None
         result, names = model.results[stage], model.data_description.class_names
         images = int(result.per_class["images"].sum())
-        table = Table(title=f"{stage}: {images:,} images of the {split} split", title_justify="left")
+        table = Table(title=f"{stage}: {counted(images, 'image')} of the {split} split", title_justify="left")
         table.add_column("class")
         for heading in ("precision", "recall", "f1", "images"):
             table.add_column(heading, justify="right")

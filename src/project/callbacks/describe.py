@@ -8,13 +8,15 @@ import lightning as L
 
 from project.interface import ImageData, image_classifier, image_data, time_limit
 from project.machine import describe_device
+from project.words import counted, duration
 
 
 def data_line(data: ImageData) -> str:
     """What was found: where, how many images and classes, by split."""
     sizes, description = data.split_sizes(), data.description
     splits = "  ".join(f"{split} {count:,}" for split, count in sizes.items() if count)
-    line = f"data      {data.folder}: {sum(sizes.values()):,} images, {len(description.class_names)} classes; {splits}"
+    images, classes = counted(sum(sizes.values()), "image"), f"{len(description.class_names):,} classes"
+    line = f"data      {data.folder}: {images}, {classes}; {splits}"
     return line if sizes["test"] else f"{line}  (no test split: val will be tested on)"
 
 
@@ -35,17 +37,18 @@ def choice_lines(trainer: L.Trainer) -> list[str]:
         f"device    {device}, precision {trainer.precision}, {', '.join(model.settings)}",
         f"training  {name}, learning rate {optimizer.defaults['lr']:g}, weight decay {decay:g}, "
         f"schedule {schedules[0] if schedules else 'constant'}",
-        f"batch     {data.batch_size:,} images{each} from {data.reading}, "
-        f"{trainer.num_training_batches:,} steps an epoch, {_end(trainer)}",
+        f"batch     {counted(data.batch_size, 'image')}{each} from {data.reading}, "
+        f"{counted(int(trainer.num_training_batches), 'step')} an epoch, {_end(trainer)}",
     ]
 
 
 def _end(trainer: L.Trainer) -> str:
     """Where the run ends at the latest."""
-    last = trainer.max_epochs if (trainer.max_epochs or -1) >= 0 else "any number of"
+    most = trainer.max_epochs or -1
+    epochs = counted(most, "epoch") if most >= 0 else "any number of epochs"
     clock = time_limit(trainer)
     limit = clock.time_remaining() if clock else None
-    return f"at most {last} epochs{f', {duration(limit)}' if limit else ''}"
+    return f"at most {epochs}{f', {duration(limit)}' if limit else ''}"
 
 
 def next_lines(run: Path, best: Path, tested: bool) -> list[str]:
@@ -57,14 +60,6 @@ def next_lines(run: Path, best: Path, tested: bool) -> list[str]:
         f"{'again' if tested else 'test':<10}{command} train.py test --ckpt_path {best}",
         f"predict   {command} train.py predict --ckpt_path {best} --data.root FOLDER_OR_IMAGE",
     ]
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words: 42 s, 3 min 5 s, 2 h 10 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def python() -> str:

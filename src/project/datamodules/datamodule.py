@@ -26,6 +26,7 @@ from project.datamodules.transforms import RandomResizedCrop
 from project.errors import UserError
 from project.interface import SPLITS, Batch, DataDescription, ImageData, Split, image_classifier
 from project.machine import memory
+from project.words import counted
 
 
 class ImageDataModule(ImageData):
@@ -281,7 +282,7 @@ class ImageDataModule(ImageData):
         """Where the images of a step come from, in words."""
         if self._pixels is not None:
             return "packed pixels on the device" if self._pixels_on_device is not None else "packed pixels"
-        return f"{'shards' if self.origin.is_sharded else 'files'}, {self._workers()} workers"
+        return f"{'shards' if self.origin.is_sharded else 'files'}, {counted(self._workers(), 'worker')}"
 
     # -- augmenting ---------------------------------------------------------------------------------------------------
 

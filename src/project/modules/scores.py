@@ -41,7 +41,9 @@ class Scores(Metric):
         self.images = self.images + counts * len(target)
         cell = target * len(self.confusion) + logits.detach().argmax(1)
         # Not bincount, which waits for the device to know how much to return.
-        self.confusion = self.confusion.flatten().scatter_add(0, cell, counts.to(cell).expand_as(cell)).view_as(self.confusion)
+        self.confusion = (
+            self.confusion.flatten().scatter_add(0, cell, counts.to(cell).expand_as(cell)).view_as(self.confusion)
+        )
 
     def compute(self) -> StageResult:
         """Everything counted since the last reset, synchronised over processes."""
