@@ -33,7 +33,7 @@ from project.datamodules.sampler import EpochBatches
 from project.datamodules.transforms import RandomCrop
 from project.machine import default_precision, keep_freed_memory
 from project.modules import ConvNet
-from project.modules.parameters import parameter_groups
+from project.modules.optimization import parameter_groups
 
 CONFIG = Path(__file__).parents[1] / "configs" / "cifar10.yaml"
 FLOPS = 3 * 2 * (32**2 * 27 * 64 + 16**2 * 576 * 128 + 8192 * 512 + 512 * 10)

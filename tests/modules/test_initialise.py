@@ -37,7 +37,7 @@ def test_another_number_of_classes_gets_a_new_head(tree: Path, here: Path, capsy
 def test_mistakes(tree: Path, here: Path, failing: Failing) -> None:
     assert "no such checkpoint: gone.ckpt" in failing(fit(tree, "--model.init_from", "gone.ckpt"))
     main(fit(tree, *ONCE))
-    last = "logs/run/version_1/checkpoints/last.ckpt"
+    last = "logs/run/version_0/checkpoints/last.ckpt"
     both = ["fit", "--ckpt_path", "last", "--model.init_from", last]
     assert "give one of them" in failing(both)
     other = ["--model.net", "tests.test_checkpoints.Greedy", "--model.init_from", last]

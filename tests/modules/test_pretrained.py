@@ -17,7 +17,7 @@ from project.cli import main
 from project.modules import ConvNet, Timm, TorchVision
 from project.modules.freezing import Freezing
 from project.modules.layers import head, layers
-from project.modules.parameters import parameter_groups
+from project.modules.optimization import parameter_groups
 from tests.conftest import QUICK, fit, process
 from tests.runs import RUN, load, same
 

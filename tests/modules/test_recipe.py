@@ -13,8 +13,9 @@ from torch import nn
 
 from project.cli import main
 from project.modules import Classifier, Muon, ResNet, SpeedrunNet, WarmupDecay, WhiteningConv
+from project.modules.layers import head
 from project.modules.muon import orthogonalise
-from project.modules.parameters import head, parameter_groups
+from project.modules.optimization import parameter_groups
 from project.resume import resolve_checkpoint
 from tests.conftest import QUICK, fit, process
 

@@ -2,27 +2,24 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.strategies import DDPStrategy
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from project.errors import UserError
-from project.interface import Batch, DataDescription, ImageClassifier, Split, StageResult, image_data, time_limit
+from project.interface import Batch, DataDescription, ImageClassifier, Split, StageResult, image_data
 from project.modules.convnet import ConvNet
 from project.modules.distributed import average_statistics, shard
 from project.modules.freezing import Freezing
 from project.modules.initialise import take_weights
-from project.modules.parameters import parameter_groups
-from project.modules.pretrained import Pretrained
+from project.modules.optimization import make_optimizer, make_schedule
 from project.modules.schedule import WarmupDecay, plan_to_end
 from project.modules.scores import Scores
-from project.modules.spec import arguments, class_of, plain
+from project.modules.spec import plain
 from project.modules.views import Views, mean_logits
 
 NetCallable = Callable[[int, int], nn.Module]
@@ -155,17 +152,12 @@ class Classifier(ImageClassifier):
 
     def _prepare_net(self, net: nn.Module) -> None:
         fitting = self._trainer is not None and self.trainer.state.fn == "fit"
-        if fitting and not self._restored and (init := getattr(net, "init_from_images", None)) is not None:
-            init(self._normalise(image_data(self.trainer).sample(5000)))
-        if self._init_from is not None and not self._restored:
-            self._normalise_by(*take_weights(net, Path(self._init_from)))
-        elif isinstance(net, Pretrained) and net.weights is not None and not self._restored:
-            net.take_pretrained()
-            self._normalise_by(net.pretrained_mean, net.pretrained_std)
-            if net.pretrained_size != net.image_size:
-                rank_zero_warn(
-                    f"{net.name} was trained on images of {net.pretrained_size} pixels, these have {net.image_size}"
-                )
+        if not self._restored:
+            if fitting and (init := getattr(net, "init_from_images", None)) is not None:
+                init(self._normalise(image_data(self.trainer).sample(5000)))
+            if (known := take_weights(net, self._init_from)) is not None:
+                assert self.data_description is not None
+                self._adopt(replace(self.data_description, mean=known[0], std=known[1]))
         if self._freezing.epochs < 0:
             self._freezing(net, 0)  # for good: neither the optimizer nor other processes need to know of them
         if self.device_mesh is not None:
@@ -173,11 +165,6 @@ class Classifier(ImageClassifier):
         if fitting and self._compile:
             on_gpu = self.trainer.strategy.root_device.type == "cuda"
             net.compile(dynamic=False, mode="reduce-overhead" if on_gpu else None)  # keeps the names of the weights
-
-    def _normalise_by(self, mean: list[float], std: list[float]) -> None:
-        """Take the images as the weights know them."""
-        assert self.data_description is not None
-        self._adopt(replace(self.data_description, mean=mean, std=std))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what the metrics of an unfinished epoch have counted so far, on each process."""
@@ -291,35 +278,13 @@ class Classifier(ImageClassifier):
         return [layout, *(["compiled"] if self._compile else [])]
 
     def configure_optimizers(self) -> Any:
-        """The optimizer, over three groups by role: weights of hidden layers, of the head, biases and norms."""
-        groups = parameter_groups(cast(nn.Module, self.net), self._layer_decay)
-        spec = self.hparams["optimizer"]
-        # One kernel for all parameters.
-        chosen = {"fused": spec.get("init_args", {}).get("fused") is not False} if "fused" in arguments(spec) else {}
-        build_optimizer: Callable[..., Any] = self._build_optimizer
-        optimizer = build_optimizer(groups, **chosen)
-        for group in optimizer.param_groups:
-            group["lr"] = group["lr"] * group.get("rate", 1)
-        # Else a fused one would undo the scale of 16-mixed by itself, and Lightning could not clip gradients before.
-        optimizer._step_supports_amp_scaling = False
+        """The optimizer, over groups of parameters by role, and the schedule."""
+        net = cast(nn.Module, self.net)
+        optimizer = make_optimizer(self.hparams["optimizer"], self._build_optimizer, net, self._layer_decay)
         if self._build_scheduler is None:
             return optimizer
-        per_step = "total_steps" in arguments(self.hparams["scheduler"])
-        if self._layer_decay < 1 and "max_lr" in arguments(self.hparams["scheduler"]):
-            raise UserError("model.layer_decay: this schedule sets one learning rate for all layers; take WarmupDecay")
-        build: Callable[..., Any] = self._build_scheduler
-        scheduler = build(optimizer, total_steps=self._total_steps()) if per_step else build(optimizer)
-        entry: dict[str, Any] = {"scheduler": scheduler, "interval": "step" if per_step else "epoch"}
-        if hasattr(scheduler, "monitor"):
-            entry["monitor"] = scheduler.monitor
-        return {"optimizer": optimizer, "lr_scheduler": entry}
-
-    def _total_steps(self) -> float:
-        steps = self.trainer.estimated_stepping_batches
-        known = steps != float("inf")
-        if not known and not (class_of(self.hparams["scheduler"]) is WarmupDecay and time_limit(self.trainer)):
-            raise UserError("this schedule needs the length of the run: give trainer.max_epochs or trainer.max_steps")
-        return int(steps) if known else steps
+        schedule = make_schedule(self.hparams["scheduler"], self._build_scheduler, optimizer, self.trainer)
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Move the schedule on; where the run has a time limit, after planning it anew now and then."""

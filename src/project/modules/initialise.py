@@ -1,4 +1,4 @@
-"""Starting a new run from the weights of an earlier one."""
+"""Starting a new run from weights that are there."""
 
 from pathlib import Path
 
@@ -7,20 +7,33 @@ from torch import nn
 
 from project.checkpoints import load_checkpoint
 from project.errors import UserError
+from project.modules.pretrained import Pretrained
 
 
-def take_weights(net: nn.Module, file: Path) -> tuple[list[float], list[float]]:
-    """Copy into a net every tensor of a checkpoint's net that has the same name and shape; name the others.
+def take_weights(net: nn.Module, init_from: str | None) -> tuple[list[float], list[float]] | None:
+    """Give a new net the weights of an earlier run, or those that it was pretrained with elsewhere.
 
-    Returns the mean and std that its images were normalised by, which the weights are fitted to.
+    Returns the mean and std that images were normalised by for these weights; None where there are none to take.
 
     Args:
         net: Changed in place.
-        file: A checkpoint of this project.
+        init_from: A checkpoint of this project; it beats what the net would be pretrained with.
 
     Raises:
-        UserError: there is no such checkpoint, or nothing in it fits.
+        UserError: they cannot be had, or do not fit.
     """
+    if init_from is not None:
+        return _take_fitting(net, Path(init_from))
+    if not isinstance(net, Pretrained) or net.weights is None:
+        return None
+    net.take_pretrained()
+    if net.pretrained_size != net.image_size:
+        rank_zero_warn(f"{net.name} was trained on images of {net.pretrained_size} pixels, these have {net.image_size}")
+    return net.pretrained_mean, net.pretrained_std
+
+
+def _take_fitting(net: nn.Module, file: Path) -> tuple[list[float], list[float]]:
+    """Copy every tensor of a checkpoint's net that has the name and shape of one here; name the others."""
     if not file.is_file():
         raise UserError(f"model.init_from: no such checkpoint: {file}")
     checkpoint = load_checkpoint(file)
