@@ -1,13 +1,15 @@
 """What the documents show works as it stands."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import QUICK, REPOSITORY
+from project.cli import main
+from tests.conftest import QUICK, REPOSITORY, fit
 
 
 @pytest.mark.slow
@@ -32,3 +34,12 @@ def test_extend_example_trains(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "40 images, 2 classes" in done.stdout and "net       Tiny" in done.stdout
+
+
+def test_a_trained_model_answers_in_python(tree: Path, here: Path) -> None:
+    text = (REPOSITORY / "docs" / "extend.md").read_text()
+    (code,) = re.findall(r"```python\n(import torch.*?)```", text, re.DOTALL)
+    main(fit(tree, "--run_name", "convnet", "--test_after_fit", "false", "--trainer.max_epochs", "8"))
+    shutil.copy(tree / "red" / "000.png", "photo.jpg")
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert shown.stdout == "red\n", shown.stderr

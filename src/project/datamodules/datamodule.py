@@ -8,16 +8,15 @@ from typing import Literal
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from project.datamodules.augment import augment, default_augmentation, is_fixed
-from project.datamodules.decode import Pixels
 from project.datamodules.index import ImageIndex, index_unlabelled
 from project.datamodules.loader import Images, Loader
 from project.datamodules.origin import Origin
-from project.datamodules.packed import decode_all, skip_unreadable, warn_of_copies
+from project.datamodules.packed import warn_of_copies
 from project.datamodules.parallel import worker_count
+from project.datamodules.pixels import PixelStore
 from project.datamodules.sampler import EpochBatches, Order, Request, seed_draws
 from project.datamodules.source import Source
 from project.datamodules.split import Splitting, write_splits
@@ -25,7 +24,6 @@ from project.datamodules.statistics import channel_statistics
 from project.datamodules.transforms import RandomResizedCrop
 from project.errors import UserError
 from project.interface import SPLITS, Batch, DataDescription, ImageData, Split, image_classifier
-from project.machine import memory
 from project.words import counted
 
 
@@ -94,11 +92,9 @@ class ImageDataModule(ImageData):
             if isinstance(transform, RandomResizedCrop):
                 transform.image_size = image_size
         self.batch_transforms = nn.ModuleList(default_augmentation() if batch_transforms is None else batch_transforms)
-        self.pack_limit, self.num_workers = pack_limit, num_workers
+        self.num_workers = num_workers
         self.index: ImageIndex | None = None
-        self._pixels: Pixels | None = None
-        self._pixels_on_device: Tensor | None = None
-        self._content: NDArray[np.uint64] | None = None
+        self._pixels = PixelStore(pack_limit, self.origin.cache_dir / "packed")
         self._description: DataDescription | None = None
 
     # -- finding ------------------------------------------------------------------------------------------------------
@@ -130,8 +126,8 @@ class ImageDataModule(ImageData):
         self.index = self.splitting(index)
         if stage == "fit":
             self._description = self._describe()
-            if self._content is not None:
-                warn_of_copies(self.index, self._content)
+            if self._pixels.content is not None:
+                warn_of_copies(self.index, self._pixels.content)
         elif (
             known is not None
             and (index.splits != self.index.splits).any()
@@ -146,14 +142,11 @@ class ImageDataModule(ImageData):
         """The index without what cannot be read; takes the pixels where they fit."""
         if self.trainer and self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return index
-        size = self._description.image_size if self._description else self.image_size
-        fixed = self._fixed()
-        limit = memory() / 4 if self.pack_limit is None else self.pack_limit * 1e9
-        fits = len(fixed) == len(self.item_transforms) and len(index.paths) * size**2 * 3 <= limit
-        decoded = decode_all(index, size, fixed, fits, self.origin.cache_dir / "packed")
-        self._pixels, self._pixels_on_device = decoded.pixels if fits else None, None
-        self._content = decoded.content
-        return skip_unreadable(index, decoded.unreadable, self.on_corrupt)
+        return self._pixels.take(index, self._size, list(self.item_transforms), self.on_corrupt)
+
+    @property
+    def _size(self) -> int:
+        return self._description.image_size if self._description else self.image_size
 
     def _fixed(self) -> list[nn.Module]:
         return [transform for transform in self.item_transforms if is_fixed(transform)]
@@ -196,8 +189,7 @@ class ImageDataModule(ImageData):
     def sample(self, count: int) -> Tensor:
         """Up to `count` training images without augmentation, evenly spaced, uint8 (N, 3, H, W)."""
         images = self._images("train", self._fixed())
-        positions = np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(int)
-        return images[Request(0, positions.tolist())].image
+        return images[Request(0, images.even(count))].image
 
     # -- loading ------------------------------------------------------------------------------------------------------
 
@@ -226,9 +218,8 @@ class ImageDataModule(ImageData):
         return trainer.train_dataloader.batch_sampler.images(first, last)
 
     def _images(self, split: Split | Literal[""], transforms: Sequence[nn.Module]) -> Images:
-        index = self._index()
-        size = self._description.image_size if self._description else self.image_size
-        return Images(index, index.rows(split), size, transforms, self._seed(), self._pixels, self.origin.reader())
+        index, packed = self._index(), self._pixels.packed
+        return Images(index, index.rows(split), self._size, transforms, self._seed(), packed, self.origin.reader())
 
     @property
     def _by_heart(self) -> bool:
@@ -257,31 +248,22 @@ class ImageDataModule(ImageData):
             )
         strata = images.index.labels[images.rows] if split == "train" and self.sampling == "balanced" else None
         batches = EpochBatches(len(images), self.batch_size, self._order(split), self._seed(), rank, world, strata)
-        images.pixels = self._pixels_where_used()
+        images.pixels = self._pixels.near(trainer.strategy.root_device if trainer else torch.device("cpu"))
         pin = torch.cuda.is_available() and not isinstance(images.pixels, Tensor)
         counted = trainer.fit_loop.epoch_loop.batch_progress.current if trainer and training else None
         return Loader(images, batches, self._workers(), pin, lambda: counted.ready if counted is not None else 0)
 
     def _workers(self) -> int:
-        if self._pixels is not None:
+        if self._pixels.packed is not None:
             return 0
         devices = self.trainer.num_devices if self.trainer else 1
         return worker_count(devices) if self.num_workers is None else self.num_workers
 
-    def _pixels_where_used(self) -> Pixels | Tensor | None:
-        """The packed pixels; on a GPU where they take at most a quarter of its memory, so that none has to be sent."""
-        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-        if self._pixels is None or device.type != "cuda":
-            return self._pixels
-        if self._pixels_on_device is None and self._pixels.nbytes <= torch.cuda.mem_get_info(device)[1] / 4:
-            self._pixels_on_device = torch.from_numpy(self._pixels).to(device)
-        return self._pixels if self._pixels_on_device is None else self._pixels_on_device
-
     @property
     def reading(self) -> str:
         """Where the images of a step come from, in words."""
-        if self._pixels is not None:
-            return "packed pixels on the device" if self._pixels_on_device is not None else "packed pixels"
+        if self._pixels.packed is not None:
+            return str(self._pixels)
         return f"{'shards' if self.origin.is_sharded else 'files'}, {counted(self._workers(), 'worker')}"
 
     # -- augmenting ---------------------------------------------------------------------------------------------------

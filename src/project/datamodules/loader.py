@@ -70,6 +70,11 @@ class Images(Dataset[Batch]):
         # NCHW to the eye, NHWC in memory: channels last.
         return Batch(image.permute(0, 3, 1, 2), labels, torch.from_numpy(rows))
 
+    def even(self, count: int) -> list[int]:
+        """Positions of up to `count` images, evenly spaced."""
+        positions: list[int] = np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(int).tolist()
+        return positions
+
     def _place(self, request: Request) -> Tensor:
         """uint8 (N, image_size, image_size, 3), not yet filled."""
         count = len(request.positions)
