@@ -233,7 +233,11 @@ def test_class_help_of_callbacks(here: Path, capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["fit", "--trainer.max_epoch", "3"], "--trainer.max_epoch; did you mean trainer.max_epochs?"),
+        (["fit", "--trainer.max_epoch", "3"], "--trainer.max_epoch; did you mean --trainer.max_epochs?"),
+        (["fit", "--batch_size", "3"], "--batch_size; did you mean --data.batch_size?"),
+        (["fit", "--learning_rate", "3"], "--learning_rate; did you mean --model.optimizer.lr?"),
+        (["fit", "--model.net", "project.modules.ConvNot"], "project.modules has no ConvNot; did you mean ConvNet?"),
+        (["--config", "typo.yaml"], "say first what to do: train.py fit"),
         (["fit", "--trainer.max_epochs", "abc"], "trainer.max_epochs: expected int, got 'abc'"),
         (["fit", "--model.net", "ConvNett"], "model.net: no class named ConvNett; did you mean ConvNet?"),
         (["fit", "--model.net.dropou", "0.1"], "unknown key dropou; did you mean dropout?"),

@@ -1,12 +1,22 @@
 """Reading the command line: order of configs, appended callbacks, and errors that a person can act on."""
 
 import difflib
+import importlib
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
+
+OTHER_NAMES = {
+    "epochs": "trainer.max_epochs",
+    "gpus": "trainer.devices",
+    "learning_rate": "model.optimizer.lr",
+    "lr": "model.optimizer.lr",
+    "workers": "data.num_workers",
+}
+"""What people type who know other tools, and the option it is here."""
 
 
 def in_order(args: list[str]) -> list[str]:
@@ -62,25 +72,38 @@ class Parser(LightningArgumentParser):
             r"'([^']+)' is not (?:expected|accepted)|not accept (?:option|key|nested key) '([^']+)'", message
         ):
             name = match[1] or match[2]
-            return f"unknown key {name}{f' in {key}' if key else ''}{self._hint(name, self._options())}"
+            options = {option: text.lstrip("-") for option, text in self._options().items()}
+            return f"unknown key {name}{f' in {key}' if key else ''}{self._hint(name, options)}"
         if match := re.search(r"Expected a dot import path string: (\S+)", message):
-            return f"{key}: no class named {match[1]}{self._hint(match[1], _class_names())}"
+            return f"{key}: no class named {match[1]}{self._hint(match[1], {name: name for name in _class_names()})}"
+        if match := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", message):
+            names = {name: name for name in dir(importlib.import_module(match[1]))}
+            return f"{key}: {match[1]} has no {match[2]}{self._hint(match[2], names)}"
         if match := re.search(r"(Multiple subclasses with name .*)", message):
             return f"{key}: {match[1]}"
+        if 'expected "subcommand"' in message:
+            return "say first what to do: train.py fit, validate, test or predict, then the options"
         if match := re.search(r"Given value: (.*)", message):
             kinds = [kind for kind in re.findall(r"Expected a <class '(\w+)'>", message) if kind != "NoneType"]
             return f"{key}: expected {' or '.join(dict.fromkeys(kinds)) or 'another type'}, got {match[1]!r}"
         return " ".join(message.split())
 
-    def _options(self) -> list[str]:
-        """Every option of this command, and the last part of each."""
+    def _options(self) -> dict[str, str]:
+        """Every option of this command by its name, by the last part of that, and by what others call it."""
         names = [option.lstrip("-") for action in self._actions for option in action.option_strings]
-        return [*names, *(name.rpartition(".")[2] for name in names)]
+        own = {name: f"--{name}" for name in names}
+        return (
+            {name.rpartition(".")[2]: f"--{name}" for name in reversed(names)}
+            | own
+            | {other: f"--{name}" for other, name in OTHER_NAMES.items() if name.partition(".")[0] in own}
+        )
 
     @staticmethod
-    def _hint(name: str, known: Iterable[str]) -> str:
-        close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.7)
-        return f"; did you mean {close[0]}?" if close else ""
+    def _hint(name: str, known: Mapping[str, str]) -> str:
+        for wanted in (name, name.rpartition(".")[2]):
+            if close := difflib.get_close_matches(wanted, list(known), n=1, cutoff=0.7):
+                return f"; did you mean {known[close[0]]}?"
+        return ""
 
 
 def _class_names() -> list[str]:

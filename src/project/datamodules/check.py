@@ -21,6 +21,7 @@ from project.datamodules.parallel import each
 from project.datamodules.split import complete_splits
 from project.errors import UserError
 from project.interface import SPLITS
+from project.words import counted
 
 NEAR_BITS = 6
 """Perceptual hashes (64 bits) that differ in at most so many may be the same picture."""
@@ -94,7 +95,9 @@ def check_data(
         print(f"pictures  {out / 'findings.png'}")
     _print_findings(findings)
     print(f"list      {out / 'findings.csv'}")
-    if any(finding.kind.endswith(SPOILING) for finding in findings):
+    spoiling = sum(finding.kind.endswith(SPOILING) for finding in findings)
+    print(f"{counted(spoiling, 'finding') if spoiling else 'nothing found that'} would spoil a result")
+    if spoiling:
         raise SystemExit(1)
 
 
@@ -221,8 +224,6 @@ def _print_findings(findings: list[Finding]) -> None:
             print(f"    {' = '.join(filter(None, (finding.path, finding.other)))}  {finding.detail}".rstrip())
         if len(found) > 5:
             print(f"    ... and {len(found) - 5:,} more")
-    if not findings:
-        print("nothing found that would spoil a result")
 
 
 def _sheet(root: Path, findings: list[Finding], file: Path) -> bool:
