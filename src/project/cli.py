@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 
-from project.callbacks import Console, Guard, LastCheckpoint, Monitor, Pictures, PredictionTable, ProgressBar
+from project.callbacks import Console, Findings, Guard, LastCheckpoint, Monitor, Pictures, PredictionTable, ProgressBar
 from project.callbacks.describe import next_lines
 from project.checkpoints import DurableCheckpointIO, load_checkpoint
 from project.datamodules import ImageDataModule
@@ -141,7 +141,7 @@ class CLI(LightningCLI):
             kwargs["benchmark"] = True  # images have one size: let cuDNN try its algorithms and keep the fastest
         if config.enable_progress_bar is None:
             kwargs["enable_progress_bar"] = sys.stdout.isatty()
-        self.trainer_defaults["callbacks"] = [Console(), Monitor(), Pictures(), PredictionTable()]
+        self.trainer_defaults["callbacks"] = [Console(), Monitor(), Pictures(), PredictionTable(), Findings()]
         if kwargs.get("enable_progress_bar", config.enable_progress_bar):
             self.trainer_defaults["callbacks"].append(ProgressBar())
         if config.logger in (None, True) and not config.fast_dev_run:

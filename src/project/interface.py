@@ -128,3 +128,19 @@ def image_data(trainer: L.Trainer) -> ImageData:
 def time_limit(trainer: L.Trainer) -> Timer | None:
     """The clock of `--trainer.max_time`."""
     return next((callback for callback in trainer.callbacks if isinstance(callback, Timer)), None)  # type: ignore[attr-defined]
+
+
+def class_names(trainer: L.Trainer) -> list[str]:
+    """The classes of the model that the trainer runs, in the order of its outputs."""
+    description = image_classifier(trainer).data_description
+    assert description is not None
+    return description.class_names
+
+
+def test_folder(trainer: L.Trainer) -> Path | None:
+    """The folder that a test writes what it found into; None where it must leave nothing. All processes must ask."""
+    folder = trainer.log_dir
+    if folder is None or trainer.logger is None or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return None
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    return Path(folder)

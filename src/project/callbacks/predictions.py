@@ -1,4 +1,4 @@
-"""The table that `predict` writes."""
+"""The tables that `predict` and a test write."""
 
 import csv
 import heapq
@@ -8,13 +8,19 @@ from pathlib import Path
 from typing import IO, Any
 
 import lightning as L
+import torch
 from torch import Tensor
 
-from project.interface import Batch, image_classifier, image_data
+from project.interface import Batch, class_names, image_data, test_folder
+
+TESTED = "test_predictions.csv"
 
 
 class PredictionTable(L.Callback):
-    """Writes predictions.csv into the run: path, class, and the probability of each class, in the order of the paths.
+    """Writes what is predicted into the run, a row an image, in the order of the paths.
+
+    `predict` writes predictions.csv: path, class, and the probability of each class. A test writes
+    test_predictions.csv: path, true class, predicted class, and the probability of either.
 
     Rows go to disk batch by batch, so that a million images need no memory; with several processes each writes its
     own part and the first one joins them.
@@ -28,7 +34,15 @@ class PredictionTable(L.Callback):
         """Open this process's part."""
         folder = Path(trainer.strategy.broadcast(trainer.log_dir or "."))
         folder.mkdir(parents=True, exist_ok=True)
-        self.file = folder / "predictions.csv"
+        self._open(trainer, folder / "predictions.csv")
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Open this process's part, if the test has a folder."""
+        if folder := test_folder(trainer):
+            self._open(trainer, folder / TESTED)
+
+    def _open(self, trainer: L.Trainer, file: Path) -> None:
+        self.file = file
         self._stream = self._part(trainer.global_rank).open("w", newline="", encoding="utf-8", errors="surrogateescape")
 
     def _part(self, rank: int) -> Path:
@@ -48,26 +62,51 @@ class PredictionTable(L.Callback):
         probabilities: Tensor = outputs.cpu()
         assert self._stream is not None
         writer = csv.writer(self._stream)
-        data, names = image_data(trainer), _class_names(trainer)
+        data, names = image_data(trainer), class_names(trainer)
         for index, row in zip(batch.index.tolist(), probabilities, strict=True):
             writer.writerow([index, data.path(index), names[int(row.argmax())], *(f"{p:.6f}" for p in row.tolist())])
 
+    def on_test_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write one batch."""
+        if self._stream is None:
+            return
+        probability, predicted = outputs.max(1)
+        label_probability = outputs.gather(1, batch.label[:, None])[:, 0]
+        columns = torch.stack([batch.index, batch.label, predicted]).tolist()
+        certainties = torch.stack([probability, label_probability]).tolist()
+        path, names = image_data(trainer).path, class_names(trainer)
+        csv.writer(self._stream).writerows(
+            [index, path(index), names[label], names[guess], f"{p:.6f}", f"{q:.6f}"]
+            for index, label, guess, p, q in zip(*columns, *certainties, strict=True)
+        )
+
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Join the parts."""
+        self._join(trainer, ["path", "class", *class_names(trainer)])
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Join the parts."""
+        if self._stream is not None:
+            self._join(trainer, ["path", "class", "predicted", "probability", "class_probability"])
+
+    def _join(self, trainer: L.Trainer, header: list[str]) -> None:
         assert self._stream is not None and self.file is not None
         self._stream.close()
+        self._stream = None
         trainer.strategy.barrier()
         if trainer.is_global_zero:
             parts = [self._part(rank) for rank in range(trainer.world_size)]
-            join_parts(parts, self.file, ["path", "class", *_class_names(trainer)])
+            join_parts(parts, self.file, header)
             for part in parts:
                 part.unlink()
-
-
-def _class_names(trainer: L.Trainer) -> list[str]:
-    description = image_classifier(trainer).data_description
-    assert description is not None
-    return description.class_names
 
 
 def join_parts(parts: Sequence[Path], file: Path, header: list[str]) -> None:

@@ -194,7 +194,8 @@ class Classifier(ImageClassifier):
             x = x / 255
         return (x - self.mean) / self.std
 
-    def _step(self, batch: Batch, stage: Split) -> Tensor:
+    def _step(self, batch: Batch, stage: Split) -> tuple[Tensor, Tensor]:
+        """Count a batch; its mean loss and its logits."""
         logits = self(batch.image).float()
         smoothing = self.label_smoothing if stage == "train" else 0.0
         # Divided by the number of images, not by their weights: batches and processes then add up to the whole.
@@ -204,7 +205,7 @@ class Classifier(ImageClassifier):
         loss = total / len(logits)
         # In training such a loss stops the run, or its batch is skipped and does not count.
         cast(Scores, self.scores[f"{stage}_scores"]).update(loss, logits, batch.label, only_finite=stage == "train")
-        return loss
+        return loss, logits
 
     def _finish(self, stage: Split) -> None:
         scores = cast(Scores, self.scores[f"{stage}_scores"])
@@ -235,7 +236,7 @@ class Classifier(ImageClassifier):
         """
         trainer = self.trainer
         even = image_data(trainer).images_in_step(batch_idx) / (trainer.world_size * trainer.accumulate_grad_batches)
-        return self._step(batch, "train") * (len(batch.index) / even)
+        return self._step(batch, "train")[0] * (len(batch.index) / even)
 
     def on_validation_start(self) -> None:
         """Let all processes judge, and the checkpoint hold, the same net."""
@@ -245,9 +246,9 @@ class Classifier(ImageClassifier):
         """Count one batch of the val split."""
         self._step(batch, "val")
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Count one batch of the test split."""
-        self._step(batch, "test")
+    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Count one batch of the test split; probabilities, float32 (N, classes)."""
+        return self._step(batch, "test")[1].softmax(1)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Probabilities, float32 (N, classes)."""
