@@ -1,16 +1,20 @@
 """`python -m project TOOL`: what needs no Trainer. A tool is a typed function, imported when it is called."""
 
 import importlib
+import inspect
+import itertools
+import json
 import re
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_origin
 
 from project.errors import UserError, missing_extra, report, show_warnings_as_lines
 
 TOOLS = {
     "check_data": ("project.datamodules.check", "look for what would spoil a result, before training"),
     "shard": ("project.datamodules.shards", "write images as a few large files, for sets too large to hold"),
+    "report": ("project.report.page", "the page of a tested run, or of several side by side"),
     "cross_validate": ("project.cross_validation", "train once for each fold; mean and spread"),
 }
 
@@ -42,6 +46,10 @@ def main(args: list[str] | None = None) -> None:
 
     try:
         tool: Callable[..., Any] = getattr(importlib.import_module(TOOLS[name][0]), name)
+        first = next(iter(inspect.signature(tool).parameters.values()))
+        if get_origin(first.annotation) is list and first.default is first.empty:  # RUN RUN ... on the command line
+            words = list(itertools.takewhile(lambda arg: not arg.startswith("-"), rest))
+            rest = [json.dumps(words), *rest[len(words) :]] if words else rest
         program = f"python -m project {name}"
         auto_cli(tool, args=rest, set_defaults=given, parser_class=Parser, prog=program, allow_abbrev=False)
     except UserError as error:

@@ -19,10 +19,12 @@ from project.callbacks.describe import next_lines
 from project.checkpoints import DurableCheckpointIO, load_checkpoint
 from project.datamodules import ImageDataModule
 from project.errors import RunFinishedError, UserError, errors_as_lines, explain_failures, show_warnings_as_lines
+from project.interface import test_folder
 from project.machine import default_precision, keep_freed_memory
 from project.modules import Classifier
 from project.parser import Parser, flatten, in_order
 from project.provenance import SaveRun
+from project.report.page import write_report
 from project.resume import (
     ORIGIN,
     last_if_any,
@@ -190,12 +192,23 @@ class CLI(LightningCLI):
         trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, WeightAveraging)]  # type: ignore[attr-defined]
         if test:
             trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best, verbose=False, weights_only=True)
+            self.after_test()
         if isinstance(trainer.logger, RunLogger):
             chosen = {key: self.config_dump[key] for key in ("model", "data", "trainer")}
             trainer.logger.enter_results(flatten(chosen))
         run = trainer.log_dir  # on every process: it is broadcast
         if trainer.is_global_zero and run:
             print("", *next_lines(Path(run), Path(best), test), sep="\n")
+
+    def after_test(self) -> None:
+        """Write report.html beside what the test has written."""
+        folder = test_folder(self.trainer)
+        if folder is None or not self.trainer.is_global_zero:
+            return
+        try:
+            print(f"report    {write_report(folder)}")
+        except Exception as error:  # whatever it is, it must not take the end of a long run away
+            warnings.warn(f"report.html was not written: {error!r}", stacklevel=1)
 
 
 def main(args: list[str] | None = None) -> None:

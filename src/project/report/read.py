@@ -1,0 +1,117 @@
+"""What a run's folder says of it; what is not there is None or empty, and the page says so."""
+
+import csv
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from project.callbacks.findings import FINDINGS
+from project.callbacks.predictions import TESTED
+from project.errors import UserError
+from project.report.figures import Predictions
+from project.run import ENVIRONMENT, run_of
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder that a test wrote into: that of a `fit`, or that of a `test` of a checkpoint.
+
+    Attributes:
+        folder: The folder.
+        facts: test.json without the pictures.
+        pictures: Data URIs with their `path`, by kind: mistakes, uncertain, sample; best first.
+        predictions: test_predictions.csv.
+        trained: The folder of the `fit` that the checkpoint comes from; often the same.
+    """
+
+    folder: Path
+    facts: dict[str, Any]
+    pictures: dict[str, list[dict[str, str]]]
+    predictions: Predictions | None
+    trained: Path | None
+
+    @property
+    def name(self) -> str:
+        """NAME/version_N."""
+        return "/".join(self.folder.resolve().parts[-2:])
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """config.yaml of the training."""
+        return self._of_training("config.yaml", lambda file: yaml.safe_load(file.read_text())) or {}
+
+    @cached_property
+    def starts(self) -> list[dict[str, Any]]:
+        """environment.yaml of the training: one entry for its start and one for each time it was continued."""
+        return self._of_training(ENVIRONMENT, lambda file: list(yaml.safe_load_all(file.read_text()))) or []
+
+    @cached_property
+    def metrics(self) -> list[dict[str, float]]:
+        """metrics.csv of the training: a row a step, with the columns that it has."""
+        return self._of_training("metrics.csv", _numbers) or []
+
+    @property
+    def best(self) -> dict[str, float] | None:
+        """The row of the epoch whose checkpoint is called best."""
+        keep = self.config.get("checkpoint") or {}
+        monitor, sign = keep.get("monitor"), -1 if keep.get("mode") == "min" else 1
+        rows = [row for row in self.metrics if (monitor or "val/acc") in row and "epoch" in row]
+        if not rows:
+            return None
+        return max(rows, key=lambda row: sign * row[monitor]) if monitor else rows[-1]
+
+    def _of_training(self, name: str, read: Callable[[Path], Any]) -> Any:
+        if self.trained is None or not (self.trained / name).is_file():
+            return None
+        try:
+            return read(self.trained / name)
+        except (ValueError, KeyError, yaml.YAMLError):  # cut off or changed by hand
+            return None
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run.
+
+    Raises:
+        UserError: nothing was tested in this folder.
+    """
+    if not (folder / TESTED).is_file():
+        raise UserError(
+            f"{folder} has no {TESTED}: give the folder of a run that was tested (logs/NAME/version_N), or test it by"
+            f" `train.py test --ckpt_path {folder}/checkpoints/best.ckpt`"
+        )
+    found = json.loads((folder / FINDINGS).read_text()) if (folder / FINDINGS).is_file() else {}
+    pictures = found.pop("pictures", {})
+    checkpoint = found.get("checkpoint")
+    trained = run_of(Path(checkpoint)) if checkpoint else None
+    if (folder / ENVIRONMENT).is_file():  # this is the training's own folder, wherever it was moved
+        trained = folder
+    return Run(folder, found, pictures, _predictions(folder / TESTED, found.get("class_names")), trained)
+
+
+def _numbers(file: Path) -> list[dict[str, float]]:
+    with file.open(newline="") as stream:
+        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(stream)]
+
+
+def _predictions(file: Path, class_names: list[str] | None) -> Predictions | None:
+    with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
+        rows = list(csv.reader(stream))[1:]
+    if not rows:
+        return None
+    paths, labels, guesses, probability, class_probability = zip(*rows, strict=True)
+    names = class_names or sorted({*labels, *guesses})
+    number = {name: i for i, name in enumerate(names)}
+
+    def numbers(column: tuple[str, ...]) -> NDArray[np.int64]:
+        return np.array([number[name] for name in column])
+
+    certainties = np.array(probability, float), np.array(class_probability, float)
+    return Predictions(names, list(paths), numbers(labels), numbers(guesses), *certainties)

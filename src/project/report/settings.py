@@ -1,0 +1,86 @@
+"""Where a run's settings come from: typed, from a config file, or left as they are by default."""
+
+import shlex
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from project.parser import flatten, in_order
+
+
+class Setting(NamedTuple):
+    """One setting that is not left as it is by default, as far as can be seen.
+
+    Attributes:
+        name: Dotted, as on the command line.
+        value: In effect.
+        origin: The config file, or `typed`.
+        instead: What the config file says, where something else was typed.
+    """
+
+    name: str
+    value: str
+    origin: str
+    instead: str | None
+
+
+def settings(config: dict[str, Any], starts: list[dict[str, Any]]) -> tuple[list[Setting], list[str]]:
+    """What was chosen for a run, and the config files of it that are gone.
+
+    Args:
+        config: What was in effect: config.yaml.
+        starts: Its command and folder, for the start and each time the run was continued: environment.yaml.
+    """
+    in_effect = {_plain(name): value for name, value in flatten(config).items()}
+    from_files: dict[str, tuple[Any, str]] = {}
+    typed: dict[str, str] = {}
+    gone = []
+    for start in starts:
+        words = shlex.split(start.get("command", ""))
+        for option, given in _options(in_order(words[words.index("fit") :]) if "fit" in words else []):
+            file = Path(start.get("folder", "")) / given
+            if option != "config":
+                typed[_plain(option.removesuffix("+"))] = given
+            elif file.is_file():
+                said = yaml.safe_load(file.read_text()) or {}
+                from_files |= {_plain(name): (what, given) for name, what in flatten(said).items()}
+            else:
+                gone.append(given)
+    found = []
+    for name in dict.fromkeys([*typed, *from_files]):
+        said, origin = from_files.get(name, (None, ""))
+        value: Any = in_effect.get(name)
+        if name in typed:
+            value = typed[name] if value is None or isinstance(value, list) else value
+            instead = None if said is None or text(said) == text(value) else text(said)
+            found.append(Setting(name, text(value), "typed", instead))
+        elif value is not None:  # else it belonged to a class that another one took the place of
+            found.append(Setting(name, text(said if isinstance(value, list) else value), origin, None))
+    return found, gone
+
+
+def _options(args: list[str]) -> Iterator[tuple[str, str]]:
+    for option, following in pairwise([*args, ""]):
+        if option.startswith("--"):
+            name, equals, value = option[2:].partition("=")
+            yield name, value if equals else following
+
+
+def _plain(name: str) -> str:
+    """A name without what only says how the value is built."""
+    return name.replace(".init_args", "").removesuffix(".class_path")
+
+
+def text(value: Any) -> str:
+    """A value on one line, with classes by their short name."""
+    if isinstance(value, dict) and "class_path" in value:
+        arguments = ", ".join(f"{k}={text(v)}" for k, v in (value.get("init_args") or {}).items() if v is not None)
+        return f"{value['class_path'].rpartition('.')[2]}({arguments})"
+    if isinstance(value, list):
+        return ", ".join(map(text, value)) or "none"
+    if isinstance(value, str) and value.startswith(("torch.", "project.", "lightning.", "kornia.", "torchvision.")):
+        return value.rpartition(".")[2]
+    return f"{value:g}" if isinstance(value, float) else str(value)
