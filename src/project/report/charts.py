@@ -98,14 +98,14 @@ def confusion_chart(confusion: NDArray[np.int64], names: Sequence[str]) -> Marku
     parts = [f'<rect class="field" x="{margin}" y="4" width="{cell * classes}" height="{cell * classes}"/>']
     for row, column in zip(*np.nonzero(confusion), strict=True):
         x, y, part = margin + cell * column, 4 + cell * row, share[row, column]
-        dark = " dark" if part > 0.35 else ""
+        deep = " deep" if part > 0.69 else ""  # where white is as readable as black
         count = f"{confusion[row, column]:,}" if confusion[row, column] < 100_000 else f"{part:.0%}"
         parts.append(
             f'<rect class="cell" x="{x}" y="{y}" width="{cell}" height="{cell}" fill-opacity="{part**0.6:.2f}"><title>'
             f"{escape(names[row])} taken for {escape(names[column])}: {confusion[row, column]:,}, {part:.1%}"
             "</title></rect>"
         )
-        parts.append(f'<text class="in{dark}" x="{x + cell / 2:g}" y="{y + cell / 2 + 4:g}">{count}</text>')
+        parts.append(f'<text class="in{deep}" x="{x + cell / 2:g}" y="{y + cell / 2 + 4:g}">{count}</text>')
     for i, name in enumerate(shown):
         middle = cell * (i + 0.5)
         parts.append(_label(margin - 8, 4 + middle + 4, name, "end"))

@@ -97,10 +97,14 @@ class Predictions:
 
     @cached_property
     def per_class(self) -> dict[str, NDArray[np.float64]]:
-        """images, precision, recall and f1, each (classes,), by name; NaN where there is nothing to divide by."""
+        """images, precision, recall and f1, each (classes,), by name, as the classifier counts them.
+
+        NaN where a class occurs neither among labels nor among predictions; the means leave such classes out.
+        """
         hits, truths, guesses = self.confusion.diagonal(), self.confusion.sum(1), self.confusion.sum(0)
-        with np.errstate(invalid="ignore"):
-            rates = {"precision": hits / guesses, "recall": hits / truths, "f1": 2 * hits / (truths + guesses)}
+        parts = {"precision": guesses, "recall": truths, "f1": (truths + guesses) / 2}
+        seen = truths + guesses > 0
+        rates = {name: np.where(seen, hits / np.maximum(part, 0.5), np.nan) for name, part in parts.items()}
         return {"images": truths.astype(float), **rates}
 
     @cached_property

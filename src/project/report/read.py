@@ -25,6 +25,7 @@ class Run:
 
     Attributes:
         folder: The folder.
+        name: NAME/version_N.
         facts: test.json without the pictures.
         pictures: Data URIs with their `path`, by kind: mistakes, uncertain, sample; best first.
         predictions: test_predictions.csv.
@@ -32,15 +33,11 @@ class Run:
     """
 
     folder: Path
+    name: str
     facts: dict[str, Any]
     pictures: dict[str, list[dict[str, str]]]
     predictions: Predictions | None
     trained: Path | None
-
-    @property
-    def name(self) -> str:
-        """NAME/version_N."""
-        return "/".join(self.folder.resolve().parts[-2:])
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -62,18 +59,15 @@ class Run:
         """The row of the epoch whose checkpoint is called best."""
         keep = self.config.get("checkpoint") or {}
         monitor, sign = keep.get("monitor"), -1 if keep.get("mode") == "min" else 1
-        rows = [row for row in self.metrics if (monitor or "val/acc") in row and "epoch" in row]
+        rows = [
+            row for row in self.metrics if (monitor or "val/acc") in row and "epoch" in row and "test/acc" not in row
+        ]
         if not rows:
             return None
         return max(rows, key=lambda row: sign * row[monitor]) if monitor else rows[-1]
 
     def _of_training(self, name: str, read: Callable[[Path], Any]) -> Any:
-        if self.trained is None or not (self.trained / name).is_file():
-            return None
-        try:
-            return read(self.trained / name)
-        except (ValueError, KeyError, yaml.YAMLError):  # cut off or changed by hand
-            return None
+        return None if self.trained is None else _read(self.trained / name, read)
 
 
 def read_run(folder: Path) -> Run:
@@ -87,13 +81,22 @@ def read_run(folder: Path) -> Run:
             f"{folder} has no {TESTED}: give the folder of a run that was tested (logs/NAME/version_N), or test it by"
             f" `train.py test --ckpt_path {folder}/checkpoints/best.ckpt`"
         )
-    found = json.loads((folder / FINDINGS).read_text()) if (folder / FINDINGS).is_file() else {}
+    found = _read(folder / FINDINGS, lambda file: json.loads(file.read_text())) or {}
     pictures = found.pop("pictures", {})
     checkpoint = found.get("checkpoint")
-    trained = run_of(Path(checkpoint)) if checkpoint else None
+    trained = run_of(Path(checkpoint)) if checkpoint and Path(checkpoint).is_file() else None
     if (folder / ENVIRONMENT).is_file():  # this is the training's own folder, wherever it was moved
         trained = folder
-    return Run(folder, found, pictures, _predictions(folder / TESTED, found.get("class_names")), trained)
+    name = "/".join(folder.resolve().parts[-2:])
+    return Run(folder, name, found, pictures, _predictions(folder / TESTED, found.get("class_names")), trained)
+
+
+def _read(file: Path, read: Callable[[Path], Any]) -> Any:
+    """What a file says; None if it is not there, was cut off or is spoiled."""
+    try:
+        return read(file)
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
 
 
 def _numbers(file: Path) -> list[dict[str, float]]:

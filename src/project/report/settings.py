@@ -34,20 +34,20 @@ def settings(config: dict[str, Any], starts: list[dict[str, Any]]) -> tuple[list
         config: What was in effect: config.yaml.
         starts: Its command and folder, for the start and each time the run was continued: environment.yaml.
     """
-    in_effect = {_plain(name): value for name, value in flatten(config).items()}
+    in_effect = {plain_name(name): value for name, value in flatten(config).items()}
     from_files: dict[str, tuple[Any, str]] = {}
     typed: dict[str, str] = {}
     gone = []
     for start in starts:
         words = shlex.split(start.get("command", ""))
         for option, given in _options(in_order(words[words.index("fit") :]) if "fit" in words else []):
-            file = Path(start.get("folder", "")) / given
             if option != "config":
-                typed[_plain(option.removesuffix("+"))] = given
-            elif file.is_file():
-                said = yaml.safe_load(file.read_text()) or {}
-                from_files |= {_plain(name): (what, given) for name, what in flatten(said).items()}
-            else:
+                typed[plain_name(option.removesuffix("+"))] = given
+                continue
+            try:
+                said = yaml.safe_load((Path(start.get("folder", "")) / given).read_text())
+                from_files |= {plain_name(name): (what, given) for name, what in flatten(said).items()}
+            except (OSError, ValueError, AttributeError, yaml.YAMLError):  # gone, or no config any more
                 gone.append(given)
     found = []
     for name in dict.fromkeys([*typed, *from_files]):
@@ -69,7 +69,7 @@ def _options(args: list[str]) -> Iterator[tuple[str, str]]:
             yield name, value if equals else following
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """A name without what only says how the value is built."""
     return name.replace(".init_args", "").removesuffix(".class_path")
 

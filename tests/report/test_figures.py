@@ -1,0 +1,85 @@
+"""Figures against cases that can be counted by hand or stand in the papers."""
+
+import numpy as np
+import pytest
+from torch import tensor
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+from project.modules.scores import Scores
+from project.report.figures import BINS, Predictions, compare, holm, wilson
+
+
+def predictions(
+    label: list[int], predicted: list[int], classes: int = 3, paths: list[str] | None = None
+) -> Predictions:
+    sure = np.linspace(0.4, 0.99, len(label))
+    names = [f"c{number}" for number in range(classes)]
+    paths = paths or [f"{number}.png" for number in range(len(label))]
+    return Predictions(names, paths, np.array(label), np.array(predicted), sure, sure)
+
+
+def test_interval_of_a_rate() -> None:
+    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5), "Newcombe 1998, table I"
+    assert wilson(0, 20) == pytest.approx((0, 0.1611), abs=5e-5)
+    assert wilson(20, 20)[1] == 1
+
+
+def test_classes_as_the_classifier_counts_them() -> None:
+    draw = np.random.default_rng(0)
+    label, predicted = draw.integers(0, 5, 300), draw.integers(0, 4, 300)
+    found = predictions(label.tolist(), predicted.tolist(), classes=7)
+    scores = Scores(7)
+    logits = tensor(np.eye(7)[predicted])
+    scores.update(tensor(0.0), logits, tensor(label))
+    result = scores.compute()
+    assert (found.confusion == result.confusion.numpy()).all()
+    for name in ("precision", "recall", "f1"):
+        assert np.nanmean(found.per_class[name]) == pytest.approx(float(result.scalars[name]))
+    assert np.isnan(found.per_class["f1"][6])
+    assert found.pairs[0].images == max(found.confusion[i, j] for i in range(7) for j in range(7) if i != j)
+
+
+def test_calibration_error_is_that_of_torchmetrics() -> None:
+    draw = np.random.default_rng(1)
+    probability = draw.dirichlet(np.ones(4), 500)
+    label = draw.integers(0, 4, 500)
+    best = probability.max(1)
+    found = Predictions(list("abcd"), [""] * 500, label, probability.argmax(1), best, best)
+    theirs = multiclass_calibration_error(tensor(probability), tensor(label), 4, n_bins=BINS)
+    assert found.calibration_error == pytest.approx(float(theirs), abs=1e-6)
+    assert sum(b.images for b in found.bins) == 500
+
+
+def test_the_same_images_are_compared_in_pairs() -> None:
+    label = [0] * 40
+    one = predictions(label, [0] * 20 + [1] * 20)
+    other = predictions(label, [1] * 2 + [0] * 30 + [1] * 8)
+    found = compare(one, other)
+    assert (found.images, found.same, found.gained, found.lost) == (40, True, 12, 2)
+    assert found.p == pytest.approx(2 * (1 + 14 + 91) / 2**14), "both tails of 14 fair coins"
+    low, high = found.interval
+    assert 0 < low < found.difference == 0.25 < high
+    assert compare(one, one).p == 1 and compare(one, one).interval[0] < 0
+
+
+def test_only_what_both_have_is_compared() -> None:
+    one = predictions([0, 0, 1], [0, 1, 1], paths=["a", "b", "c"])
+    other = predictions([0, 1, 1], [0, 1, 0], paths=["b", "c", "d"])
+    found = compare(one, other)
+    assert (found.images, found.same, found.gained, found.lost, found.accuracies) == (2, False, 1, 0, (0.5, 1.0))
+    apart = compare(one, other, same_folder=False)
+    assert apart.images == 0 and apart.p is None, "equal names in other folders are other images"
+    assert compare(one, one, same_folder=False).images == 3, "a copy of the whole set is the same set"
+
+
+def test_different_images_are_compared_as_two_rates() -> None:
+    one = predictions([0] * 70, [0] * 56 + [1] * 14)
+    other = predictions([0] * 80, [0] * 48 + [1] * 32, paths=[f"other {number}" for number in range(80)])
+    found = compare(one, other)
+    assert found.p is None and found.difference == pytest.approx(-0.2)
+    assert found.interval == pytest.approx((-0.3339, -0.0524), abs=5e-5), "Newcombe 1998, table II, example (a)"
+
+
+def test_several_comparisons_are_corrected() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.6, 0.9]) == [1, 1]

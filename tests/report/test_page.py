@@ -1,0 +1,192 @@
+"""The page of a run, and of several, as a run's own commands leave it."""
+
+import csv
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+from PIL import Image
+
+from project.__main__ import main as tool
+from project.cli import main
+from tests.conftest import COLOURS, QUICK, fit, process, write_images
+from tests.report.made import made_run
+
+RUN = Path("logs/run/version_0")
+Failing = Callable[[list[str]], str]
+
+
+def words(page: Path) -> str:
+    """What stands on a page, without tags, on one line."""
+    text = re.sub(r"<(style|script).*?</\1>|<[^>]+>", " ", page.read_text(), flags=re.DOTALL)
+    return " ".join(text.replace("&nbsp;", " ").split())
+
+
+def table(run: Path) -> list[dict[str, str]]:
+    with (run / "test_predictions.csv").open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def refused(args: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        tool(args)
+    assert stopped.value.code == 2
+    return capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_fit_and_test_leave_a_page(tree: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mine.yaml").write_text("model: {optimizer: {class_path: torch.optim.Adam, init_args: {lr: 0.002}}}\n")
+    main([*fit(tree), "--config", "mine.yaml", "--model.optimizer.lr", "0.0005"])
+    assert f"report    {RUN / 'report.html'}" in capsys.readouterr().out
+    rows = table(RUN)
+    with (RUN / "metrics.csv").open() as stream:
+        accuracy = [row["test/acc"] for row in csv.DictReader(stream) if row["test/acc"]]
+    right = sum(row["class"] == row["predicted"] for row in rows)
+    assert len(rows) == 9 and right / 9 == pytest.approx(float(accuracy[-1]))
+    assert all(row["path"].startswith(row["class"]) for row in rows)
+    assert all((row["probability"] == row["class_probability"]) == (row["class"] == row["predicted"]) for row in rows)
+
+    shown = words(RUN / "report.html")
+    for said in (f"{right} of 9 test images right", "of 2, val accuracy", "train 42 images", "precision 32-true"):
+        assert said in shown
+    assert "model.optimizer.lr 0.0005 typed in place of 0.002" in shown and "model.optimizer Adam mine.yaml" in shown
+    assert "missing" not in (RUN / "report.html").read_text().partition("<body>")[2]
+
+    main(["test", "--ckpt_path", "best", *QUICK[:4]])
+    again = Path("logs/test/version_0/report.html")
+    assert table(again.parent) == rows
+    shown = words(again)
+    assert "typed in place of 0.002" in shown and "of 2, val accuracy" in shown, "the training is found"
+    assert "test \\ --ckpt_path best" in shown
+
+
+def test_nothing_is_left_of_a_fast_run_or_one_without_a_logger(tree: Path, here: Path) -> None:
+    main(fit(tree, "--trainer.fast_dev_run", "true"))
+    main(fit(tree, "--trainer.logger", "false", "--trainer.max_epochs", "1"))
+    left = [item.name for item in here.rglob("*") if item.name.startswith("test") or item.suffix == ".html"]
+    assert not left
+
+
+def test_where_val_stands_in_the_page_says_so(here: Path, tmp_path: Path) -> None:
+    root = tmp_path / "two"
+    for split, count in {"train": 8, "val": 4}.items():
+        for name, colour in COLOURS.items():
+            write_images(root / split / name, count, colour)
+    main(fit(root, "--trainer.max_epochs", "1"))
+    assert "of 12 val images right" in words(RUN / "report.html")
+    assert "There is no test split: these are the val images" in words(RUN / "report.html")
+
+
+def test_pictures_are_those_that_deserve_it(tree: Path, here: Path) -> None:
+    main(fit(tree, "--trainer.max_epochs", "1", "--data.test_fraction", "0.7", "--model.optimizer.lr", "1e-9"))
+    rows = {row["path"]: row for row in table(RUN)}
+    pictures = json.loads((RUN / "test.json").read_text())["pictures"]
+    wrong = {path: float(row["probability"]) for path, row in rows.items() if row["class"] != row["predicted"]}
+    kept = [wrong[each["path"]] for each in pictures["mistakes"]]
+    assert len(wrong) > len(kept) == 12 and kept == sorted(wrong.values(), reverse=True)[:12]
+    least = [float(rows[each["path"]]["probability"]) for each in pictures["uncertain"]]
+    assert least == sorted(float(row["probability"]) for row in rows.values())[:12]
+    assert [each["path"].split("/")[0] for each in pictures["sample"]] == sorted(COLOURS)
+
+
+class InTheWay(L.Callback):
+    """Lets no report be written."""
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        (Path(trainer.log_dir or "") / "report.html").mkdir()
+
+
+def test_a_report_that_fails_takes_nothing_with_it(tree: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(fit(tree, "--trainer.max_epochs", "1", "--trainer.callbacks", "tests.report.test_page.InTheWay"))
+    caught = capsys.readouterr()
+    assert "predict   " in caught.out and "report.html was not written" in caught.err
+
+
+@pytest.mark.slow
+@pytest.mark.ddp
+def test_two_processes_test_each_image_once(tree: Path, here: Path) -> None:
+    options = ["--trainer.max_epochs", "1", "--data.test_fraction", "0.5"]
+    done = process([*fit(tree, *options), "--trainer.devices", "2", "--trainer.strategy", "ddp"], here)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("report    ") == 1
+    main(["test", "--ckpt_path", "best", *QUICK[:4]])
+    alone = Path("logs/test/version_0")
+    assert [row["path"] for row in table(RUN)] == [row["path"] for row in table(alone)]
+    two, one = (json.loads((run / "test.json").read_text())["pictures"] for run in (RUN, alone))
+    assert [each["path"] for each in two["sample"]] == [each["path"] for each in one["sample"]]
+    assert not list(RUN.glob("*part*"))
+
+
+def test_what_is_gone_is_said_to_be_missing(tree: Path, here: Path) -> None:
+    main(fit(tree, "--trainer.max_epochs", "1"))
+    (RUN / "metrics.csv").unlink()
+    (RUN / "environment.yaml").unlink()
+    (RUN / "test.json").write_text('{"cut of')
+    tool(["report", str(RUN)])
+    shown = words(RUN / "report.html")
+    for said in ("No test.json", "No curves", "The pictures are missing", "of 9 test images right", "is not known"):
+        assert said in shown
+
+
+def test_a_run_that_was_not_tested_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "has no test_predictions.csv" in refused(["report", "logs"], capsys)
+    run = str(made_run(here / "one", 3, 30))
+    assert "given twice" in refused(["report", run, f"{run}/"], capsys)
+
+
+def test_names_are_shown_as_they_are(here: Path) -> None:
+    run = made_run(here / "<i>odd", 3, 60)
+    for file in ("test_predictions.csv", "test.json"):
+        (run / file).write_text((run / file).read_text().replace("class 000", "<b>&amp; cat</b>"))
+    tool(["report", str(run), "--output", "page.html"])
+    page = Path("page.html").read_text()
+    assert "<b>&amp; cat" not in page and "&lt;b&gt;&amp;amp; cat&lt;/b&gt;" in page and "<i>odd" not in page
+
+
+def test_two_runs_side_by_side(here: Path) -> None:
+    runs = [made_run(here / name, 5, 1000, accuracy) for name, accuracy in {"a": 0.6, "b": 0.7, "c": 0.605}.items()]
+    tool(["report", *map(str, runs[:2])])
+    shown = words(Path("comparison.html"))
+    assert "b is more accurate than" in shown and "on the same 1,000 images" in shown and "p < 0.001" in shown
+    tool(["report", *map(str, (runs[0], runs[2])), "--output", "deep/near.html"])
+    assert "No difference between" in words(Path("deep/near.html"))
+    tool(["report", *map(str, runs)])
+    assert "corrected after Holm for 2 comparisons" in words(Path("comparison.html"))
+
+
+def test_other_images_are_not_taken_for_the_same(here: Path) -> None:
+    one = made_run(here / "one", 4, 400)
+    other = made_run(here / "other", 4, 300, folder="elsewhere")
+    tool(["report", str(one), str(other)])
+    shown = words(Path("comparison.html"))
+    assert "tested on different images" in shown and "McNemar" not in shown
+    part = made_run(here / "part", 4, 300)
+    tool(["report", str(one), str(part)])
+    shown = words(Path("comparison.html"))
+    assert "The test sets differ: 400 images" in shown and "300 images that both were tested on" in shown
+
+
+def test_a_thousand_classes_make_a_small_page(here: Path) -> None:
+    run = made_run(here / "many", 1000, 20_000)
+    tool(["report", str(run)])
+    page = run / "report.html"
+    assert page.stat().st_size < 400_000
+    assert page.read_text().count("<tr><th") == 1000 + 12, "all classes, and the most confused pairs"
+
+
+def test_large_pictures_are_kept_small(here: Path, tmp_path: Path) -> None:
+    root = tmp_path / "photos"
+    for name, colour in COLOURS.items():
+        write_images(root / name, 10, colour, size=300)
+    main(fit(root, "--trainer.max_epochs", "1", "--data.image_size", "256"))
+    pictures = json.loads((RUN / "test.json").read_text())["pictures"]["sample"]
+    assert all(each["picture"].startswith("data:image/jpeg;base64,") for each in pictures)
+    import base64
+    import io
+
+    image = Image.open(io.BytesIO(base64.b64decode(pictures[0]["picture"].partition(",")[2])))
+    assert image.size == (224, 224)
