@@ -1,0 +1,129 @@
+"""The page as a person meets it: in a browser, from a file, on a phone."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium.webdriver.common.by import By
+
+from project.__main__ import main as tool
+from project.callbacks.findings import data_uri
+from tests.browser import Browser, browser  # noqa: F401
+from tests.report.made import made_run
+
+pytestmark = [pytest.mark.slow, pytest.mark.browser]
+
+
+@pytest.fixture
+def chrome(browser: Browser) -> Iterator[Browser]:  # noqa: F811
+    """A browser that notes what it asks the network for."""
+    browser.execute_cdp_cmd("Network.enable", {})
+    browser.execute_cdp_cmd("Network.setBlockedURLs", {"urls": ["http://*", "https://*"]})
+    yield browser
+    problems = browser.get_log("browser")
+    assert not problems, problems
+
+
+def show(chrome: Browser, page: Path, width: int = 1280) -> None:
+    metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 800}
+    chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    chrome.get(page.resolve().as_uri())
+
+
+def sideways(chrome: Browser) -> int:
+    """Pixels that the page is wider than the screen."""
+    script = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    return int(chrome.execute_script(script))
+
+
+def column(chrome: Browser, number: int) -> list[str]:
+    cells = chrome.find_elements(By.CSS_SELECTOR, f"#classes tbody tr > :nth-child({number})")
+    return [cell.text for cell in cells]
+
+
+@pytest.fixture
+def run(here: Path) -> Path:
+    """Twelve classes, with pictures and long names."""
+    import torch
+
+    picture = data_uri(torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8))
+    run = made_run(here / "logs" / "run" / "version_0", 12, 1200)
+    facts: dict[str, Any] = json.loads((run / "test.json").read_text())
+    paths = [f"class {number % 12:03d}/{number:06d}.jpg" for number in range(12)]
+    facts["pictures"] = {
+        kind: [{"path": path, "picture": picture} for path in paths] for kind in ("mistakes", "uncertain", "sample")
+    }
+    long = "a class with a name that is far too long for any table or phone to hold in one line"
+    for file, text in {
+        "test.json": json.dumps(facts),
+        "test_predictions.csv": (run / "test_predictions.csv").read_text(),
+    }.items():
+        (run / file).write_text(text.replace("class 003", long))
+    tool(["report", str(run)])
+    return run
+
+
+def test_a_heading_sorts(chrome: Browser, run: Path) -> None:
+    show(chrome, run / "report.html")
+    chrome.wait_for("Most confident mistakes")
+    recall = chrome.find_element(By.XPATH, "//table[@id='classes']//button[.='recall']")
+    for order, reverse in (("ascending", False), ("descending", True)):
+        recall.click()
+        values = [float(cell.split()[0]) for cell in column(chrome, 5)]
+        assert len(values) == 12 and values == sorted(values, reverse=reverse)
+        assert recall.find_element(By.XPATH, "..").get_attribute("aria-sort") == order
+    chrome.find_element(By.XPATH, "//table[@id='classes']//button[.='class']").click()
+    assert column(chrome, 1)[0].startswith("a class with") and column(chrome, 1)[1:] == sorted(column(chrome, 1)[1:])
+
+
+@pytest.mark.parametrize("width", [320, 375, 1280])
+def test_no_page_is_wider_than_its_screen(chrome: Browser, run: Path, here: Path, width: int) -> None:
+    other = made_run(here / "another run with a long name", 12, 1200, 0.7)
+    many = made_run(here / "many", 1000, 5000)
+    tool(["report", str(run), str(other)])
+    tool(["report", str(many)])
+    for page in (run / "report.html", here / "comparison.html", many / "report.html"):
+        show(chrome, page, width)
+        assert sideways(chrome) <= 0, page
+
+
+def test_pictures_are_large_enough_and_named(chrome: Browser, run: Path) -> None:
+    for width in (375, 1280):
+        show(chrome, run / "report.html", width)
+        pictures = chrome.find_elements(By.CSS_SELECTOR, ".pictures img")
+        assert len(pictures) == 36
+        assert all(picture.size["width"] >= 100 and picture.get_attribute("alt") for picture in pictures)
+        loaded = "return [...document.images].every(image => image.complete && image.naturalWidth > 0)"
+        assert chrome.execute_script(loaded)
+    drawings = chrome.find_elements(By.CSS_SELECTOR, "svg[role=img]")
+    assert drawings and all(drawing.accessible_name for drawing in drawings)
+
+
+def test_nothing_is_fetched(chrome: Browser, run: Path) -> None:
+    show(chrome, run / "report.html")
+    fetched = chrome.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
+    assert not [name for name in fetched if not name.startswith("data:")]
+    links = chrome.find_elements(By.CSS_SELECTOR, "[src], [href]")
+    assert all((link.get_attribute("src") or link.get_attribute("href")).startswith("data:") for link in links)
+
+
+def test_it_is_readable_in_the_dark(chrome: Browser, run: Path) -> None:
+    show(chrome, run / "report.html")
+    script = """
+        const level = colour => {
+            const parts = colour.match(/[\\d.]+/g).slice(0, 3).map(v => v / 255)
+                .map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
+            return .2126 * parts[0] + .7152 * parts[1] + .0722 * parts[2];
+        };
+        const paper = level(getComputedStyle(document.documentElement).backgroundColor);
+        return [".lead", ".soft", "thead th", "tbody td", "figcaption", ".tiles dt", ".tiles dd"].map(name => {
+            const ink = level(getComputedStyle(document.querySelector(name)).color);
+            return (Math.max(ink, paper) + .05) / (Math.min(ink, paper) + .05);
+        });
+    """
+    for scheme in ("light", "dark"):
+        media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+        assert min(chrome.execute_script(script)) >= 4.5, "contrast as WCAG AA asks for"
