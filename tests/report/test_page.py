@@ -59,7 +59,7 @@ def test_fit_and_test_leave_a_page(tree: Path, here: Path, capsys: pytest.Captur
     main(["test", "--ckpt_path", "best", *QUICK])
     again = Path("logs/test/version_0/report.html")
     assert table(again.parent) == rows
-    assert "of 2, val accuracy" in words(again), "the training is found"
+    assert "of 2, val accuracy" in words(again) and "Training time" in words(again), "the training is found"
 
 
 @pytest.mark.slow

@@ -81,12 +81,14 @@ def read_run(folder: Path) -> Run:
             f"{folder} has no {TESTED}: give the folder of a run that was tested (logs/NAME/version_N), or test it by"
             f" `train.py test --ckpt_path {folder}/checkpoints/best.ckpt`"
         )
-    found = _read(folder / FINDINGS, lambda file: json.loads(file.read_text())) or {}
+    found = _read(folder / FINDINGS, _json) or {}
     pictures = found.pop("pictures", {})
     checkpoint = found.get("checkpoint")
     trained = run_of(Path(checkpoint)) if checkpoint and Path(checkpoint).is_file() else None
     if (folder / ENVIRONMENT).is_file():  # this is the training's own folder, wherever it was moved
         trained = folder
+    elif trained is not None and (at_training := _read(trained / FINDINGS, _json)):
+        found["seconds_of_training"] = at_training.get("seconds_of_training")
     name = "/".join(folder.resolve().parts[-2:])
     return Run(folder, name, found, pictures, _predictions(folder / TESTED, found.get("class_names")), trained)
 
@@ -97,6 +99,10 @@ def _read(file: Path, read: Callable[[Path], Any]) -> Any:
         return read(file)
     except (OSError, ValueError, yaml.YAMLError):
         return None
+
+
+def _json(file: Path) -> Any:
+    return json.loads(file.read_text())
 
 
 def _numbers(file: Path) -> list[dict[str, float]]:

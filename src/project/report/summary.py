@@ -20,7 +20,7 @@ def tiles(run: Run) -> list[tuple[str, str, str]]:
     found = []
     if tested:
         low, high = tested.interval
-        remark = f"95\u00a0% interval {100 * low:.2f}\u00a0–\u00a0{100 * high:.2f}\u00a0%"
+        remark = f"95\u00a0% interval {100 * low:.2f}\u00a0to\u00a0{100 * high:.2f}\u00a0%"
         found.append(("Accuracy", percent(tested.accuracy), remark))
     if best:
         last = int(max(row["epoch"] for row in run.metrics if "epoch" in row and "test/acc" not in row)) + 1
