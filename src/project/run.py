@@ -116,7 +116,14 @@ class RunLogger(TensorBoardLogger):
     def discard_if_empty(self) -> None:
         """Take the folder of a run that came to nothing away again, and those above it that hold no other."""
         folder = Path(self.log_dir)
-        records = ("events.out.tfevents", "config.yaml", "split.csv", ENVIRONMENT)
+        records = (
+            "events.out.tfevents",
+            "config.yaml",
+            "split.csv",
+            ENVIRONMENT,
+            "predictions.part",
+            "test_predictions.part",
+        )
         if folder.is_dir() and all(item.name.startswith(records) for item in folder.iterdir()):
             self.finalize("failed")
             shutil.rmtree(folder)

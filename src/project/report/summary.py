@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from project.callbacks.describe import duration
 from project.report.charts import Curve, line_chart
 from project.report.read import Run
 from project.report.render import percent, short
+from project.words import duration
 
 STYLES = 6
 """Kinds of line in a chart."""
