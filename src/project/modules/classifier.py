@@ -56,6 +56,7 @@ class Classifier(ImageClassifier):
 
     mean: Tensor
     std: Tensor
+    temperature: Tensor
     class_weights: Tensor | None
 
     def __init__(
@@ -93,6 +94,7 @@ class Classifier(ImageClassifier):
         self.results: dict[Split, StageResult] = {}
         self.register_buffer("mean", torch.zeros(1, 3, 1, 1))
         self.register_buffer("std", torch.ones(1, 3, 1, 1))
+        self.register_buffer("temperature", torch.ones(()))
         self._wanted_weights = class_weights
         self.register_buffer("class_weights", None, persistent=False)
         if data_description is not None:
@@ -188,6 +190,13 @@ class Classifier(ImageClassifier):
         net = cast(nn.Module, self.net)
         return mean_logits(net, self._normalise(image), "one" if self.training else self.views)
 
+    def probabilities(self, image: Tensor) -> Tensor:
+        """Images as in `forward` to calibrated probabilities, float32 (N, classes): what every use of a model gives."""
+        return self._calibrated(self(image))
+
+    def _calibrated(self, logits: Tensor) -> Tensor:
+        return (logits.float() / self.temperature).softmax(1)
+
     def _normalise(self, image: Tensor) -> Tensor:
         x = image.to(self.mean.dtype, memory_format=self.memory_format)
         if not image.is_floating_point():
@@ -248,12 +257,11 @@ class Classifier(ImageClassifier):
 
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Count one batch of the test split; probabilities, float32 (N, classes)."""
-        return self._step(batch, "test")[1].softmax(1)
+        return self._calibrated(self._step(batch, "test")[1])
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Probabilities, float32 (N, classes)."""
-        probabilities: Tensor = self(batch.image).float().softmax(1)
-        return probabilities
+        return self.probabilities(batch.image)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Have a run that ends in the middle of an epoch, by `max_steps`, validated as any other."""
