@@ -1,4 +1,4 @@
-"""The command line: `train.py fit | validate | test | predict`. Nothing else in the project reads sys.argv."""
+"""The command line: `train.py fit | test | predict` and so on. Nothing else in the project reads sys.argv."""
 
 import json
 import logging
@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 
+import project.trainer
 from project.callbacks import Console, Findings, Guard, LastCheckpoint, Monitor, Pictures, PredictionTable, ProgressBar
 from project.callbacks.describe import next_lines
 from project.checkpoints import DurableCheckpointIO, load_checkpoint
@@ -80,7 +81,7 @@ class CLI(LightningCLI):
         """The Trainer's methods that are commands, each with the arguments that are not options."""
         loaders = {"model", "dataloaders", "datamodule", "train_dataloaders", "val_dataloaders", "weights_only"}
         ours = {"verbose", "return_predictions"}
-        return dict.fromkeys(("fit", "validate", "test", "predict"), loaders | ours)
+        return dict.fromkeys(("fit", "validate", "test", "predict", "explain"), loaders | ours)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, with configs before options wherever they stand, and callbacks that append."""
@@ -141,6 +142,8 @@ class CLI(LightningCLI):
             kwargs["precision"] = default_precision(config.accelerator)
         if config.benchmark is None and not config.deterministic:
             kwargs["benchmark"] = True  # images have one size: let cuDNN try its algorithms and keep the fastest
+        if self.subcommand == "explain" and config.devices == "auto":
+            kwargs["devices"] = 1
         if config.enable_progress_bar is None:
             kwargs["enable_progress_bar"] = sys.stdout.isatty()
         self.trainer_defaults["callbacks"] = [Console(), Monitor(), Pictures(), PredictionTable(), Findings()]
@@ -169,8 +172,9 @@ class CLI(LightningCLI):
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
-        extra = {"fit": {}, "validate": {"verbose": False}, "test": {"verbose": False}}
-        return {**kwargs, "weights_only": True, **extra.get(subcommand, {"return_predictions": False})}
+        quiet = {"verbose": False}
+        extra = {"validate": quiet, "test": quiet, "predict": {"return_predictions": False}}
+        return {**kwargs, "weights_only": True, **extra.get(subcommand, {})}
 
     def _run_subcommand(self, subcommand: str) -> None:
         try:
@@ -223,6 +227,7 @@ def main(args: list[str] | None = None) -> None:
         CLI(
             Classifier,
             ImageDataModule,
+            trainer_class=project.trainer.Trainer,
             save_config_callback=SaveRun,
             save_config_kwargs={"overwrite": True},
             trainer_defaults={"enable_model_summary": False},

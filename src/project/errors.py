@@ -46,6 +46,7 @@ class Interrupted(Exception):  # noqa: N818 - not an error
 
 
 EXTRAS = {
+    "captum": "explain",
     "huggingface_hub": "transfer",
     "imagehash": "data",
     "litdata": "data",

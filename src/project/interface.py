@@ -98,8 +98,8 @@ class ImageData(L.LightningDataModule):
         """Path of an image, relative to the data's root, by its row in the index."""
         raise NotImplementedError
 
-    def sample(self, count: int) -> Tensor:
-        """Up to `count` training images without augmentation, evenly spaced, uint8 (N, 3, H, W)."""
+    def sample(self, count: int, split: Split | Literal[""] = "train") -> Batch:
+        """Up to `count` images of a split without augmentation, evenly spaced; "" for those of no split, to predict."""
         raise NotImplementedError
 
     def split_sizes(self) -> dict[Split, int]:

@@ -186,10 +186,10 @@ class ImageDataModule(ImageData):
         """Write which file went to which split: path, class, split."""
         write_splits(self._index(), file)
 
-    def sample(self, count: int) -> Tensor:
-        """Up to `count` training images without augmentation, evenly spaced, uint8 (N, 3, H, W)."""
-        images = self._images("train", self._fixed())
-        return images[Request(0, images.even(count))].image
+    def sample(self, count: int, split: Split | Literal[""] = "train") -> Batch:
+        """Up to `count` images of a split without augmentation, evenly spaced; "" for those of no split, to predict."""
+        images = self._images(split, self._fixed())
+        return images[Request(0, images.even(count))]
 
     # -- loading ------------------------------------------------------------------------------------------------------
 

@@ -156,7 +156,7 @@ class Classifier(ImageClassifier):
         fitting = self._trainer is not None and self.trainer.state.fn == "fit"
         if not self._restored:
             if fitting and (init := getattr(net, "init_from_images", None)) is not None:
-                init(self._normalise(image_data(self.trainer).sample(5000)))
+                init(self._normalise(image_data(self.trainer).sample(5000).image))
             if (known := take_weights(net, self._init_from)) is not None:
                 assert self.data_description is not None
                 self._adopt(replace(self.data_description, mean=known[0], std=known[1]))

@@ -1,0 +1,64 @@
+"""Pictures of maps."""
+
+from pathlib import Path
+
+import numpy as np
+import torch.nn.functional as F
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+SIDE = 256
+"""Images are enlarged to about this many pixels."""
+MARGIN, LINE = 12, 26
+
+
+def enlarge(image: Tensor, side: int = SIDE) -> Image.Image:
+    """A uint8 image (3, H, W) as a picture of about `side` pixels, by a whole factor; a larger one stays as it is."""
+    picture = Image.fromarray(image.permute(1, 2, 0).cpu().numpy())
+    factor = max(1, round(side / picture.width))
+    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.BICUBIC)
+
+
+def overlay(image: Tensor, evidence: Tensor, side: int = SIDE) -> Image.Image:
+    """An image with the evidence for a class laid over it, in colours from dark red to bright yellow.
+
+    Args:
+        image: uint8 (3, H, W) in [0, 255].
+        evidence: Float (H, W); the strongest is shown brightest, and what is not above zero not at all.
+        side: Smaller images are enlarged to about this many pixels.
+    """
+    import matplotlib
+
+    picture = enlarge(image, side)
+    # A single pixel that stands out, as integrated gradients have them, must not make all others invisible.
+    strength = evidence.detach().float().cpu().clamp(min=0)
+    strength = (strength / strength.flatten().quantile(0.99).clamp(min=1e-12)).clamp(max=1)
+    fine = F.interpolate(strength[None, None], picture.size[::-1], mode="bilinear")[0, 0].numpy()
+    heat = np.asarray(matplotlib.colormaps["hot"](0.25 + 0.65 * fine))[..., :3] * 255
+    grey = np.asarray(picture.convert("L"), dtype=np.float32)[..., None] * 0.8
+    opacity = 0.75 * fine[..., None]
+    return Image.fromarray((grey * (1 - opacity) + heat * opacity).round().astype(np.uint8))
+
+
+def page(rows: list[list[tuple[str, Image.Image]]]) -> Image.Image:
+    """Titled pictures of one size, in rows."""
+    width, height = rows[0][0][1].size
+    columns = max(map(len, rows))
+    size = (MARGIN + columns * (width + MARGIN), MARGIN + len(rows) * (LINE + height + MARGIN))
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    for row, tiles in enumerate(rows):
+        for column, (title, picture) in enumerate(tiles):
+            left, top = MARGIN + column * (width + MARGIN), MARGIN + row * (LINE + height + MARGIN)
+            draw.text((left, top), title, "black", _font(title, width))
+            sheet.paste(picture, (left, top + LINE))
+    return sheet
+
+
+def _font(title: str, width: int) -> ImageFont.FreeTypeFont:
+    """A font of many scripts, in which the title is no wider than the picture."""
+    import matplotlib
+
+    file = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    font = ImageFont.truetype(file, 16)
+    return font.font_variant(size=max(7.0, min(16.0, 16 * width / max(1.0, font.getlength(title)))))

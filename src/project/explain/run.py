@@ -1,0 +1,169 @@
+"""The command `explain`: pictures and figures in a run's folder."""
+
+import csv
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from project.checkpoints import load_checkpoint
+from project.errors import UserError
+from project.explain.evidence import Method, evidence
+from project.explain.faithfulness import faithfulness, random_evidence
+from project.explain.pictures import enlarge, overlay, page
+from project.interface import Batch, ImageData, Split
+from project.modules import Classifier
+
+CHUNK = 16
+"""Images that are explained together."""
+
+
+def explain(
+    trainer: L.Trainer,
+    model: Classifier,
+    data: ImageData,
+    checkpoint: Path,
+    images: int,
+    methods: Sequence[Method],
+    class_name: str | None,
+    ablation: bool,
+) -> None:
+    """Explain images of a folder in the trainer's run folder; see `project.trainer.Trainer.explain`.
+
+    Raises:
+        UserError: no such class, several processes, or see `evidence` and `ablate`.
+    """
+    if trainer.world_size > 1:
+        raise UserError("explain works on one device: add --trainer.devices 1")
+    if images < 1:
+        raise UserError(f"images must be at least 1, got {images}")
+    batch = prepare(trainer, model, data, checkpoint, images)
+    assert model.data_description is not None
+    names = model.data_description.class_names
+    if class_name is not None and class_name not in names:
+        raise UserError(f"no class named {class_name}: the model knows {', '.join(names)}")
+    folder = Path(trainer.log_dir or ".")
+    paths = [data.path(row) for row in batch.index.tolist()]
+    rows: list[dict[str, Any]] = []
+    for start in range(0, len(paths), CHUNK):
+        part = Batch(*(values[start : start + CHUNK] for values in batch))
+        rows += _explain_part(model, part, paths[start : start + CHUNK], start, methods, class_name, folder)
+    write_table(folder / "explanations.csv", rows)
+    print(f"{len(paths)} images of {data.folder}: {folder / 'explanations.csv'}, and a picture each beside it")
+    print(*summary(rows), sep="\n")
+
+
+def prepare(trainer: L.Trainer, model: Classifier, data: ImageData, checkpoint: Path, count: int) -> Batch:
+    """Put a trained model and up to `count` images, evenly spread, where the trainer computes.
+
+    The data that the model was trained on give images of their test split; any other folder gives all of its images,
+    whose labels are the names of their folders, as far as these are classes (-1 elsewhere).
+    """
+    saved = load_checkpoint(checkpoint)
+    model.trainer = data.trainer = trainer
+    trainer.strategy.connect(model)
+    model.configure_model()
+    model.load_state_dict(saved["state_dict"])
+    model.views = "one"
+    device = trainer.strategy.root_device
+    model.to(device).eval()
+    theirs = saved.get("datamodule_hyper_parameters", {})
+    own = all(theirs.get(name) == data.hparams[name] for name in ("root", "labels"))
+    data.setup("test" if own else "predict")
+    split: Split | Literal[""] = ("test" if data.split_sizes()["test"] else "val") if own else ""
+    image, label, index = data.sample(count, split)
+    if not own:
+        assert model.data_description is not None
+        known = {name: number for number, name in enumerate(model.data_description.class_names)}
+        folders = [Path(data.path(row)).parent.parts for row in index.tolist()]
+        label = torch.tensor([next((known[p] for p in reversed(parts) if p in known), -1) for parts in folders])
+    return Batch(image.to(device), label.to(device), index)
+
+
+def _explain_part(
+    model: Classifier,
+    batch: Batch,
+    paths: list[str],
+    first: int,
+    methods: Sequence[Method],
+    class_name: str | None,
+    folder: Path,
+) -> list[dict[str, Any]]:
+    """Explain some images; write their pictures, return their rows of the table."""
+    assert model.data_description is not None
+    names = model.data_description.class_names
+    image = batch.image
+    with torch.no_grad():
+        probabilities = model(image).float().softmax(1)
+    predicted = probabilities.argmax(1)
+    targets = [predicted]
+    if class_name is not None:
+        targets.append(torch.full_like(predicted, names.index(class_name)))
+    rows: list[dict[str, Any]] = []
+    tiles: list[list[list[tuple[str, Any]]]] = [[] for _ in paths]
+    by_chance = [_areas(model, image, random_evidence(image, first), target) for target in targets]
+    for method in methods:
+        for number, path in enumerate(paths):
+            label = int(batch.label[number])
+            title = f"labelled {names[label]}" if label >= 0 else Path(path).name
+            tiles[number].append([(title, enlarge(image[number]))])
+        for target, chance in zip(targets, by_chance, strict=True):
+            maps = evidence(model, image, target, method)
+            areas = _areas(model, image, maps, target)
+            for number, path in enumerate(paths):
+                wanted, label = int(target[number]), int(batch.label[number])
+                if target is not predicted and wanted == int(predicted[number]):
+                    continue
+                probability = float(probabilities[number, wanted])
+                title = f"{method}: {names[wanted]} {probability:.1%}"
+                tiles[number][-1].append((title, overlay(image[number], maps[number])))
+                rows.append(
+                    {
+                        "path": path,
+                        "label": names[label] if label >= 0 else "",
+                        "predicted": names[int(predicted[number])],
+                        "method": method,
+                        "class": names[wanted],
+                        "probability": probability,
+                        **{name: values[number] for name, values in areas.items()},
+                        **{f"random_{name}": values[number] for name, values in chance.items()},
+                        "file": _picture_name(first + number, path),
+                    }
+                )
+    for number, path in enumerate(paths):
+        page(tiles[number]).save(folder / _picture_name(first + number, path))
+    return sorted(rows, key=lambda row: row["file"])
+
+
+def _areas(model: Classifier, image: Tensor, maps: Tensor, target: Tensor) -> dict[str, list[float]]:
+    deletion, insertion = faithfulness(model, image, maps, target)
+    return {"deletion": deletion.tolist(), "insertion": insertion.tolist()}
+
+
+def _picture_name(number: int, path: str) -> str:
+    return f"{number:04d}_{re.sub(r'[^A-Za-z0-9_-]', '_', Path(path).stem)}.png"
+
+
+def summary(rows: list[dict[str, Any]]) -> list[str]:
+    """Mean areas of each method over the predicted classes, beside those of a random order."""
+    rows = [row for row in rows if row["class"] == row["predicted"]]
+    lines = [f"{'predicted class, mean area':<28}{'deletion':>9}{'random':>8}{'insertion':>11}{'random':>8}"]
+    for method in dict.fromkeys(row["method"] for row in rows):
+        mine = [row for row in rows if row["method"] == method]
+        names = ("deletion", "random_deletion", "insertion", "random_insertion")
+        mean = [sum(row[name] for row in mine) / len(mine) for name in names]
+        lines.append(f"{method:<28}{mean[0]:>9.3f}{mean[1]:>8.3f}{mean[2]:>11.3f}{mean[3]:>8.3f}")
+    return [*lines, "deletion below, and insertion above, that of a random order: the maps say what the net goes by"]
+
+
+def write_table(file: Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows of the same columns as a CSV, floats with six digits."""
+    with file.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({k: f"{v:.6f}" if isinstance(v, float) else v for k, v in row.items()})

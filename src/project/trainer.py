@@ -1,0 +1,43 @@
+"""Lightning's Trainer, and the commands of train.py beyond Lightning's."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import lightning as L
+
+if TYPE_CHECKING:
+    from project.interface import ImageData
+    from project.modules import Classifier
+
+
+class Trainer(L.Trainer):
+    """A method is a command; its arguments are the command's options."""
+
+    def explain(
+        self,
+        model: "Classifier",
+        datamodule: "ImageData",
+        ckpt_path: str | None = None,
+        weights_only: bool | None = None,
+        images: int = 16,
+        methods: list[Literal["gradcam", "integrated_gradients", "occlusion"]] | None = None,
+        class_name: str | None = None,
+        ablation: bool = False,
+    ) -> None:
+        """Show where in images the evidence for a class lies, and what in the net matters.
+
+        Args:
+            model: The classifier.
+            datamodule: The images.
+            ckpt_path: A trained model: a file, or best or last for the newest run.
+            weights_only: As Lightning has it; checkpoints are always read so.
+            images: Explain at most this many, evenly spread over those found.
+            methods: One or several; by default gradcam. The others need the extra `explain`.
+            class_name: Also show the evidence for this class, whatever was predicted.
+            ablation: Also measure what accuracy is lost without each layer, and without the most telling channels;
+                needs images in folders named as their classes.
+        """
+        from project.explain.run import explain
+
+        assert ckpt_path is not None  # the command line insists on one
+        explain(self, model, datamodule, Path(ckpt_path), images, methods or ["gradcam"], class_name, ablation)
