@@ -20,7 +20,7 @@ def enlarge(image: Tensor, side: int = SIDE) -> Image.Image:
 
 
 def overlay(image: Tensor, evidence: Tensor, side: int = SIDE) -> Image.Image:
-    """An image with the evidence for a class laid over it, in colours from dark red to bright yellow.
+    """An image with the evidence for a class laid over it, in colours from violet by orange to yellow.
 
     Args:
         image: uint8 (3, H, W) in [0, 255].
@@ -34,9 +34,9 @@ def overlay(image: Tensor, evidence: Tensor, side: int = SIDE) -> Image.Image:
     strength = evidence.detach().float().cpu().clamp(min=0)
     strength = (strength / strength.flatten().quantile(0.99).clamp(min=1e-12)).clamp(max=1)
     fine = F.interpolate(strength[None, None], picture.size[::-1], mode="bilinear")[0, 0].numpy()
-    heat = np.asarray(matplotlib.colormaps["hot"](0.25 + 0.65 * fine))[..., :3] * 255
-    grey = np.asarray(picture.convert("L"), dtype=np.float32)[..., None] * 0.8
-    opacity = 0.75 * fine[..., None]
+    heat = np.asarray(matplotlib.colormaps["inferno"](0.2 + 0.75 * fine))[..., :3] * 255
+    grey = np.asarray(picture.convert("L"), dtype=np.float32)[..., None]
+    opacity = 0.15 + 0.6 * fine[..., None]
     return Image.fromarray((grey * (1 - opacity) + heat * opacity).round().astype(np.uint8))
 
 

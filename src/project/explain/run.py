@@ -12,8 +12,8 @@ from torch import Tensor
 
 from project.checkpoints import load_checkpoint
 from project.errors import UserError
-from project.explain.evidence import Method, evidence
-from project.explain.faithfulness import faithfulness, random_evidence
+from project.explain.deletion import faithfulness, random_evidence
+from project.explain.maps import Method, evidence
 from project.explain.pictures import enlarge, overlay, page
 from project.interface import Batch, ImageData, Split
 from project.modules import Classifier

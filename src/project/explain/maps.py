@@ -12,6 +12,8 @@ from project.modules import Classifier
 
 Method = Literal["gradcam", "integrated_gradients", "occlusion"]
 METHODS: tuple[Method, ...] = get_args(Method)
+FEWEST = 4
+"""Grad-CAM takes a layer of fewer places, each way, only where there is no other: they would not tell much."""
 
 
 def evidence(model: Classifier, image: Tensor, target: Tensor, method: Method = "gradcam") -> Tensor:
@@ -41,15 +43,15 @@ def grad_cam(model: Classifier, image: Tensor, target: Tensor) -> Tensor:
     its ReLU, so that what speaks against a class can be told from what says nothing.
 
     One pass finds the layer in any net: of the modules whose output has places, the last that the logits depend on at
-    these places. In a vision transformer that is the norm before the last attention, if a class token is all that the
-    head reads, else the last norm.
+    these places (and with at least 4 x 4 of them, where there is one). In a vision transformer that is the norm before
+    the last attention, if a class token is all that the head reads, else the last norm.
     """
     net = cast(nn.Module, model.net)
     outputs: list[Tensor] = []
 
     def record(module: nn.Module, inputs: object, output: object) -> None:
         # A linear layer's channels, such as queries beside keys, are on the way from one layer's to the next's.
-        if isinstance(output, Tensor) and not isinstance(module, nn.Linear):
+        if isinstance(output, Tensor) and output.requires_grad and not isinstance(module, nn.Linear):
             outputs.append(output)
 
     hooks = [module.register_forward_hook(record) for module in net.modules()]
@@ -60,17 +62,18 @@ def grad_cam(model: Classifier, image: Tensor, target: Tensor) -> Tensor:
     finally:
         for hook in hooks:
             hook.remove()
-    grids: list[tuple[Tensor, Callable[[Tensor], Tensor]]] = []
-    side = image.shape[-1]
-    for output in outputs:
-        if (grid := _grid(output, len(image), side)) is not None:
-            grids.append((output, grid))
-            side = grid(output).shape[-1]
-    gradients = torch.autograd.grad(score, [output for output, _ in grids], allow_unused=True) if grids else ()
-    for (output, grid), gradient in zip(reversed(grids), reversed(gradients), strict=True):
-        if gradient is not None and grid(gradient).any():
-            weighed = (grid(output) * grid(gradient).mean((2, 3), keepdim=True)).sum(1, keepdim=True)
-            return F.interpolate(weighed.float(), image.shape[-2:], mode="bilinear")[:, 0]
+    gradients = torch.autograd.grad(score, outputs, allow_unused=True)
+    found: tuple[Tensor, Tensor] | None = None
+    side, fewest = image.shape[-1], 0
+    for output, gradient in zip(outputs, gradients, strict=True):
+        if (grid := _grid(output, len(image), side)) is None:
+            continue
+        side = grid(output).shape[-1]
+        if side >= fewest and gradient is not None and grid(gradient).any():
+            found, fewest = (grid(output), grid(gradient)), min(FEWEST, side)
+    if found:
+        weighed = (found[0] * found[1].mean((2, 3), keepdim=True)).sum(1, keepdim=True)
+        return F.interpolate(weighed.float(), image.shape[-2:], mode="bilinear")[:, 0]
     raise UserError(
         f"Grad-CAM needs a layer with places in it, and {type(net).__name__} has none that its logits depend on:"
         " try --methods integrated_gradients or --methods occlusion"

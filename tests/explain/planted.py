@@ -1,0 +1,78 @@
+"""Images whose evidence is known, and nets that have learnt it."""
+
+from collections.abc import Callable
+from functools import cache, partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from project.interface import DataDescription
+from project.modules import Classifier, ConvNet, ResNet, SpeedrunNet, Timm
+
+SIZE, PATCH = 32, 8
+NAMES = ["blue", "green", "red"]
+COLOURS = torch.tensor([[30, 40, 210], [30, 190, 40], [210, 30, 40]])
+
+
+def vit(num_classes: int, image_size: int, pool: str = "token") -> nn.Module:
+    """A small vision transformer of timm, whose head reads its class token or the mean of the others."""
+    from timm.models import VisionTransformer
+
+    return VisionTransformer(
+        image_size,
+        4,
+        num_classes=num_classes,
+        embed_dim=64,
+        depth=3,
+        num_heads=2,
+        global_pool=pool,  # type: ignore[arg-type]
+    )
+
+
+NETS: dict[str, Callable[[int, int], nn.Module]] = {
+    "ConvNet": ConvNet,
+    "ResNet": partial(ResNet, depth=8),
+    "SpeedrunNet": partial(SpeedrunNet, widths=(16, 32, 32)),
+    "resnet of timm": partial(Timm, name="resnet10t", weights=None),
+    "vit": vit,
+    "vit, mean": partial(vit, pool="avg"),
+}
+
+
+def planted(count: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Grey noise with a coloured patch, its class, somewhere: uint8 (N, 3, 32, 32), int64 (N,), bool (N, 32, 32)."""
+    draws = torch.Generator().manual_seed(seed)
+    image = torch.randint(60, 190, (count, 1, SIZE, SIZE), generator=draws).expand(-1, 3, -1, -1).clone()
+    label = torch.randint(3, (count,), generator=draws)
+    there = torch.zeros(count, SIZE, SIZE, dtype=torch.bool)
+    for number, (top, left) in enumerate(torch.randint(SIZE - PATCH + 1, (count, 2), generator=draws).tolist()):
+        there[number, top : top + PATCH, left : left + PATCH] = True
+    image = torch.where(there[:, None], COLOURS[label][:, :, None, None], image)
+    return image.to(torch.uint8), label, there
+
+
+def classifier(net: Callable[[int, int], nn.Module], size: int = SIZE) -> Classifier:
+    """With random weights."""
+    torch.manual_seed(0)
+    description = DataDescription(NAMES, size, [0.49] * 3, [0.15] * 3, [1] * 3, "")
+    model = Classifier(net, data_description=description)
+    model.configure_model()
+    return model.eval()
+
+
+@cache
+def trained(name: str, steps: int = 60) -> Classifier:
+    """A net of NETS that tells the patches apart."""
+    model = classifier(NETS[name]).train()
+    optimizer = torch.optim.Adam(model.parameters(), 2e-3)
+    for step in range(steps):
+        image, label, _ = planted(32, seed=step + 1)
+        optimizer.zero_grad()
+        F.cross_entropy(model(image), label).backward()
+        optimizer.step()
+    model.eval()
+    image, label, _ = planted(64)
+    with torch.no_grad():
+        assert (model(image).argmax(1) == label).float().mean() > 0.95, "it did not learn the patches"
+    return model

@@ -1,0 +1,119 @@
+"""Maps point at evidence that is known, and depend on what the net has learnt."""
+
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from project.errors import UserError
+from project.explain import METHODS, evidence, faithfulness, random_evidence
+from project.explain.maps import Method, _grid
+from project.modules import Timm
+from tests.explain.planted import NETS, classifier, planted, trained
+
+QUICK_METHODS = [("ResNet", method) for method in METHODS]
+SLOW = [(name, method) for name in ("ConvNet", "SpeedrunNet", "resnet of timm") for method in METHODS]
+EACH = pytest.mark.parametrize(
+    ("net", "method"), [*QUICK_METHODS, *(pytest.param(*pair, marks=pytest.mark.slow) for pair in SLOW)]
+)
+
+
+def hits(maps: Tensor, there: Tensor) -> float:
+    """Share of images whose strongest place is within 4 pixels of the patch; by chance it is 0.22."""
+    near = F.max_pool2d(there.float(), 9, 1, 4).flatten(1)
+    return float(near.gather(1, maps.flatten(1).argmax(1, keepdim=True)).mean())
+
+
+@EACH
+def test_map_points_at_the_patch(net: str, method: Method) -> None:
+    image, label, there = planted(32)
+    maps = evidence(trained(net), image, label, method)
+    assert maps.shape == (32, 32, 32) and not maps.requires_grad
+    assert hits(maps, there) > 0.9
+    other = evidence(trained(net), image, (label + 1) % 3, method)
+    inside = [(each * there).sum((1, 2)) for each in (maps, other)]
+    assert (inside[0] > inside[1]).float().mean() > 0.9, "what speaks for the one class does not for another"
+
+
+@EACH
+def test_most_important_first_is_worse_and_better_than_at_random(net: str, method: Method) -> None:
+    """Petsiuk et al., RISE, 2018."""
+    image, label, _ = planted(32)
+    model = trained(net)
+    deletion, insertion = faithfulness(model, image, evidence(model, image, label, method), label)
+    by_chance = faithfulness(model, image, random_evidence(image), label)
+    assert deletion.mean() < by_chance[0].mean() - 0.1
+    assert insertion.mean() > by_chance[1].mean() + 0.05
+
+
+@EACH
+def test_map_changes_with_random_weights(net: str, method: Method) -> None:
+    """Adebayo et al., Sanity Checks for Saliency Maps, 2018: an edge detector would not."""
+    image, label, _ = planted(32)
+    before, after = (evidence(model, image, label, method) for model in (trained(net), classifier(NETS[net])))
+    pairs = torch.stack([before.flatten(1), after.flatten(1)], 1)
+    assert torch.stack([torch.corrcoef(pair)[0, 1] for pair in pairs]).nan_to_num().abs().mean() < 0.7
+
+
+def test_areas_of_a_class_that_depends_on_one_corner() -> None:
+    """Deletion is 0, insertion is 1, up to a step, where the first cell decides; the other way round where the last."""
+
+    class Corner(nn.Module):
+        mean = torch.zeros(1, 3, 1, 1)
+
+        def forward(self, image: Tensor) -> Tensor:
+            there = image[:, 0, 0, 0] > 0
+            return torch.stack([there * 50.0, ~there * 50.0], 1)
+
+    image, target = torch.full((2, 3, 16, 16), 200, dtype=torch.uint8), torch.zeros(2, dtype=torch.long)
+    maps = torch.zeros(2, 16, 16)
+    maps[0, :2, :2], maps[1, :2, :2] = 1, -1
+    deletion, insertion = faithfulness(Corner(), image, maps, target)  # type: ignore[arg-type]
+    assert deletion.tolist() == pytest.approx([1 / 32, 31 / 32])
+    assert insertion.tolist() == pytest.approx([31 / 32, 1 / 32])
+
+
+@pytest.mark.parametrize("net", ["vit", "vit, mean"])
+def test_places_of_a_vision_transformer(net: str) -> None:
+    image, label, _ = planted(8)
+    maps = evidence(classifier(NETS[net]), image, label)
+    assert maps.shape == (8, 32, 32) and (maps.flatten(1).std(1) > 0).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["convnext_atto", "swin_tiny_patch4_window7_224", "vgg11", "deit_tiny_distilled_patch16_224"]
+)
+def test_nets_of_timm_have_places(name: str) -> None:
+    size = 64 if "deit" in name else 32
+    image = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8)
+    model = classifier(partial(Timm, name=name, weights=None), size)
+    assert (evidence(model, image, torch.zeros(2, dtype=torch.long)).flatten(1).std(1) > 0).all()
+
+
+def test_layouts_of_places() -> None:
+    places = torch.rand(2, 6, 4, 4)
+    tokens = torch.cat([torch.rand(2, 3, 6), places.flatten(2).transpose(1, 2)], 1)
+    for output in (places, places.permute(0, 2, 3, 1), tokens):
+        grid = _grid(output, 2, 4)
+        assert grid is not None and torch.equal(grid(output), places)
+    for output in (torch.rand(2, 6, 1, 1), torch.rand(2, 6, 8, 8), torch.rand(2, 6), torch.rand(8, 16, 6)):
+        assert _grid(output, 2, 4) is None
+
+
+def test_frozen_net_is_explained() -> None:
+    image, label, _ = planted(4)
+    model = classifier(NETS["ResNet"]).requires_grad_(False)
+    assert evidence(model, image, label).any()
+
+
+def test_net_without_places_is_told_what_to_use() -> None:
+    def flat(classes: int, size: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(3 * size**2, classes))
+
+    image, label, _ = planted(2)
+    with pytest.raises(UserError, match="Sequential has none.*integrated_gradients"):
+        evidence(classifier(flat), image, label)
+    assert evidence(classifier(flat), image, label, "integrated_gradients").any()
