@@ -12,7 +12,9 @@ from torch import Tensor
 
 from project.checkpoints import load_checkpoint
 from project.errors import UserError
+from project.explain.ablation import ablate, ablation_figure
 from project.explain.deletion import faithfulness, random_evidence
+from project.explain.features import embed, feature_maps_picture, filters_picture, write_embeddings
 from project.explain.maps import Method, evidence
 from project.explain.pictures import enlarge, overlay, page
 from project.interface import Batch, ImageData, Split
@@ -20,6 +22,8 @@ from project.modules import Classifier
 
 CHUNK = 16
 """Images that are explained together."""
+EMBEDDED, ABLATED = 500, 256
+"""Images, at most, that are shown by their features, and that accuracy without a layer is measured on."""
 
 
 def explain(
@@ -41,20 +45,67 @@ def explain(
         raise UserError("explain works on one device: add --trainer.devices 1")
     if images < 1:
         raise UserError(f"images must be at least 1, got {images}")
-    batch = prepare(trainer, model, data, checkpoint, images)
+    batch = prepare(trainer, model, data, checkpoint, max(images, EMBEDDED))
     assert model.data_description is not None
     names = model.data_description.class_names
     if class_name is not None and class_name not in names:
         raise UserError(f"no class named {class_name}: the model knows {', '.join(names)}")
+    known = batch.label >= 0
+    if ablation and not known.any():
+        raise UserError(f"ablation needs labels: put the images of {data.folder} into folders named as their classes")
     folder = Path(trainer.log_dir or ".")
-    paths = [data.path(row) for row in batch.index.tolist()]
+    chosen = _spread(batch, images)
+    paths = [data.path(row) for row in chosen.index.tolist()]
     rows: list[dict[str, Any]] = []
     for start in range(0, len(paths), CHUNK):
-        part = Batch(*(values[start : start + CHUNK] for values in batch))
+        part = _rows(chosen, slice(start, start + CHUNK))
         rows += _explain_part(model, part, paths[start : start + CHUNK], start, methods, class_name, folder)
     write_table(folder / "explanations.csv", rows)
-    print(f"{len(paths)} images of {data.folder}: {folder / 'explanations.csv'}, and a picture each beside it")
     print(*summary(rows), sep="\n")
+    print(f"\n{len(paths)} images of {data.folder}: {folder / 'explanations.csv'}, with a picture each beside it")
+    _show_features(model, _spread(batch, EMBEDDED), chosen.image[0], data, folder)
+    if ablation:
+        _show_ablation(model, _spread(_rows(batch, known), ABLATED), folder)
+
+
+def _rows(batch: Batch, which: Any) -> Batch:
+    return Batch(*(values[which.cpu() if isinstance(which, Tensor) else which] for values in batch))
+
+
+def _spread(batch: Batch, count: int) -> Batch:
+    """At most so many images, evenly spread."""
+    return _rows(batch, torch.linspace(0, len(batch.index) - 1, min(count, len(batch.index))).round().long())
+
+
+def _show_features(model: Classifier, batch: Batch, first: Tensor, data: ImageData, folder: Path) -> None:
+    """Write the pictures of filters and feature maps, and the features for TensorBoard."""
+    assert model.data_description is not None and model.net is not None
+    names = [*model.data_description.class_names, ""]  # the last one for -1
+    pictures = {"filters.png": filters_picture(model.net), "feature_maps.png": feature_maps_picture(model, first)}
+    for name, picture in pictures.items():
+        if picture is not None:
+            picture.save(folder / name)
+    with torch.no_grad():
+        predicted = torch.cat([model(part).argmax(1) for part in batch.image.split(64)])
+    columns = {
+        "label": [names[i] for i in batch.label.tolist()],
+        "predicted": [names[i] for i in predicted.tolist()],
+        "path": [data.path(row) for row in batch.index.tolist()],
+    }
+    write_embeddings(folder, embed(model, batch.image), batch.image, columns)
+    there = [name for name, picture in pictures.items() if picture is not None]
+    print(
+        f"what the net sees: {', '.join(there)}; {len(batch.index)} images by their features: TensorBoard's projector"
+    )
+
+
+def _show_ablation(model: Classifier, batch: Batch, folder: Path) -> None:
+    """Write what is lost without layers and channels, as a table and as bars."""
+    assert model.net is not None
+    rows = ablate(model, batch.image, batch.label)
+    write_table(folder / "ablation.csv", rows)
+    ablation_figure(rows, model.net).savefig(folder / "ablation.png")
+    print(f"lost without a layer or a channel, of {len(batch.index)} images: {folder / 'ablation.csv'}, ablation.png")
 
 
 def prepare(trainer: L.Trainer, model: Classifier, data: ImageData, checkpoint: Path, count: int) -> Batch:
