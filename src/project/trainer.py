@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from project.interface import ImageData
     from project.modules import Classifier
 
+Method = Literal["gradcam", "integrated_gradients", "occlusion"]
+
 
 class Trainer(L.Trainer):
     """A method is a command; its arguments are the command's options."""
@@ -20,7 +22,7 @@ class Trainer(L.Trainer):
         ckpt_path: str | None = None,
         weights_only: bool | None = None,
         images: int = 16,
-        methods: list[Literal["gradcam", "integrated_gradients", "occlusion"]] | None = None,
+        methods: Method | list[Method] = "gradcam",
         class_name: str | None = None,
         ablation: bool = False,
     ) -> None:
@@ -32,7 +34,7 @@ class Trainer(L.Trainer):
             ckpt_path: A trained model: a file, or best or last for the newest run.
             weights_only: As Lightning has it; checkpoints are always read so.
             images: Explain at most this many, evenly spread over those found.
-            methods: One or several; by default gradcam. The others need the extra `explain`.
+            methods: One, or several as a list: [gradcam, occlusion]. Those but gradcam need the extra `explain`.
             class_name: Also show the evidence for this class, whatever was predicted.
             ablation: Also measure what accuracy is lost without each layer, and without the most telling channels;
                 needs images in folders named as their classes.
@@ -40,4 +42,4 @@ class Trainer(L.Trainer):
         from project.explain.run import explain
 
         assert ckpt_path is not None  # the command line insists on one
-        explain(self, model, datamodule, Path(ckpt_path), images, methods or ["gradcam"], class_name, ablation)
+        explain(self, model, datamodule, Path(ckpt_path), images, methods, class_name, ablation)

@@ -106,19 +106,19 @@ def _measure(model: Classifier, image: Tensor, label: Tensor) -> tuple[float, fl
     return float(right), float(logits.softmax(1).gather(1, label[:, None]).mean())
 
 
-def ablation_figure(rows: list[Row], net: nn.Module) -> Any:
-    """Bars of the accuracy that is lost: each layer, in the net's order, and the 20 channels that cost most."""
+def ablation_figure(rows: list[Row]) -> Any:
+    """Bars of the accuracy that is lost without the 20 layers, and the 20 channels, that matter most."""
     from matplotlib.figure import Figure
 
-    order = [name for name, _ in places_to_cut(net)]
-    whole = sorted((row for row in rows if row["channel"] == ""), key=lambda row: order.index(row["layer"]))
+    whole = [row for row in rows if row["channel"] == ""][:20]
     single = [row for row in rows if row["channel"] != ""][:20]
-    figure = Figure(figsize=(12, 2 + 0.27 * max(len(whole), len(single))), dpi=110, layout="constrained")
+    longest = max(len(whole), len(single))
+    figure = Figure(figsize=(12, 1.2 + 0.27 * longest), dpi=110, layout="constrained")
     left, right = figure.subplots(1, 2)
-    for axes, shown, title in ((left, whole, "without a layer"), (right, single, "without a channel")):
-        names = [f"{row['layer']} {row['channel']} {'(skipped)' if row['how'] == 'skipped' else ''}" for row in shown]
+    for axes, shown, title in ((left, whole, "without a layer"), (right, single, "without a channel of a layer")):
+        names = [f"{row['layer']} {row['channel']}{'(skipped)' if row['how'] == 'skipped' else ''}" for row in shown]
         axes.barh(range(len(shown)), [100 * row["accuracy_lost"] for row in shown])
         axes.set_yticks(range(len(shown)), names)
-        axes.invert_yaxis()
+        axes.set_ylim(longest - 0.5, -0.5)
         axes.set(title=title, xlabel="accuracy lost, percentage points")
     return figure

@@ -32,7 +32,7 @@ def explain(
     data: ImageData,
     checkpoint: Path,
     images: int,
-    methods: Sequence[Method],
+    methods: Method | Sequence[Method],
     class_name: str | None,
     ablation: bool,
 ) -> None:
@@ -43,8 +43,9 @@ def explain(
     """
     if trainer.world_size > 1:
         raise UserError("explain works on one device: add --trainer.devices 1")
-    if images < 1:
-        raise UserError(f"images must be at least 1, got {images}")
+    methods = [methods] if isinstance(methods, str) else methods
+    if images < 1 or not methods:
+        raise UserError("give at least one image (--images) and one method (--methods)")
     batch = prepare(trainer, model, data, checkpoint, max(images, EMBEDDED))
     assert model.data_description is not None
     names = model.data_description.class_names
@@ -101,10 +102,9 @@ def _show_features(model: Classifier, batch: Batch, first: Tensor, data: ImageDa
 
 def _show_ablation(model: Classifier, batch: Batch, folder: Path) -> None:
     """Write what is lost without layers and channels, as a table and as bars."""
-    assert model.net is not None
     rows = ablate(model, batch.image, batch.label)
     write_table(folder / "ablation.csv", rows)
-    ablation_figure(rows, model.net).savefig(folder / "ablation.png")
+    ablation_figure(rows).savefig(folder / "ablation.png")
     print(f"lost without a layer or a channel, of {len(batch.index)} images: {folder / 'ablation.csv'}, ablation.png")
 
 
@@ -208,7 +208,10 @@ def summary(rows: list[dict[str, Any]]) -> list[str]:
         names = ("deletion", "random_deletion", "insertion", "random_insertion")
         mean = [sum(row[name] for row in mine) / len(mine) for name in names]
         lines.append(f"{method:<28}{mean[0]:>9.3f}{mean[1]:>8.3f}{mean[2]:>11.3f}{mean[3]:>8.3f}")
-    return [*lines, "deletion below, and insertion above, that of a random order: the maps say what the net goes by"]
+    return [
+        *lines,
+        "the more deletion is below, and insertion above, that of a random order, the truer the maps are to the net",
+    ]
 
 
 def write_table(file: Path, rows: list[dict[str, Any]]) -> None:
