@@ -1,0 +1,78 @@
+"""What is lost without a part whose role is known, and pictures of parts."""
+
+import torch
+from torch import Tensor, nn
+
+from project.explain import overlay
+from project.explain.ablation import ablate
+from project.explain.features import embed, feature_maps_picture, filters_picture
+from tests.explain.planted import COLOURS, NAMES, classifier, planted
+
+
+class Wired(nn.Module):
+    """Tells the patches apart by three channels of four, one a colour; before the head, a layer that idles."""
+
+    def __init__(self, classes: int, size: int) -> None:
+        super().__init__()
+        self.colours = nn.Conv2d(3, 4, 1, bias=False)
+        self.idle = nn.Conv2d(4, 4, 1, bias=False)
+        self.head = nn.Linear(4, classes, bias=False)
+        with torch.no_grad():
+            self.colours.weight.copy_(
+                torch.tensor([[-1, -1, 2], [-1, 2, -1], [2, -1, -1], [0, 0, 0.0]])[..., None, None]
+            )
+            self.idle.weight.copy_(torch.eye(4)[..., None, None])
+            self.head.weight.copy_(9 * torch.eye(4)[:3])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.idle(self.colours(x).clamp(min=0)).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def test_the_channel_of_a_class_is_what_its_images_need() -> None:
+    image, label, _ = planted(48)
+    model = classifier(Wired)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    rows = {(row["layer"], row["channel"]): row for row in ablate(model, image, label)}
+    assert rows["colours", ""]["how"] == "zeroed" and rows["colours", ""]["accuracy_lost"] > 0.5
+    assert rows["idle", ""]["how"] == "skipped" and rows["idle", ""]["accuracy_lost"] == 0
+    share = torch.bincount(label, minlength=len(NAMES)) / len(label)
+    for channel in range(3):
+        # Without its channel a class is taken for the first one.
+        assert abs(rows["colours", channel]["accuracy_lost"] - (float(share[channel]) if channel else 0)) < 0.01
+        assert rows["colours", channel]["probability_lost"] > 0.05
+    assert abs(rows["colours", 3]["probability_lost"]) < 1e-6
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert torch.equal(model(image).argmax(1), label), "nothing stays cut"
+
+
+def test_features_are_what_the_head_is_given() -> None:
+    image, _, _ = planted(70)
+    model = classifier(Wired)
+    features = embed(model, image)
+    assert features.shape == (70, 4)
+    assert torch.allclose(model.net.head(features), model(image), atol=1e-5)  # type: ignore[union-attr, operator]
+
+
+def test_pictures_of_filters_and_feature_maps() -> None:
+    image, _, _ = planted(1)
+    model = classifier(Wired)
+    filters = filters_picture(model.net)  # type: ignore[arg-type]
+    assert filters is not None and filters.getpixel((20, 20)) == (0, 0, 255), "the filter that looks for blue is blue"
+    maps = feature_maps_picture(model, image[0])
+    assert maps is not None and maps.width > 4 * 128 and maps.height > 2 * 128
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32**2, 3))
+    assert filters_picture(flat) is None
+    assert feature_maps_picture(classifier(lambda classes, size: flat), image[0]) is None
+
+
+def test_overlay_is_bright_where_the_evidence_is() -> None:
+    image = COLOURS[2].to(torch.uint8).view(3, 1, 1).expand(3, 32, 32)
+    evidence = torch.full((32, 32), -1.0)
+    evidence[:8, 24:] = 0.002
+    picture = overlay(image, evidence)
+    assert picture.size == (256, 256) and picture.mode == "RGB"
+    there, elsewhere = picture.getpixel((240, 16)), picture.getpixel((16, 240))
+    assert isinstance(there, tuple) and isinstance(elsewhere, tuple)
+    assert there[0] > there[2] + 60 and max(elsewhere) - min(elsewhere) < 40, "in colour here, and grey there"
+    assert overlay(image.repeat(1, 10, 10), evidence.repeat(10, 10)).size == (320, 320), "large ones keep their size"
+    assert overlay(image, torch.zeros(32, 32)).getpixel((16, 240)) == elsewhere
