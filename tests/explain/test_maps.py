@@ -71,8 +71,8 @@ def test_areas_of_a_class_that_depends_on_one_corner() -> None:
     maps = torch.zeros(2, 16, 16)
     maps[0, :2, :2], maps[1, :2, :2] = 1, -1
     deletion, insertion = faithfulness(Corner(), image, maps, target)  # type: ignore[arg-type]
-    assert deletion.tolist() == pytest.approx([1 / 32, 31 / 32])
-    assert insertion.tolist() == pytest.approx([31 / 32, 1 / 32])
+    assert deletion.tolist() == pytest.approx([1 / 16, 15 / 16])
+    assert insertion.tolist() == pytest.approx([15 / 16, 1 / 16])
 
 
 @pytest.mark.parametrize("net", ["vit", "vit, mean"])

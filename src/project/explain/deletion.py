@@ -6,7 +6,7 @@ from torch import Tensor
 
 from project.modules import Classifier
 
-CELLS, STEPS = 8, 16
+CELLS, STEPS = 8, 8
 
 
 @torch.no_grad()

@@ -30,8 +30,11 @@ def overlay(image: Tensor, evidence: Tensor, side: int = SIDE) -> Image.Image:
     import matplotlib
 
     picture = enlarge(image, side)
-    # A single pixel that stands out, as integrated gradients have them, must not make all others invisible.
     strength = evidence.detach().float().cpu().clamp(min=0)
+    # Integrated gradients differ from pixel to pixel, more finely than an eye can see on a photograph, and a single
+    # pixel that stands out must not make all others invisible.
+    grain = evidence.shape[-1] // 64
+    strength = F.avg_pool2d(strength[None, None], 2 * grain + 1, 1, grain, count_include_pad=False)[0, 0]
     strength = (strength / strength.flatten().quantile(0.99).clamp(min=1e-12)).clamp(max=1)
     fine = F.interpolate(strength[None, None], picture.size[::-1], mode="bilinear")[0, 0].numpy()
     heat = np.asarray(matplotlib.colormaps["inferno"](0.2 + 0.75 * fine))[..., :3] * 255

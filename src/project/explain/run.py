@@ -210,7 +210,7 @@ def summary(rows: list[dict[str, Any]]) -> list[str]:
         lines.append(f"{method:<28}{mean[0]:>9.3f}{mean[1]:>8.3f}{mean[2]:>11.3f}{mean[3]:>8.3f}")
     return [
         *lines,
-        "the more deletion is below, and insertion above, that of a random order, the truer the maps are to the net",
+        "the further deletion is below a random order's, and insertion above it, the truer the maps",
     ]
 
 
