@@ -149,7 +149,7 @@ def _explain_part(
     names = model.data_description.class_names
     image = batch.image
     with torch.no_grad():
-        probabilities = model(image).float().softmax(1)
+        probabilities = model.probabilities(image)
     predicted = probabilities.argmax(1)
     targets = [predicted]
     if class_name is not None:
