@@ -9,12 +9,13 @@ import sys
 from collections.abc import Callable
 from typing import Any, get_origin
 
-from project.errors import UserError, missing_extra, report, show_warnings_as_lines
+from project.errors import Interrupted, UserError, missing_extra, report, show_warnings_as_lines
 
 TOOLS = {
     "check_data": ("project.datamodules.check", "look for what would spoil a result, before training"),
     "shard": ("project.datamodules.shards", "write images as a few large files, for sets too large to hold"),
     "report": ("project.report.page", "the page of a tested run, or of several side by side"),
+    "sweep": ("project.search.sweep", "search for the best options, one run a trial"),
     "cross_validate": ("project.cross_validation", "train once for each fold; mean and spread"),
 }
 
@@ -22,7 +23,7 @@ TOOLS = {
 def main(args: list[str] | None = None) -> None:
     """Run one tool; its options are the arguments of its function.
 
-    What stands behind ` -- ` is handed on to `train.py fit` by tools that train.
+    Configs, and what stands behind ` -- `, are handed on to `train.py fit` by tools that train.
     """
     args = sys.argv[1:] if args is None else args
     if not args or args[0] in ("-h", "--help"):
@@ -42,8 +43,12 @@ def main(args: list[str] | None = None) -> None:
     show_warnings_as_lines()
     from jsonargparse import auto_cli
 
-    from project.parser import Parser
+    from project.parser import Parser, in_order
 
+    _, *rest = in_order([name, *rest])
+    while rest[:1] == ["--config"]:  # no tool has a config of its own
+        given["fit_options"] = [*given.get("fit_options", []), *rest[:2]]
+        rest = rest[2:]
     try:
         tool: Callable[..., Any] = getattr(importlib.import_module(TOOLS[name][0]), name)
         first = next(iter(inspect.signature(tool).parameters.values()))
@@ -52,6 +57,8 @@ def main(args: list[str] | None = None) -> None:
             rest = [json.dumps(words), *rest[len(words) :]] if words else rest
         program = f"python -m project {name}"
         auto_cli(tool, args=rest, set_defaults=given, parser_class=Parser, prog=program, allow_abbrev=False)
+    except Interrupted as stopped:
+        report(stopped, code=stopped.code, label="")
     except UserError as error:
         report(error)
     except ModuleNotFoundError as error:

@@ -11,8 +11,7 @@ import yaml
 
 from project.errors import UserError
 from project.parser import in_order
-
-TRAIN = Path(__file__).parents[2] / "train.py"
+from project.run import TRAIN
 
 
 def cross_validate(folds: int = 5, run_name: str = "folds", fit_options: list[str] | None = None) -> None:

@@ -50,6 +50,7 @@ EXTRAS = {
     "huggingface_hub": "transfer",
     "imagehash": "data",
     "litdata": "data",
+    "optuna": "search",
     "s3fs": "s3",
     "safetensors": "transfer",
     "timm": "transfer",

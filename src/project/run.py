@@ -12,6 +12,7 @@ from typing import Any
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+TRAIN = Path(__file__).parents[2] / "train.py"
 CHECKPOINTS, ENVIRONMENT = "checkpoints", "environment.yaml"
 
 
