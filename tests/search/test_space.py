@@ -1,0 +1,67 @@
+"""The YAML of a search space."""
+
+from pathlib import Path
+
+import pytest
+
+from project.errors import UserError
+from project.search.space import options, point_of, read_space
+
+TEXT = """
+model.optimizer.lr: {low: 1e-4, high: 0.01, log: true}
+model.net.dropout: {low: 0, high: 0.5, step: 0.1}
+trainer.max_epochs: {low: 2, high: 8}
+model.optimizer: [torch.optim.Adam, torch.optim.AdamW]
+model.scheduler: [null, {class_path: project.modules.WarmupDecay, init_args: {warmup: 0.1}}]
+"""
+
+
+def test_numbers_words_and_whole_objects(tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text(TEXT)
+    space = read_space(tmp_path / "space.yaml")
+    kinds = [type(values).__name__.removesuffix("Distribution") for values in space.values()]
+    assert kinds == ["Float", "Float", "Int", "Categorical", "Categorical"]
+    nested = space["model.scheduler"].choices[1]  # type: ignore[attr-defined]
+    assert options({"a": 1e-05, "b": None, "c": True, "d": "x", "model.scheduler": nested}) == [
+        "--a=1e-05",
+        "--b=null",
+        "--c=true",
+        "--d=x",
+        '--model.scheduler={"class_path": "project.modules.WarmupDecay", "init_args": {"warmup": 0.1}}',
+    ]
+
+
+def test_the_configs_own_values_are_a_point_of_a_space_that_holds_them(tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text(TEXT)
+    space = read_space(tmp_path / "space.yaml")
+    optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.001}}
+    net = {"class_path": "project.modules.ConvNet", "init_args": {"dropout": 0.2}}
+    model = {"optimizer": optimizer, "net": net, "scheduler": None}
+    point = point_of({"model": model, "trainer": {"max_epochs": 3}}, space)
+    assert point is not None and list(point.values()) == [0.001, 0.2, 3, "torch.optim.AdamW", None]
+    assert point_of({"model": model, "trainer": {"max_epochs": 9}}, space) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "- a",
+        "a: 1",
+        "a: {low: 1}",
+        "a: {low: 2, high: 1}",
+        "a: {low: x, high: 1}",
+        "a: []",
+        "a: [",
+        "b: {low: 0, high: 1, lag: 1}",
+    ],
+)
+def test_what_is_no_space_is_told(tmp_path: Path, text: str) -> None:
+    (tmp_path / "space.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"space\.yaml"):
+        read_space(tmp_path / "space.yaml")
+
+
+def test_a_space_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be read"):
+        read_space(tmp_path / "space.yaml")
