@@ -51,6 +51,8 @@ QUIET = (
     r".*callbacks used to create the checkpoint.*",  # such as early stopping, for a test
     r".*The dirpath has changed from .*",
 )
+FINDERS = ("find_lr", "find_batch_size")
+"""Commands that train, but only to find something out."""
 
 
 class CLI(LightningCLI):
@@ -81,7 +83,7 @@ class CLI(LightningCLI):
         """The Trainer's methods that are commands, each with the arguments that are not options."""
         loaders = {"model", "dataloaders", "datamodule", "train_dataloaders", "val_dataloaders", "weights_only"}
         ours = {"verbose", "return_predictions"}
-        return dict.fromkeys(("fit", "validate", "test", "predict", "explain"), loaders | ours)
+        return dict.fromkeys(("fit", "validate", "test", "predict", "explain", *FINDERS), loaders | ours)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, with configs before options wherever they stand, and callbacks that append."""
@@ -92,6 +94,10 @@ class CLI(LightningCLI):
         """Put what the checkpoint says beneath the configs and the command line, and name the file it means."""
         command = self.config["subcommand"]
         config = self.config[command]
+        if command in FINDERS:
+            if config.ckpt_path:
+                raise UserError(f"{command} begins anew: to begin from trained weights, give --model.init_from FILE")
+            return
         fitting, root = command == "fit", Path(config.trainer.default_root_dir)
         # A job that is started again comes with its own options.
         restarted = fitting and config.ckpt_path in (None, "", "resume")

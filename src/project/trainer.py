@@ -43,3 +43,49 @@ class Trainer(L.Trainer):
 
         assert ckpt_path is not None  # the command line insists on one
         explain(self, model, datamodule, Path(ckpt_path), images, methods, class_name, ablation)
+
+    def find_lr(
+        self,
+        model: "Classifier",
+        datamodule: "ImageData",
+        ckpt_path: str | None = None,
+        weights_only: bool | None = None,
+        lowest: float = 1e-6,
+        highest: float = 1.0,
+        steps: int = 100,
+    ) -> None:
+        """Try rising learning rates for some steps, draw the loss and suggest one; nothing that is trained is kept.
+
+        Args:
+            model: The classifier.
+            datamodule: The images.
+            ckpt_path: Not for this command.
+            weights_only: Not for this command.
+            lowest: The first learning rate.
+            highest: The last one, unless the loss has left all bounds before.
+            steps: From one to the other.
+        """
+        from project.search.find_lr import find_lr
+
+        find_lr(self, model, datamodule, lowest, highest, steps)
+
+    def find_batch_size(
+        self,
+        model: "Classifier",
+        datamodule: "ImageData",
+        ckpt_path: str | None = None,
+        weights_only: bool | None = None,
+        smallest: int = 16,
+    ) -> None:
+        """Train some steps with ever larger batches until no more fits or speed grows no more, and suggest a size.
+
+        Args:
+            model: The classifier.
+            datamodule: The images.
+            ckpt_path: Not for this command.
+            weights_only: Not for this command.
+            smallest: Images of a step to begin with, over all devices together; doubled each time.
+        """
+        from project.search.find_batch_size import find_batch_size
+
+        find_batch_size(self, model, datamodule, smallest)

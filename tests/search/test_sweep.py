@@ -133,17 +133,17 @@ def test_two_workers_one_of_which_is_killed(tree: Path, here: Path) -> None:
 @pytest.mark.ddp
 def test_an_interrupted_sweep_continues_its_trial_on_two_processes(tree: Path, here: Path) -> None:
     space = "data.batch_size: [16, 32]"
-    two = ["--trainer.max_epochs", "30", "--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    two = ["--trainer.max_epochs", "100", "--trainer.devices", "2", "--trainer.strategy", "ddp"]
     run = FOLDER / "trial_0000/version_0"
     stopped = start(here, tree, space, *two, trials=1)
     wait_until(lambda: epochs(run) >= 2, stopped)
     stopped.send_signal(signal.SIGINT)
     assert "Continue by the same command" in finish(stopped, 130).splitlines()[-1]
     before = epochs(run)
-    assert before < 30 and not alive("trial_0000")
+    assert before < 100 and not alive("trial_0000")
     finish(start(here, tree, space, *two, trials=1))
     assert [trial.state.name for trial in study().trials] == ["FAIL", "COMPLETE"]
-    assert epochs(run) == 30 == len(study().trials[1].intermediate_values)
+    assert epochs(run) == 100 == len(study().trials[1].intermediate_values)
     assert [folder.name for folder in FOLDER.glob("trial_*/version_*")] == ["version_0"]
 
 

@@ -54,13 +54,18 @@ def sweep(
     if not space or trials < 1:
         raise UserError("a sweep needs --space FILE, such as configs/sweep/convnet.yaml, and at least 1 trial")
     worker = Worker(Path(space), trials, name, storage, fit_options or [])
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     end = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
     try:
         worker.work(end)
-    except KeyboardInterrupt:
-        raise Interrupted("stopped; nothing is lost. Continue by the same command", 128 + signal.SIGINT) from None
+    except KeyboardInterrupt as stopped:
+        raise Interrupted("stopped; nothing is lost. Continue by the same command", 128 + stopped.args[0]) from None
     worker.conclude()
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt(number)
 
 
 class Worker:

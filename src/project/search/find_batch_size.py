@@ -1,0 +1,90 @@
+"""`train.py find_batch_size`: how many images of a step are worth it on this machine."""
+
+import time
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.memory import is_oom_error
+
+from project.errors import UserError
+from project.interface import Batch, ImageData
+from project.modules import Classifier
+from project.search.find_lr import train_only
+
+WARM, STEPS, SIZES = 2, 12, 16
+"""Steps of each size before the clock starts; steps in all; sizes at most."""
+WORTH = 1.05
+"""By what factor speed has to grow for twice the images."""
+
+
+class Doubling(L.Callback):
+    """Trains an epoch of few steps with each size, and prints its speed.
+
+    Attributes:
+        speeds: Images a second over all devices, by batch size; each size that fits.
+    """
+
+    def __init__(self, data: ImageData) -> None:
+        self.speeds: dict[int, float] = {}
+        self._data = data
+        self._images, self._since = 0, 0.0
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Count the images of the steps that are timed."""
+        float(outputs["loss"])  # waits for the device
+        if batch_idx < WARM:
+            self._images, self._since = 0, time.perf_counter()
+        else:
+            self._images += len(batch.index) * trainer.world_size
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Note this size; go on to the next, or stop."""
+        size = self._data.batch_size
+        speed = trainer.strategy.reduce(
+            torch.tensor(self._images / (time.perf_counter() - self._since)), reduce_op="mean"
+        )
+        self.speeds[size] = float(speed)
+        if trainer.is_global_zero:
+            device = trainer.strategy.root_device
+            peak = f"{torch.cuda.max_memory_allocated(device) / 1e9:>10.1f} GB" if device.type == "cuda" else ""
+            print(f"{size:>10,} {self.speeds[size]:>12,.0f}{peak}", flush=True)
+        *before, last, latest = [0.0, 0.0, *self.speeds.values()]
+        grew = max(last, latest) >= WORTH * max(before, default=0.0)
+        enough = 2 * size * (WARM + 2) <= self._data.split_sizes()["train"]
+        trainer.should_stop = not grew or not enough
+        self._data.batch_size = 2 * size
+
+
+def find_batch_size(trainer: L.Trainer, model: Classifier, data: ImageData, smallest: int) -> None:
+    """Try sizes and print what to type.
+
+    Raises:
+        UserError: not even the smallest size fits, or the data has too few images.
+    """
+    data.batch_size = smallest
+    doubling = Doubling(data)
+    train_only(trainer, doubling, STEPS * SIZES)
+    trainer.limit_train_batches = STEPS
+    trainer.reload_dataloaders_every_n_epochs = 1  # type: ignore[attr-defined]
+    if trainer.is_global_zero:
+        print(f"{'batch_size':>10} {'images/s':>12}")
+    try:
+        trainer.fit(model, datamodule=data)
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError) and not is_oom_error(error):
+            raise
+        if not doubling.speeds:
+            raise UserError(
+                f"not even {smallest} images fit into memory: try --smallest {max(1, smallest // 2)}"
+            ) from None
+        print(f"{data.batch_size:>10,} {'out of memory':>12}")
+    if not any(doubling.speeds.values()):
+        raise UserError(f"too few images for more than {WARM} steps of {smallest}: try a --smallest that is smaller")
+    if trainer.is_global_zero:
+        fastest = max(doubling.speeds.values())
+        size = min(size for size, speed in doubling.speeds.items() if WORTH * speed >= fastest)
+        print(f"suggested {size}: no size tried is over {WORTH - 1:.0%} faster")
+        print(f"add       --data.batch_size {size}    another size wants another learning rate: find_lr")

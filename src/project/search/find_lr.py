@@ -1,0 +1,127 @@
+"""`train.py find_lr`: the learning-rate range test.
+
+Smith, Cyclical Learning Rates for Training Neural Networks, 2017 (section 3.3), with rates that rise by a factor.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+
+from project.errors import UserError
+from project.interface import ImageData
+from project.modules import Classifier
+from project.modules.spec import arguments
+
+SMOOTHING, DIVERGED = 0.9, 4.0
+"""Share of the running mean of the loss that each step keeps; times the least loss at which to stop."""
+
+
+class RangeTest(L.Callback):
+    """Gives each step its learning rate, and notes the loss, until that has left all bounds.
+
+    Args:
+        rates: Learning rate of each step.
+        all_groups: Whether the rate is that of all groups of parameters, not only of those that take the optimizer's.
+
+    Attributes:
+        losses: Running mean of the loss after each step.
+    """
+
+    def __init__(self, rates: list[float], all_groups: bool) -> None:
+        self.rates, self.losses = rates, list[float]()
+        self._all_groups, self._mean = all_groups, 0.0
+        self._groups: list[dict[str, Any]] = []
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Put the schedule aside; find the groups that move."""
+        trainer.strategy.lr_scheduler_configs = []
+        optimizer = trainer.optimizers[0]
+        for group in optimizer.param_groups:
+            own = group.get("initial_lr", group["lr"])
+            if self._all_groups or np.isclose(own, optimizer.defaults["lr"] * group.get("rate", 1)):
+                self._groups.append(group)
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Set the rate."""
+        for group in self._groups:
+            group["lr"] = self.rates[trainer.global_step] * group.get("rate", 1)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Note the loss of a whole step, the same on all processes."""
+        step = trainer.global_step
+        if step == len(self.losses):
+            return  # gradients are being accumulated
+        loss = float(trainer.strategy.reduce(outputs["loss"].detach().float(), reduce_op="mean"))
+        self._mean = SMOOTHING * self._mean + (1 - SMOOTHING) * loss
+        self.losses.append(self._mean / (1 - SMOOTHING**step))
+        trainer.should_stop = not self.losses[-1] <= DIVERGED * min(self.losses)
+
+
+def find_lr(trainer: L.Trainer, model: Classifier, data: ImageData, lowest: float, highest: float, steps: int) -> None:
+    """Run the test, draw it into the run's folder and print what to type.
+
+    Raises:
+        UserError: the range or the number of steps is too small, or the loss never fell.
+    """
+    if not 0 < lowest < highest or steps < 20:
+        raise UserError(f"find_lr needs 0 < lowest < highest and at least 20 steps, got {lowest}, {highest}, {steps}")
+    schedule = model.hparams["scheduler"]
+    by_schedule = schedule is not None and "max_lr" in arguments(schedule)
+    test = RangeTest(np.geomspace(lowest, highest, steps).tolist(), by_schedule)
+    folder = Path(trainer.log_dir or ".")
+    train_only(trainer, test, steps)
+    trainer.fit(model, datamodule=data)
+    found = suggest(test.rates, test.losses)
+    if not trainer.is_global_zero:
+        return
+    _draw(test.rates[: len(test.losses)], test.losses, found, folder / "learning_rate.png")
+    print(f"{len(test.losses)} of {steps} steps{', where the loss left all bounds' if trainer.should_stop else ''}")
+    print(f"picture   {folder / 'learning_rate.png'}")
+    if found is None:
+        raise UserError(f"the loss never fell between {lowest:g} and {highest:g}: see the picture, try another range")
+    option = "--model.scheduler.max_lr" if by_schedule else "--model.optimizer.lr"
+    print(f"suggested {found:.2g}, where the loss falls fastest\nadd       {option} {found:.2g}")
+
+
+def train_only(trainer: L.Trainer, watching: L.Callback, steps: int) -> None:
+    """Leave of a run its training steps: nothing is saved, logged or validated."""
+    bars = [bar for bar in (trainer.progress_bar_callback,) if bar is not None]
+    trainer.callbacks = [*bars, watching]  # type: ignore[attr-defined]
+    trainer.loggers = []
+    trainer.limit_val_batches = 0
+    trainer.fit_loop.max_epochs = -1
+    trainer.fit_loop.epoch_loop.max_steps = steps
+
+
+def suggest(rates: list[float], losses: list[float]) -> float | None:
+    """The rate at which the loss falls fastest over the logarithm of the rate; None where it never falls.
+
+    Args:
+        rates: Rising by a factor.
+        losses: Running mean after each step; the rest of the rates was not tried.
+    """
+    slopes = np.gradient(np.array(losses), np.log(rates[: len(losses)]))
+    slopes[:5] = 0  # the mean of few
+    best = int(slopes[: int(np.argmin(losses)) + 1].argmin())
+    return rates[best] if slopes[best] < 0 else None
+
+
+def _draw(rates: list[float], losses: list[float], found: float | None, file: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(rates, losses)
+    axes.set(xscale="log", xlabel="learning rate", ylabel="loss (running mean)")
+    axes.set_ylim(top=min(max(losses), 1.2 * losses[5]), auto=None)
+    if found is not None:
+        axes.axvline(found, color="tab:red", label=f"falls fastest: {found:.2g}")
+        axes.legend()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=120)
