@@ -12,9 +12,9 @@ from project.interface import Batch, ImageData
 from project.modules import Classifier
 from project.search.find_lr import train_only
 
-WARM, STEPS, SIZES = 2, 12, 16
+WARM, STEPS, SIZES = 2, 8, 16
 """Steps of each size before the clock starts; steps in all; sizes at most."""
-WORTH = 1.05
+WORTH = 1.1
 """By what factor speed has to grow for twice the images."""
 
 
@@ -28,24 +28,25 @@ class Doubling(L.Callback):
     def __init__(self, data: ImageData) -> None:
         self.speeds: dict[int, float] = {}
         self._data = data
-        self._images, self._since = 0, 0.0
+        self._seconds: list[float] = []
+        self._since = 0.0
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """Count the images of the steps that are timed."""
+        """Time a step with its share of reading, unless it is a first one or its batch not whole."""
         float(outputs["loss"])  # waits for the device
-        if batch_idx < WARM:
-            self._images, self._since = 0, time.perf_counter()
-        else:
-            self._images += len(batch.index) * trainer.world_size
+        now = time.perf_counter()
+        if batch_idx >= WARM and len(batch.index) >= self._data.batch_size // trainer.world_size:
+            self._seconds.append(now - self._since)
+        self._since = now
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Note this size; go on to the next, or stop."""
         size = self._data.batch_size
-        speed = trainer.strategy.reduce(
-            torch.tensor(self._images / (time.perf_counter() - self._since)), reduce_op="mean"
-        )
+        mine = size / min(self._seconds) if self._seconds else 0.0  # other programs can only delay a step
+        speed = trainer.strategy.reduce(torch.tensor(mine), reduce_op="mean")
+        self._seconds = []
         self.speeds[size] = float(speed)
         if trainer.is_global_zero:
             device = trainer.strategy.root_device

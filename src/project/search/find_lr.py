@@ -86,7 +86,9 @@ def find_lr(trainer: L.Trainer, model: Classifier, data: ImageData, lowest: floa
     if found is None:
         raise UserError(f"the loss never fell between {lowest:g} and {highest:g}: see the picture, try another range")
     option = "--model.scheduler.max_lr" if by_schedule else "--model.optimizer.lr"
-    print(f"suggested {found:.2g}, where the loss falls fastest\nadd       {option} {found:.2g}")
+    print(
+        f"suggested {found:.2g}, a third of where the loss has all but stopped to fall\nadd       {option} {found:.2g}"
+    )
 
 
 def train_only(trainer: L.Trainer, watching: L.Callback, steps: int) -> None:
@@ -100,16 +102,18 @@ def train_only(trainer: L.Trainer, watching: L.Callback, steps: int) -> None:
 
 
 def suggest(rates: list[float], losses: list[float]) -> float | None:
-    """The rate at which the loss falls fastest over the logarithm of the rate; None where it never falls.
+    """A third of the rate at which the loss has all but stopped to fall; None where it never fell.
+
+    The least loss itself may lie anywhere on the flat ground behind. A third or a quarter of what can just be borne is
+    Smith's rule for the lower end of his cycles.
 
     Args:
         rates: Rising by a factor.
         losses: Running mean after each step; the rest of the rates was not tried.
     """
-    slopes = np.gradient(np.array(losses), np.log(rates[: len(losses)]))
-    slopes[:5] = 0  # the mean of few
-    best = int(slopes[: int(np.argmin(losses)) + 1].argmin())
-    return rates[best] if slopes[best] < 0 else None
+    tried = np.array(losses)
+    first, least = tried[0], np.nanmin(tried)
+    return rates[int((tried <= least + 0.05 * (first - least)).argmax())] / 3 if least < 0.95 * first else None
 
 
 def _draw(rates: list[float], losses: list[float], found: float | None, file: Path) -> None:
@@ -119,9 +123,10 @@ def _draw(rates: list[float], losses: list[float], found: float | None, file: Pa
     axes = figure.subplots()
     axes.plot(rates, losses)
     axes.set(xscale="log", xlabel="learning rate", ylabel="loss (running mean)")
-    axes.set_ylim(top=min(max(losses), 1.2 * losses[5]), auto=None)
+    least, first = min(losses), losses[0]
+    axes.set_ylim(least - 0.1 * (first - least), first + 0.5 * (first - least) + 1e-3)  # the rest only flies away
     if found is not None:
-        axes.axvline(found, color="tab:red", label=f"falls fastest: {found:.2g}")
+        axes.axvline(found, color="tab:red", label=f"a third of where the fall ends: {found:.2g}")
         axes.legend()
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=120)
