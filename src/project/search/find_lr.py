@@ -81,7 +81,9 @@ def find_lr(trainer: L.Trainer, model: Classifier, data: ImageData, lowest: floa
     if not trainer.is_global_zero:
         return
     _draw(test.rates[: len(test.losses)], test.losses, found, folder / "learning_rate.png")
-    print(f"{len(test.losses)} of {steps} steps{', where the loss left all bounds' if trainer.should_stop else ''}")
+    print(
+        f"{len(test.losses)} of {steps} steps{', where the loss left all bounds' if len(test.losses) < steps else ''}"
+    )
     print(f"picture   {folder / 'learning_rate.png'}")
     if found is None:
         raise UserError(f"the loss never fell between {lowest:g} and {highest:g}: see the picture, try another range")
