@@ -3,9 +3,12 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
+from project.cli import main
 from project.errors import UserError
-from project.search.space import options, point_of, read_space
+from project.search.space import any_point, options, point_of, read_space
+from tests.conftest import REPOSITORY
 
 TEXT = """
 model.optimizer.lr: {low: 1e-4, high: 0.01, log: true}
@@ -40,6 +43,20 @@ def test_the_configs_own_values_are_a_point_of_a_space_that_holds_them(tmp_path:
     point = point_of({"model": model, "trainer": {"max_epochs": 3}}, space)
     assert point is not None and list(point.values()) == [0.001, 0.2, 3, "torch.optim.AdamW", None]
     assert point_of({"model": model, "trainer": {"max_epochs": 9}}, space) is None
+
+
+@pytest.mark.parametrize("config", ["convnet", "cifar10"])
+def test_our_space_suits_our_configs(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    space = read_space(REPOSITORY / "configs" / "sweep" / "convnet.yaml")
+    given = ["fit", "--config", str(REPOSITORY / "configs" / f"{config}.yaml"), "--print_config"]
+    made = []
+    for more in ([], options(any_point(space))):
+        with pytest.raises(SystemExit) as stopped:
+            main([*given, *more])
+        assert stopped.value.code == 0
+        made.append(yaml.safe_load(capsys.readouterr().out))
+    assert point_of(made[0], space) is not None, "a sweep begins with the config as it is"
+    assert point_of(made[1], space) == any_point(space)
 
 
 @pytest.mark.parametrize(
