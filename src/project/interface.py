@@ -90,6 +90,16 @@ class ImageData(L.LightningDataModule):
         raise NotImplementedError
 
     @property
+    def augments(self) -> bool:
+        """Whether training sees an image otherwise each time."""
+        raise NotImplementedError
+
+    @property
+    def size(self) -> int:
+        """Number of images, over all splits."""
+        raise NotImplementedError
+
+    @property
     def reading(self) -> str:
         """Where the images of a step come from, in words."""
         raise NotImplementedError

@@ -15,6 +15,7 @@ from torch import nn
 
 from project.cli import main
 from project.modules import ConvNet, Timm, TorchVision
+from project.modules.features import FeatureStore
 from project.modules.freezing import Freezing
 from project.modules.layers import head, layers
 from project.modules.optimization import parameter_groups
@@ -178,8 +179,13 @@ class Small(nn.Module):
         )
         self.drop = nn.Dropout(0.2)
         self.head = nn.Linear(4, num_classes)
+        Small.seen = 0
+
+    seen = 0
+    """Images that went through."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        Small.seen += len(x)
         logits: torch.Tensor = self.head(self.drop(self.body(x).mean((2, 3))))
         return logits
 
@@ -249,6 +255,32 @@ def changed(one: Path, other: Path) -> set[str]:
         for name in before
         if name.startswith("net.") and not torch.equal(before[name], after[name])
     }
+
+
+class Certain(Small):
+    """Draws nothing."""
+
+    def __init__(self, num_classes: int, image_size: int) -> None:
+        super().__init__(num_classes, image_size)
+        self.drop.p = 0
+
+
+def test_images_that_stay_the_same_go_through_frozen_layers_once(
+    tree: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head_only = ["--model.freeze_epochs", "-1", "--trainer.max_epochs", "5", "--test_after_fit", "false"]
+    certain = [*fit(tree, "--model.net", "tests.modules.test_pretrained.Certain"), *head_only]
+    same = ["--data.batch_transforms", "[]"]
+    main([*certain, *same])
+    once = Small.seen
+    assert once < 2 * 51 + 16 + 9, "train and val, a first batch twice, and a look at val before"
+    for drawing in (certain, [*fit(tree, *SMALL), *head_only, *same]):
+        main(drawing)
+        assert Small.seen > 5 * 51, "what augmentation or dropout makes of an image is another thing each time"
+    monkeypatch.setattr(FeatureStore, "__call__", lambda self, index, images: self._net(images()))
+    main([*certain, *same])
+    with_store, without = load(RUN)["state_dict"], load(RUN.with_name("version_3"))["state_dict"]
+    assert all(torch.allclose(with_store[name], without[name], atol=1e-6) for name in without)
 
 
 def test_frozen_for_good(tree: Path, here: Path) -> None:

@@ -260,6 +260,17 @@ class ImageDataModule(ImageData):
         return worker_count(devices) if self.num_workers is None else self.num_workers
 
     @property
+    def augments(self) -> bool:
+        """Whether training sees an image otherwise each time."""
+        random = len(self._fixed()) < len(self.item_transforms)
+        return not self._by_heart and (random or len(self.batch_transforms) > 0)
+
+    @property
+    def size(self) -> int:
+        """Number of images, over all splits."""
+        return len(self._index().paths)
+
+    @property
     def reading(self) -> str:
         """Where the images of a step come from, in words."""
         if self._pixels.packed is not None:

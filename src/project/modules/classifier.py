@@ -14,6 +14,7 @@ from project.errors import UserError
 from project.interface import Batch, DataDescription, ImageClassifier, Split, StageResult, image_data
 from project.modules.convnet import ConvNet
 from project.modules.distributed import average_statistics, shard
+from project.modules.features import FeatureStore
 from project.modules.freezing import Freezing
 from project.modules.initialise import take_weights
 from project.modules.optimization import make_optimizer, make_schedule
@@ -91,6 +92,7 @@ class Classifier(ImageClassifier):
         self._init_from = init_from
         self._restored = data_description is not None  # such a model comes from a checkpoint, which has its weights
         self.net: nn.Module | None = None
+        self._features: FeatureStore | None = None
         self.results: dict[Split, StageResult] = {}
         self.register_buffer("mean", torch.zeros(1, 3, 1, 1))
         self.register_buffer("std", torch.ones(1, 3, 1, 1))
@@ -203,9 +205,23 @@ class Classifier(ImageClassifier):
             x = x / 255
         return (x - self.mean) / self.std
 
+    def on_fit_start(self) -> None:
+        """Where the head alone is trained, on images that are the same each time, keep what comes before it."""
+        data = image_data(self.trainer)
+        constant = self._freezing.epochs < 0 and self.views == "one" and not data.augments
+        if constant and not self._compile and self.device_mesh is None:
+            self._features = FeatureStore(cast(nn.Module, self.net), data.size)
+
+    def on_fit_end(self) -> None:
+        """Let go of them."""
+        self._features = None
+
     def _step(self, batch: Batch, stage: Split) -> tuple[Tensor, Tensor]:
         """Count a batch; its mean loss and its logits."""
-        logits = self(batch.image).float()
+        if self._features is None:
+            logits = self(batch.image).float()
+        else:
+            logits = self._features(batch.index, lambda: self._normalise(batch.image)).float()
         smoothing = self.label_smoothing if stage == "train" else 0.0
         # Divided by the number of images, not by their weights: batches and processes then add up to the whole.
         total = F.cross_entropy(
