@@ -5,8 +5,9 @@
 
 PHOTOGRAPHS holds train/ and val/, each with a folder a class; what cannot be read is passed over. The weights are
 those of EfficientNet-Lite0, trained on ImageNet, that the package ships: its tensors have other names than timm's and
-the same order. Each seed trains the config as it stands, which is the head alone, then the net from scratch for the
-same time, then the head and after it all layers. The time is that of the whole command, start-up included.
+the same order. Each seed trains the config as it stands, which is the head on photographs as they are; and for eight
+epochs of random crops the head, the net from scratch, and the head and after it all layers. The time is that of the
+whole command, start-up included.
 """
 
 import argparse
@@ -51,19 +52,20 @@ def main() -> None:
         weights = Path(scratch) / "weights.pth"
         convert(weights)
         given = ["--model.net.weights", str(weights)]
+        crop = "[{class_path: project.datamodules.RandomResizedCrop, init_args: {scale: [0.3, 1.0]}}]"
+        flip = "[kornia.augmentation.RandomHorizontalFlip]"
+        crops = ["--data.item_transforms", crop, "--data.batch_transforms", flip, "--trainer.max_epochs", "8"]
         rates = ["--model.optimizer.lr", "0.001", "--model.layer_decay", "0.6"]
         runs = {
-            "the head alone": given,
-            "from scratch": ["--model.net.weights", "null", "--model.freeze_epochs", "0", "--trainer.max_epochs", "-1"],
-            "all layers": [*given, "--model.freeze_epochs", "2", "--model.unfreeze_epochs", "4", *rates],
+            "the config": given,
+            "the head, random crops": [*given, *crops],
+            "from scratch": [*crops, "--model.net.weights", "null", "--model.freeze_epochs", "0"],
+            "all layers": [*given, *crops, "--model.freeze_epochs", "2", "--model.unfreeze_epochs", "4", *rates],
         }
         found: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
         for seed in range(args.seeds):
             for name, options in runs.items():
                 common = ["--seed_everything", str(seed), "--data.on_corrupt", "skip", "--test_after_fit", "false"]
-                if name == "from scratch":
-                    minutes, rest = divmod(round(found["the head alone"][-1][1]), 60)
-                    common += ["--trainer.max_time", f"00:00:{minutes:02d}:{rest:02d}"]
                 start = time.perf_counter()
                 rows = fit(CONFIG, args.root, Path(scratch), *common, *options)
                 seconds = time.perf_counter() - start
