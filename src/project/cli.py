@@ -141,6 +141,16 @@ class CLI(LightningCLI):
             rank_zero_only(print)(finished)  # a job that is started again and again has now reached its end
             raise SystemExit(0) from None
 
+    def instantiate_classes(self) -> None:
+        """Build what the config says; a mistake that a class finds in its arguments is told as such."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            cause: BaseException | None = error  # it comes wrapped in what else the option might have been
+            while cause and not isinstance(cause, (UserError, MisconfigurationException)):
+                cause = cause.__cause__ or cause.__context__
+            raise cause or error from None
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer, with the settings that suit the machine where the user chose none, and the run's logger."""
         config = self._get(self.config_init, "trainer")

@@ -15,17 +15,24 @@ from project.words import counted, duration
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's bar with the loss of the latest step; it vanishes at the end, the lines of the epochs stay."""
+    """Lightning's bar with loss and images a second; it vanishes at the end, the lines of the epochs stay."""
 
     def __init__(self) -> None:
         super().__init__(refresh_rate=10)
         self._loss: Any = None
+        self._images, self._started = 0, 0.0
+
+    def on_train_epoch_start(self, trainer: L.Trainer, *args: Any) -> None:
+        """Begin to count."""
+        self._images, self._started = 0, time.monotonic()
+        super().on_train_epoch_start(trainer, *args)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Remember the loss; it is fetched from the device only when the bar is redrawn."""
         self._loss = outputs["loss"]
+        self._images += len(batch.index) * trainer.world_size
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def _get_train_description(self, current_epoch: int) -> str:
@@ -33,8 +40,9 @@ class ProgressBar(RichProgressBar):
         return f"epoch {current_epoch + 1}/{last}".ljust(len(self.validation_description))  # counted as in the lines
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
-        """The loss, to the right of the bar."""
-        return {} if self._loss is None else {"loss": f"{float(self._loss):.4f}"}
+        """What stands to the right of the bar."""
+        speed = self._images / (time.monotonic() - self._started)
+        return {} if self._loss is None else {"loss": f"{float(self._loss):.4f}", "images/s": f"{speed:,.0f}"}
 
 
 class Console(L.Callback):

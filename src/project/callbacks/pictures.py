@@ -16,13 +16,20 @@ THUMBNAIL = 96
 
 
 class Pictures(L.Callback):
-    """Shows the first training batch as the net sees it, and the confusion matrix of val and test."""
+    """Shows train and val in one picture, the first batch as the net sees it, the confusion matrix of val and test."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Lay out the tab of custom scalars."""
+        if writer := tensorboard_writer(trainer):
+            figures = ("loss", "acc", "f1")
+            layout = {figure: ["Multiline", [f"{split}/{figure}" for split in ("train", "val")]] for figure in figures}
+            writer.add_custom_scalars({"train and val": layout})
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
         """Show the first batch, augmented."""
-        if trainer.global_step == 0 and batch_idx == 0 and (writer := _writer(trainer)):
+        if trainer.global_step == 0 and batch_idx == 0 and (writer := tensorboard_writer(trainer)):
             writer.add_image("train/first_batch", image_sheet(batch.image[:FIRST_IMAGES]), 0)
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -35,12 +42,13 @@ class Pictures(L.Callback):
 
     def _confusion(self, trainer: L.Trainer, split: Split) -> None:
         model = image_classifier(trainer)
-        if (writer := _writer(trainer)) and (result := model.results.get(split)) and model.data_description:
+        if (writer := tensorboard_writer(trainer)) and (result := model.results.get(split)) and model.data_description:
             figure = confusion_figure(result.confusion.cpu(), model.data_description.class_names)
             writer.add_figure(f"{split}/confusion_matrix", figure, trainer.global_step)
 
 
-def _writer(trainer: L.Trainer) -> Any:
+def tensorboard_writer(trainer: L.Trainer) -> Any:
+    """What writes pictures, on the first process; None where nothing does."""
     logger = trainer.logger
     return logger.experiment if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero else None
 

@@ -3,5 +3,6 @@
 from project.explain.deletion import faithfulness, random_evidence
 from project.explain.maps import METHODS, evidence
 from project.explain.pictures import overlay
+from project.explain.watch import Watch
 
-__all__ = ["METHODS", "evidence", "faithfulness", "overlay", "random_evidence"]
+__all__ = ["METHODS", "Watch", "evidence", "faithfulness", "overlay", "random_evidence"]

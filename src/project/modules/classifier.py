@@ -267,9 +267,9 @@ class Classifier(ImageClassifier):
         """Let all processes judge, and the checkpoint hold, the same net."""
         average_statistics(cast(nn.Module, self.net))
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Count one batch of the val split."""
-        self._step(batch, "val")
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Count one batch of the val split; probabilities, float32 (N, classes)."""
+        return self._calibrated(self._step(batch, "val")[1])
 
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Count one batch of the test split; probabilities, float32 (N, classes)."""

@@ -1,0 +1,58 @@
+"""What a net gets wrong while it trains."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from project.cli import main
+from project.explain.watch import classes_figure
+from tests.conftest import COLOURS, fit, write_images
+from tests.runs import RUN
+
+WATCH = ["--trainer.callbacks", "project.explain.Watch", "--trainer.callbacks.every_n_epochs", "2"]
+
+
+def pictures(kind: str) -> dict[int, tuple[int, int]]:
+    """Width and height by step."""
+    events = EventAccumulator(str(RUN), size_guidance={"images": 0}).Reload()
+    return {event.step: (event.width, event.height) for event in events.Images(kind)}
+
+
+def test_a_wrong_label_is_among_the_worst_mistakes_and_can_be_read(tree: Path, here: Path) -> None:
+    for name in COLOURS:
+        write_images(here / "mine" / "train" / name, 20, COLOURS[name])
+        write_images(here / "mine" / "val" / name, 5, COLOURS[name])
+    Image.new("RGB", (12, 12), COLOURS["red"]).save(here / "mine" / "val" / "blue" / "wrong.png")
+    main([*fit(here / "mine", *WATCH, "--test_after_fit", "false"), "--trainer.max_epochs", "10"])
+    worst = pictures("val/worst_mistakes")
+    assert sorted(pictures("val/least_certain")) == sorted(pictures("val/classes")) == [8, 16, 24, 32, 40]
+    assert worst[40][0] > 300 and worst[40][1] > 160, "eight pixels are enlarged"
+    assert worst[40][1] < 300, "one row: all others are right by now"
+    tags = EventAccumulator(str(RUN)).Reload().Tags()["histograms"]
+    assert {"weights/features.0.weight", "gradients/features.0.weight"} <= set(tags)
+
+
+def test_nothing_without_a_logger(tree: Path, here: Path) -> None:
+    main(fit(tree, *WATCH, "--trainer.logger", "false"))
+    assert not list(here.rglob("events*"))
+
+
+def test_mistakes_in_its_options(tree: Path, here: Path, failing: Callable[[list[str]], str]) -> None:
+    assert "at least 1" in failing(fit(tree, *WATCH[:3], "0"))
+
+
+def test_the_weakest_class_and_the_worst_pair_come_first() -> None:
+    confusion = np.array([[8, 2, 0], [0, 10, 0], [1, 0, 1]])
+    left, right = classes_figure(confusion, ["a", "b", "c"]).axes
+    assert [label.get_text() for label in left.get_yticklabels()] == ["c", "a", "b"]
+    assert [label.get_text() for label in right.get_yticklabels()] == ["c taken for a", "a taken for b"]
+
+
+@pytest.mark.parametrize("classes", [2, 1000])
+def test_any_number_of_classes(classes: int) -> None:
+    confusion = np.eye(classes, dtype=np.int64)
+    assert classes_figure(confusion, [str(c) for c in range(classes)]).get_figheight() < 11
