@@ -20,6 +20,7 @@ from project.callbacks.describe import next_lines
 from project.checkpoints import DurableCheckpointIO, load_checkpoint
 from project.datamodules import ImageDataModule
 from project.errors import RunFinishedError, UserError, errors_as_lines, explain_failures, show_warnings_as_lines
+from project.explain import overlays
 from project.interface import test_folder
 from project.machine import default_precision, keep_freed_memory
 from project.modules import Classifier
@@ -162,7 +163,7 @@ class CLI(LightningCLI):
             kwargs["devices"] = 1
         if config.enable_progress_bar is None:
             kwargs["enable_progress_bar"] = sys.stdout.isatty()
-        self.trainer_defaults["callbacks"] = [Console(), Monitor(), Pictures(), PredictionTable(), Findings()]
+        self.trainer_defaults["callbacks"] = [Console(), Monitor(), Pictures(), PredictionTable(), Findings(overlays)]
         if kwargs.get("enable_progress_bar", config.enable_progress_bar):
             self.trainer_defaults["callbacks"].append(ProgressBar())
         if config.logger in (None, True) and not config.fast_dev_run:

@@ -104,6 +104,7 @@ def test_pictures_are_those_that_deserve_it(tree: Path, here: Path) -> None:
     pictures = json.loads((RUN / "test.json").read_text())["pictures"]
     wrong = {path: float(row["probability"]) for path, row in rows.items() if row["class"] != row["predicted"]}
     kept = [wrong[each["path"]] for each in pictures["mistakes"]]
+    assert all("evidence" in each for kind in ("mistakes", "uncertain") for each in pictures[kind])
     assert len(wrong) > len(kept) == 12 and kept == sorted(wrong.values(), reverse=True)[:12]
     least = [float(rows[each["path"]]["probability"]) for each in pictures["uncertain"]]
     assert least == sorted(float(row["probability"]) for row in rows.values())[:12]

@@ -7,11 +7,13 @@ import json
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import numpy as np
+import torch
 from torch import Tensor
 
 from project.interface import Batch, class_names, image_classifier, image_data, test_folder
@@ -20,20 +22,26 @@ from project.machine import describe_device
 FINDINGS = "test.json"
 SHOWN = 12
 """Pictures kept of the most confident mistakes, of the least certain images, and of one a class."""
-LARGEST, PLAIN = 224, 64
-"""Pictures are kept at no more than so many pixels, and as they are up to so many; others as JPEG."""
+LARGEST, PLAIN, OVERLAY = 224, 64, 160
+"""Pictures are kept at no more than so many pixels; as they are up to so many, others as JPEG; evidence at so many."""
 
 Candidate = tuple[float, int, Any]
-"""How much an image deserves to be kept, its row in the index, and the image: uint8 (3, H, W), then as text."""
+"""How much an image deserves to be kept, its row in the index, and the image, uint8 (3, H, W), or how a page has it."""
+Overlays = Callable[[Any, Tensor, Tensor, int], list[Any] | None]
+"""Lays the evidence over images, for a classifier, uint8 (N, 3, H, W), classes int64 (N,), pixels."""
 
 
 class Findings(L.Callback):
     """Writes test.json into the run: what was tested on what, and the pictures worth a look, as data URIs.
 
     Pictures are kept as the net saw them, so that a report stays whole when the images are gone or were never files.
+
+    Args:
+        overlays: Shows beside mistakes and the least certain images what the prediction goes by.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, overlays: Overlays | None = None) -> None:
+        self._overlays = overlays
         self._started = 0.0
         self._seconds: float | None = None
         self._folder: Path | None = None
@@ -79,9 +87,7 @@ class Findings(L.Callback):
         """Bring the pictures of all processes together and write the file."""
         if self._folder is None:
             return
-        mine = {
-            kind: [(worth, index, data_uri(image)) for worth, index, image in kept] for kind, kept in self._kept.items()
-        }
+        mine = {kind: self._as_text(image_classifier(trainer), kind, kept) for kind, kept in self._kept.items()}
         parts = [self._folder / f"{FINDINGS}.part{rank}" for rank in range(trainer.world_size)]
         parts[trainer.global_rank].write_text(json.dumps(mine))
         trainer.strategy.barrier()
@@ -91,12 +97,21 @@ class Findings(L.Callback):
         path, pictures = image_data(trainer).path, dict[str, list[dict[str, str]]]()
         for kind in {kind: None for part in found for kind in part}:
             best = _worthiest(kind, [tuple(each) for part in found for each in part.get(kind, [])])
-            pictures.setdefault(kind.split()[0], []).extend({"path": path(i), "picture": uri} for _, i, uri in best)
+            pictures.setdefault(kind.split()[0], []).extend({"path": path(i), **texts} for _, i, texts in best)
         partial = parts[0].with_suffix(".partial")
         partial.write_text(json.dumps({**self._facts(trainer), "pictures": pictures}))
         partial.replace(self._folder / FINDINGS)
         for part in parts:
             part.unlink()
+
+    def _as_text(self, model: Any, kind: str, kept: list[Candidate]) -> list[Candidate]:
+        texts = [{"picture": data_uri(image)} for _, _, image in kept]
+        if kept and self._overlays is not None and not kind.startswith("sample"):
+            images = torch.stack([image for _, _, image in kept])
+            predicted = model(images.to(model.device)).argmax(1)
+            for text, picture in zip(texts, self._overlays(model, images, predicted, OVERLAY) or (), strict=False):
+                text["evidence"] = _encoded(picture, "jpeg")
+        return [(worth, index, text) for (worth, index, _), text in zip(kept, texts, strict=True)]
 
     def _facts(self, trainer: L.Trainer) -> dict[str, Any]:
         model, data = image_classifier(trainer), image_data(trainer)
@@ -134,8 +149,12 @@ def data_uri(image: Tensor) -> str:
     """An image, uint8 (3, H, W), as text that a page can hold; shrunk to `LARGEST` pixels if it is larger."""
     from PIL import Image
 
-    picture, file = Image.fromarray(image.permute(1, 2, 0).numpy()), io.BytesIO()
+    picture = Image.fromarray(image.permute(1, 2, 0).numpy())
     picture.thumbnail((LARGEST, LARGEST))
-    form = "png" if max(picture.size) <= PLAIN else "jpeg"
+    return _encoded(picture, "png" if max(picture.size) <= PLAIN else "jpeg")
+
+
+def _encoded(picture: Any, form: str) -> str:
+    file = io.BytesIO()
     picture.save(file, form, quality=85, optimize=True)
     return f"data:image/{form};base64,{base64.b64encode(file.getvalue()).decode()}"

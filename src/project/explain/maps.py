@@ -5,9 +5,11 @@ from typing import Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
 from project.errors import UserError
+from project.explain.pictures import overlay
 from project.modules import Classifier
 
 Method = Literal["gradcam", "integrated_gradients", "occlusion"]
@@ -34,6 +36,27 @@ def evidence(model: Classifier, image: Tensor, target: Tensor, method: Method = 
     """
     methods = {"gradcam": grad_cam, "integrated_gradients": _integrated_gradients, "occlusion": _occlusion}
     return methods[method](model, image / 255, target).detach()
+
+
+def overlays(model: Classifier, image: Tensor, target: Tensor, side: int) -> list[Image.Image] | None:
+    """Grad-CAM's evidence laid over images, in the middle of a test too; None for a net without places in it.
+
+    Args:
+        model: A classifier, outside training.
+        image: uint8 (N, 3, H, W) in [0, 255].
+        target: Class of each image, int64 (N,).
+        side: Pictures are enlarged to about this many pixels.
+    """
+    views, model.views = model.views, "one"
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            # Copies, as what was made under inference mode cannot be differentiated.
+            maps = evidence(model, image.to(model.device).clone(), target.to(model.device).clone())
+        return [overlay(*pair, side) for pair in zip(image, maps, strict=True)]
+    except UserError:
+        return None
+    finally:
+        model.views = views
 
 
 def grad_cam(model: Classifier, image: Tensor, target: Tensor) -> Tensor:

@@ -1,7 +1,6 @@
 """What a net gets wrong while it trains, in TensorBoard."""
 
 import heapq
-from contextlib import suppress
 from typing import Any, cast
 
 import lightning as L
@@ -12,8 +11,8 @@ from torch import Tensor
 
 from project.callbacks.pictures import confusion_figure, tensorboard_writer
 from project.errors import UserError
-from project.explain.maps import evidence
-from project.explain.pictures import enlarge, overlay, page
+from project.explain.maps import overlays
+from project.explain.pictures import enlarge, page
 from project.interface import Batch, class_names, image_classifier
 from project.modules import Classifier
 
@@ -101,18 +100,14 @@ class Watch(L.Callback):
     @staticmethod
     def _sheet(model: Classifier, kept: list[Kept], names: list[str]) -> Image.Image:
         """The images in pairs, two pairs a row: as it is, and with the evidence for the prediction."""
-        maps: list[Tensor | None] = [None] * len(kept)
-        views, model.views = model.views, "one"
-        with torch.inference_mode(False), torch.enable_grad(), suppress(UserError):  # of a net without places in it
-            image = torch.stack([item[2] for item in kept]).to(model.device).clone()
-            maps = list(evidence(model, image, torch.tensor([item[4] for item in kept], device=model.device)))
-        model.views = views
+        image, target = torch.stack([item[2] for item in kept]), torch.tensor([item[4] for item in kept])
+        plain = [enlarge(picture, SIDE) for picture in image]
         tiles = []
-        for (_, _, picture, label, predicted, of_label, probability), found in zip(kept, maps, strict=True):
+        for item, picture, evident in zip(kept, plain, overlays(model, image, target, SIDE) or plain, strict=True):
+            _, _, _, label, predicted, of_label, probability = item
             loss = -float(np.log(max(of_label, 1e-12)))
-            tiles.append((f"{names[predicted]}: {probability:.0%}", enlarge(picture, SIDE)))
-            truth = f"is {names[label]}: {of_label:.0%}, loss {loss:.2f}"
-            tiles.append((truth, enlarge(picture, SIDE) if found is None else overlay(picture, found, SIDE)))
+            tiles.append((f"{names[predicted]}: {probability:.0%}", picture))
+            tiles.append((f"is {names[label]}: {of_label:.0%}, loss {loss:.2f}", evident))
         return page([tiles[i : i + 4] for i in range(0, len(tiles), 4)])
 
 
