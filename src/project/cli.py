@@ -15,7 +15,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities import rank_zero_only
 
 import project.trainer
-from project.callbacks import Console, Findings, Guard, LastCheckpoint, Monitor, Pictures, PredictionTable, ProgressBar
+from project.callbacks import Calibration, Console, Findings, Guard, LastCheckpoint, Monitor, Pictures, PredictionTable, ProgressBar
 from project.callbacks.describe import next_lines
 from project.checkpoints import DurableCheckpointIO, load_checkpoint
 from project.datamodules import ImageDataModule
@@ -54,6 +54,8 @@ QUIET = (
 )
 FINDERS = ("find_lr", "find_batch_size")
 """Commands that train, but only to find something out."""
+AUDITS = ("calibrate", "robustness")
+"""Commands that write into the run of their checkpoint."""
 
 
 class CLI(LightningCLI):
@@ -84,7 +86,7 @@ class CLI(LightningCLI):
         """The Trainer's methods that are commands, each with the arguments that are not options."""
         loaders = {"model", "dataloaders", "datamodule", "train_dataloaders", "val_dataloaders", "weights_only"}
         ours = {"verbose", "return_predictions"}
-        return dict.fromkeys(("fit", "validate", "test", "predict", "explain", *FINDERS), loaders | ours)
+        return dict.fromkeys(("fit", "validate", "test", "predict", "explain", *FINDERS, *AUDITS), loaders | ours)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, with configs before options wherever they stand, and callbacks that append."""
@@ -163,10 +165,16 @@ class CLI(LightningCLI):
             kwargs["devices"] = 1
         if config.enable_progress_bar is None:
             kwargs["enable_progress_bar"] = sys.stdout.isatty()
-        self.trainer_defaults["callbacks"] = [Console(), Monitor(), Pictures(), PredictionTable(), Findings(overlays)]
+        self.trainer_defaults["callbacks"] = [
+            *(Console(), Monitor(), Pictures(), Calibration(), PredictionTable(), Findings(overlays))
+        ]
+        if self.subcommand in AUDITS:
+            kwargs["logger"] = False
+            if config.devices == "auto":
+                kwargs["devices"] = 1
         if kwargs.get("enable_progress_bar", config.enable_progress_bar):
             self.trainer_defaults["callbacks"].append(ProgressBar())
-        if config.logger in (None, True) and not config.fast_dev_run:
+        if self.subcommand not in AUDITS and config.logger in (None, True) and not config.fast_dev_run:
             fitting = self.subcommand == "fit"
             name = (self._get(self.config, "run_name") or "run") if fitting else str(self.subcommand)
             continued = run_of(self.checkpoint) if self.checkpoint and fitting else None

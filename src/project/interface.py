@@ -69,6 +69,8 @@ class ImageClassifier(L.LightningModule):
     """What the classifier was or is trained on; None before the first `setup`."""
     results: dict[Split, StageResult]
     """The latest whole epoch of each stage."""
+    sure_above: float | None
+    """The probability from which a prediction counts as sure; None where that was not asked."""
 
     @property
     def settings(self) -> list[str]:

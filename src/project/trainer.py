@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 import lightning as L
 
 if TYPE_CHECKING:
+    from project.datamodules import ImageDataModule
     from project.interface import ImageData
     from project.modules import Classifier
 
@@ -89,3 +90,48 @@ class Trainer(L.Trainer):
         from project.search.find_batch_size import find_batch_size
 
         find_batch_size(self, model, datamodule, smallest)
+
+    def calibrate(
+        self,
+        model: "Classifier",
+        datamodule: "ImageDataModule",
+        ckpt_path: str | None = None,
+        weights_only: bool | None = None,
+        target_accuracy: float | None = None,
+    ) -> None:
+        """Fit a temperature on val that makes probabilities mean what they say, and write it into the checkpoint.
+
+        Args:
+            model: The classifier.
+            datamodule: The images.
+            ckpt_path: A trained model: a file, or best or last for the newest run.
+            weights_only: As Lightning has it; checkpoints are always read so.
+            target_accuracy: Also find the probability from which val images are right so often, in (0, 1); `predict`
+                then says of each image whether it reaches it.
+        """
+        from project.audit.calibrate import calibrate
+
+        assert ckpt_path is not None  # the command line insists on one
+        calibrate(self, model, datamodule, Path(ckpt_path), target_accuracy)
+
+    def robustness(
+        self,
+        model: "Classifier",
+        datamodule: "ImageDataModule",
+        ckpt_path: str | None = None,
+        weights_only: bool | None = None,
+        images: int = 1000,
+    ) -> None:
+        """Measure accuracy on corrupted, shifted, rotated and attacked test images; robustness.csv in the model's run.
+
+        Args:
+            model: The classifier.
+            datamodule: The images.
+            ckpt_path: A trained model: a file, or best or last for the newest run.
+            weights_only: As Lightning has it; checkpoints are always read so.
+            images: Use at most this many, evenly mixed.
+        """
+        from project.audit.robustness import robustness
+
+        assert ckpt_path is not None  # the command line insists on one
+        robustness(self, model, datamodule, Path(ckpt_path), images)

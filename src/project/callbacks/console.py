@@ -127,7 +127,11 @@ class Console(L.Callback):
         self._say(trainer, table)
         if stage != split:
             self._say(trainer, "no test split: these are the val images, which also chose the best checkpoint")
-        self._say(trainer, f"accuracy {float(result.scalars['acc']):.2%}, loss {float(result.scalars['loss']):.4f}")
+        found = [f"accuracy {float(result.scalars['acc']):.2%}", f"loss {float(result.scalars['loss']):.4f}"]
+        for name, words in {"test/calibration_error": "calibration error", "test/brier": "Brier score"}.items():
+            if stage == "test" and name in trainer.callback_metrics:
+                found.append(f"{words} {float(trainer.callback_metrics[name]):.4f}")
+        self._say(trainer, ", ".join(found))
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Say where the predictions are."""

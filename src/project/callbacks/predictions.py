@@ -11,7 +11,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from project.interface import Batch, class_names, image_data, test_folder
+from project.interface import Batch, class_names, image_classifier, image_data, test_folder
 
 TESTED = "test_predictions.csv"
 
@@ -19,8 +19,9 @@ TESTED = "test_predictions.csv"
 class PredictionTable(L.Callback):
     """Writes what is predicted into the run, a row an image, in the order of the paths.
 
-    `predict` writes predictions.csv: path, class, and the probability of each class. A test writes
-    test_predictions.csv: path, true class, predicted class, and the probability of either.
+    `predict` writes predictions.csv: path, class, and the probability of each class; between them `sure`, yes or no,
+    of a model that was told how sure to be. A test writes test_predictions.csv: path, true class, predicted class, and
+    the probability of either.
 
     Rows go to disk batch by batch, so that a million images need no memory; with several processes each writes its
     own part and the first one joins them.
@@ -63,8 +64,11 @@ class PredictionTable(L.Callback):
         assert self._stream is not None
         writer = csv.writer(self._stream)
         data, names = image_data(trainer), class_names(trainer)
+        least = image_classifier(trainer).sure_above
         for index, row in zip(batch.index.tolist(), probabilities, strict=True):
-            writer.writerow([index, data.path(index), names[int(row.argmax())], *(f"{p:.6f}" for p in row.tolist())])
+            sure = [] if least is None else ["yes" if float(row.max()) >= least else "no"]
+            columns = [names[int(row.argmax())], *sure, *(f"{p:.6f}" for p in row.tolist())]
+            writer.writerow([index, data.path(index), *columns])
 
     def on_test_batch_end(
         self,
@@ -90,7 +94,8 @@ class PredictionTable(L.Callback):
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Join the parts."""
-        self._join(trainer, ["path", "class", *class_names(trainer)])
+        sure = [] if image_classifier(trainer).sure_above is None else ["sure"]
+        self._join(trainer, ["path", "class", *sure, *class_names(trainer)])
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Join the parts."""

@@ -52,6 +52,8 @@ class Classifier(ImageClassifier):
         compile: Let `torch.compile` fuse the net's operations in training: minutes at the start, for a faster step.
         init_from: A checkpoint of an earlier run to take the net's weights from, as far as names and shapes match;
             another number of classes gets a new head. A new run begins; to continue one, give --ckpt_path.
+        sure_above: The probability from which `predict` calls an image sure; found by `calibrate --target_accuracy`
+            and, as the temperature is, forgotten where training goes on.
         data_description: Found in the data on `fit` and read from the checkpoint afterwards; leave it out.
     """
 
@@ -74,6 +76,7 @@ class Classifier(ImageClassifier):
         channels_last: bool = True,
         compile: bool = False,
         init_from: str | None = None,
+        sure_above: float | None = None,
         data_description: DataDescription | None = None,
     ) -> None:
         super().__init__()
@@ -82,7 +85,7 @@ class Classifier(ImageClassifier):
             self.hparams[name] = plain(self.hparams[name])
         self.hparams.setdefault("_instantiator", "lightning.pytorch.cli.instantiate_module")
         self._build_net, self._build_optimizer, self._build_scheduler = net, optimizer, scheduler
-        self.label_smoothing, self.views = label_smoothing, views
+        self.label_smoothing, self.views, self.sure_above = label_smoothing, views, sure_above
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self._compile = compile
         if unfreeze_epochs < 1 or not 0 < layer_decay <= 1:
@@ -247,6 +250,9 @@ class Classifier(ImageClassifier):
                 "model.freeze_epochs on several devices: add --trainer.strategy ddp_find_unused_parameters_true"
             )
         self.on_train_epoch_start()
+        # What `calibrate` found holds for the weights as they were.
+        self.temperature.fill_(1)
+        self.sure_above = self.hparams["sure_above"] = None
 
     def on_train_epoch_start(self) -> None:
         """Freeze what this epoch freezes."""

@@ -1,0 +1,1 @@
+"""What a trained model may be trusted with: calibration, groups, robustness, model card."""

@@ -1,0 +1,105 @@
+"""Calibration finds a temperature that was planted, and everything then uses it."""
+
+import csv
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from project.audit.calibrate import fit_temperature, sure_above
+from project.cli import main
+from project.errors import UserError
+from tests.conftest import COLOURS, QUICK, fit, write_images
+from tests.runs import load
+
+RUN = Path("logs/run/version_0")
+
+
+def labelled(count: int, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits, and labels that are drawn from what they say at a temperature."""
+    draws = torch.Generator().manual_seed(0)
+    scores = 4 * torch.randn(count, 5, generator=draws, dtype=torch.float64)
+    return scores, torch.multinomial((scores / temperature).softmax(1), 1, generator=draws)[:, 0]
+
+
+@pytest.mark.parametrize("temperature", [0.4, 1.0, 3.0])
+def test_the_temperature_that_labels_were_drawn_at_is_found(temperature: float) -> None:
+    assert fit_temperature(*labelled(20_000, temperature)) == pytest.approx(temperature, rel=0.05)
+
+
+def test_where_no_temperature_is_best_it_says_so() -> None:
+    scores = torch.eye(3, dtype=torch.float64)
+    with pytest.raises(UserError, match="all of the 3 val images are right"):
+        fit_temperature(scores, torch.tensor([0, 1, 2]))
+    with pytest.raises(UserError, match="no better than chance"):
+        fit_temperature(scores, torch.tensor([1, 2, 1]))
+
+
+def test_the_least_probability_that_reaches_a_target() -> None:
+    sureness = torch.tensor([0.9, 0.8, 0.8, 0.7, 0.6])
+    right = torch.tensor([True, True, False, True, False])
+    assert sure_above(sureness, right, 0.75) == pytest.approx(0.7)
+    assert sure_above(sureness, right, 0.9) == pytest.approx(0.9)  # not 0.8, which one right and one wrong image reach
+    with pytest.raises(UserError, match="aim lower"):
+        sure_above(sureness, ~right, 0.9)
+
+
+def sure_of_itself(here: Path, factor: float) -> None:
+    """A run on images of which some lie in another class's folder, its logits then multiplied."""
+    colours = list(COLOURS.items())
+    for number, (name, _) in enumerate(colours):
+        for other, (wrong, colour) in enumerate(colours):
+            write_images(here / "part", 40 if number == other else 8, colour)
+            for file in (here / "part").iterdir():
+                (here / "images" / name).mkdir(parents=True, exist_ok=True)
+                file.rename(here / "images" / name / f"{wrong}{file.name}")
+    main(fit(here / "images", "--trainer.max_epochs", "6", "--data.val_fraction", "0.3", "--test_after_fit", "false"))
+    saved = load(RUN, "best.ckpt")
+    *_, weight, bias = (name for name in saved["state_dict"] if name.startswith("net."))
+    for name in (weight, bias):
+        saved["state_dict"][name] *= factor
+    torch.save(saved, RUN / "checkpoints/best.ckpt")
+
+
+def figures(capsys: pytest.CaptureFixture[str]) -> dict[str, float]:
+    capsys.readouterr()
+    main(["test", "--ckpt_path", str(RUN / "checkpoints/best.ckpt"), *QUICK])
+    shown = capsys.readouterr().out
+    return {
+        name: float(re.search(rf"{name} ([\d.]+)", shown)[1])  # type: ignore[index]
+        for name in ("accuracy", "calibration error", "Brier score")
+    }
+
+
+@pytest.mark.slow
+def test_a_calibrated_checkpoint_is_calibrated_wherever_it_is_used(
+    here: Path, capsys: pytest.CaptureFixture[str], failing: Callable[[list[str]], str]
+) -> None:
+    sure_of_itself(here, 20)
+    before = figures(capsys)
+    calibrate = ["calibrate", "--ckpt_path", "best", *QUICK]
+    main([*calibrate, "--target_accuracy", "0.6"])
+    shown = capsys.readouterr().out
+    assert re.search(r"temperature \d+\.\d+, before 1\.0000: written into", shown) and "test after" in shown
+    saved = load(RUN, "best.ckpt")
+    assert float(saved["state_dict"]["temperature"]) > 5
+    assert sorted(item.name for item in Path("logs").iterdir()) == ["run", "test"]
+
+    after = figures(capsys)
+    assert after["accuracy"] == before["accuracy"]
+    assert after["Brier score"] < before["Brier score"] - 0.02
+    assert after["calibration error"] < before["calibration error"] - 0.05
+
+    main(["predict", "--ckpt_path", str(RUN / "checkpoints/best.ckpt"), "--data.root", "images", *QUICK])
+    with Path("logs/predict/version_0/predictions.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    least = saved["hyper_parameters"]["sure_above"]
+    assert list(rows[0])[:3] == ["path", "class", "sure"]
+    assert all((row["sure"] == "yes") == (float(row[row["class"]]) >= least - 1e-6) for row in rows)
+
+    assert "must be above 0 and below 1" in failing([*calibrate, "--target_accuracy", "99"])
+    main(["fit", "--ckpt_path", str(RUN / "checkpoints/best.ckpt"), "--trainer.max_epochs", "7", *QUICK])
+    further = load(RUN)
+    assert float(further["state_dict"]["temperature"]) == 1 and further["hyper_parameters"]["sure_above"] is None
