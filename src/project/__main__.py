@@ -16,6 +16,7 @@ TOOLS = {
     "shard": ("project.datamodules.shards", "write images as a few large files, for sets too large to hold"),
     "report": ("project.report.page", "the page of a tested run, or of several side by side"),
     "sweep": ("project.search.sweep", "search for the best options, one run a trial"),
+    "groups": ("project.audit.groups", "whether a tested run serves all groups of images alike"),
     "cross_validate": ("project.cross_validation", "train once for each fold; mean and spread"),
 }
 

@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from project.datamodules import ImageDataModule
 from project.datamodules.labels import index_table
+from project.datamodules.sampler import EpochBatches
 from project.datamodules.split import complete_splits, hold_out_fold
 from project.errors import UserError
 from tests.conftest import COLOURS, write_images
@@ -106,3 +108,21 @@ def test_too_few_groups(table: Path) -> None:
     index = index_table(table, table.parent, "patient")
     with pytest.raises(UserError, match="12 groups, too few to share out to 13 parts"):
         hold_out_fold(index, 0, 13, 0.2, 0)
+
+
+def test_balancing_a_column_shows_every_pair_of_class_and_entry_equally_often(table: Path) -> None:
+    index = index_table(table, table.parent, None, balance="patient")
+    strata = index.strata(np.arange(36))
+    assert len(np.unique(strata)) == 12, "each patient has one class"
+    rare = np.concatenate([np.arange(12), [12, 24]])  # all of one class, one image of either other
+    strata = index.strata(rare)
+    order = np.concatenate([r.positions for r in EpochBatches(14, 4, "new each epoch", strata=strata)])
+    assert len(order) == 14 and np.bincount(np.unique(strata[order], return_inverse=True)[1]).max() <= 3
+    with pytest.raises(UserError, match="no column 'camera'"):
+        index_table(table, table.parent, None, balance="camera")
+    for options, said in (
+        ({"labels": str(table)}, "add --data.sampling balanced"),
+        ({"sampling": "balanced"}, "a CSV"),
+    ):
+        with pytest.raises(UserError, match=said):
+            ImageDataModule(balance_column="patient", **options)  # type: ignore[arg-type]

@@ -45,6 +45,8 @@ class ImageDataModule(ImageData):
         folds: Cut the images into this many parts and hold out one, for cross-validation; 0 does not.
         fold: The part that is held out, from 0: as test, or as val where the data bring a test split.
         sampling: `balanced` draws every class equally often in training; `natural` as often as it is there.
+        balance_column: A column of that CSV, such as a skin type or a camera: `balanced` then draws every pair of class
+            and entry equally often, so that the entry tells nothing of the class.
         on_corrupt: What an unreadable image does: `error` lists all of them and stops; `skip` trains without.
         item_transforms: What each image goes through before it is brought to `image_size`: modules that take and
             return uint8 (3, H, W). Those that draw at random are left out in validation and test.
@@ -71,6 +73,7 @@ class ImageDataModule(ImageData):
         folds: int = 0,
         fold: int = 0,
         sampling: Literal["natural", "balanced"] = "natural",
+        balance_column: str | None = None,
         on_corrupt: Literal["error", "skip"] = "error",
         item_transforms: list[nn.Module] | None = None,
         batch_transforms: list[nn.Module] | None = None,
@@ -83,7 +86,9 @@ class ImageDataModule(ImageData):
         for name, number in {"image_size": image_size, "batch_size": batch_size}.items():
             if number < 1:
                 raise UserError(f"data.{name} must be at least 1, got {number}")
-        self.origin = Origin(root, labels, group_column, source, Path(cache_dir))
+        if balance_column and sampling != "balanced":
+            raise UserError("data.balance_column says what to balance besides classes: add --data.sampling balanced")
+        self.origin = Origin(root, labels, group_column, source, Path(cache_dir), balance_column)
         self.splitting = Splitting(val_fraction, test_fraction, split_seed, folds, fold)
         self.image_size, self.batch_size = image_size, batch_size
         self.sampling, self.on_corrupt = sampling, on_corrupt
@@ -246,7 +251,7 @@ class ImageDataModule(ImageData):
                 f"{world} processes need at least as many images in a batch (data.batch_size is {self.batch_size})"
                 f" and in each split ({split or 'this folder'} has {len(images)})"
             )
-        strata = images.index.labels[images.rows] if split == "train" and self.sampling == "balanced" else None
+        strata = images.index.strata(images.rows) if split == "train" and self.sampling == "balanced" else None
         batches = EpochBatches(len(images), self.batch_size, self._order(split), self._seed(), rank, world, strata)
         images.pixels = self._pixels.near(trainer.strategy.root_device if trainer else torch.device("cpu"))
         pin = torch.cuda.is_available() and not isinstance(images.pixels, Tensor)

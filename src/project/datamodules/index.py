@@ -70,6 +70,7 @@ class ImageIndex:
         splits: The split of each image, str (N,); empty where it is still to be drawn, skip where it cannot be read.
         class_names: Sorted; the position is the label.
         groups: What each image belongs to, str (N,), where images of a group must not be torn apart; None otherwise.
+        balance: What training is to see evenly besides the classes, str (N,); None for nothing.
     """
 
     root: Path
@@ -78,10 +79,18 @@ class ImageIndex:
     splits: NDArray[np.str_]
     class_names: list[str]
     groups: NDArray[np.str_] | None = None
+    balance: NDArray[np.str_] | None = None
 
     def rows(self, split: Split | Literal["", "skip"]) -> NDArray[np.int64]:
         """Rows of one split, int64, ascending."""
         return np.flatnonzero(self.splits == split)
+
+    def strata(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """What balanced sampling draws equally often, int64: the class of each row, or its pair of class and entry."""
+        if self.balance is None:
+            return self.labels[rows]
+        entry = np.unique(self.balance[rows], return_inverse=True)[1]
+        return np.asarray(entry, np.int64) * len(self.class_names) + self.labels[rows]
 
     def fingerprint(self) -> str:
         """16 hexadecimal digits that change when a path, a label, a split or a class name does."""

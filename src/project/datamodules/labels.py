@@ -9,7 +9,9 @@ from project.datamodules.index import SPLIT_FOLDERS, ImageIndex, PathTable, chec
 from project.errors import UserError
 
 
-def index_table(table: Path, root: Path, group: str | None, class_names: list[str] | None = None) -> ImageIndex:
+def index_table(
+    table: Path, root: Path, group: str | None, class_names: list[str] | None = None, balance: str | None = None
+) -> ImageIndex:
     """Index the images that a CSV lists: columns path (relative to `root`) and label, and, optionally, split.
 
     Args:
@@ -17,6 +19,7 @@ def index_table(table: Path, root: Path, group: str | None, class_names: list[st
         root: The folder that the paths are relative to.
         group: The column that says which images belong together (an empty cell: it stands alone); None for none.
         class_names: The classes that a trained model knows; None to take those found.
+        balance: The column that training is to see evenly besides the classes; None for none.
 
     Raises:
         UserError: no such file or column, a path twice, a file that is not there, an empty path or label, an
@@ -29,7 +32,7 @@ def index_table(table: Path, root: Path, group: str | None, class_names: list[st
         raise UserError(f"cannot read {table}: {error}") from error
     if not rows:
         raise UserError(f"{table} lists no images: it needs a header and a row for each")
-    for column in ("path", "label", *([group] if group else [])):
+    for column in ("path", "label", *filter(None, (group, balance))):
         if column not in rows[0]:
             raise UserError(f"{table} has no column '{column}'; it has {', '.join(map(str, rows[0]))}")
     seen: set[str] = set()
@@ -61,4 +64,5 @@ def index_table(table: Path, root: Path, group: str | None, class_names: list[st
         splits,
         list(label_of),
         np.array([row[group] or f"alone: {row['path']}" for row in rows]) if group else None,
+        np.array([row[balance] or "" for row in rows]) if balance else None,
     )

@@ -24,10 +24,12 @@ class Origin:
     group_column: str | None
     source: Source | None
     cache_dir: Path
+    balance_column: str | None = None
 
     def __post_init__(self) -> None:
-        if self.group_column and not self.labels:
-            raise UserError("data.group_column names a column of a CSV: give it by data.labels")
+        for name in ("group_column", "balance_column"):
+            if getattr(self, name) and not self.labels:
+                raise UserError(f"data.{name} names a column of a CSV: give it by data.labels")
 
     @property
     def is_sharded(self) -> bool:
@@ -61,7 +63,7 @@ class Origin:
         if self.is_sharded:
             return read_shard_index(str(self.root), class_names)
         if self.labels is not None:
-            return index_table(Path(self.labels), folder, self.group_column, class_names)
+            return index_table(Path(self.labels), folder, self.group_column, class_names, self.balance_column)
         return cached_index_tree(folder, class_names, self.cache_dir / "index")
 
     def reader(self) -> ShardReader | None:

@@ -61,6 +61,12 @@ class Predictions:
     probability: NDArray[np.float64]
     class_probability: NDArray[np.float64]
 
+    def some(self, rows: NDArray[np.int64]) -> "Predictions":
+        """Those of some images, by their positions."""
+        paths = [self.paths[row] for row in rows] if self.paths else []
+        certainties = self.probability[rows], self.class_probability[rows]
+        return Predictions(self.names, paths, self.label[rows], self.predicted[rows], *certainties)
+
     @cached_property
     def right(self) -> NDArray[np.bool_]:
         """Which images were classified right."""
