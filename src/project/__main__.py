@@ -17,6 +17,7 @@ TOOLS = {
     "report": ("project.report.page", "the page of a tested run, or of several side by side"),
     "sweep": ("project.search.sweep", "search for the best options, one run a trial"),
     "groups": ("project.audit.groups", "whether a tested run serves all groups of images alike"),
+    "model_card": ("project.audit.model_card", "what to know of a model before using it, as far as it was measured"),
     "cross_validate": ("project.cross_validation", "train once for each fold; mean and spread"),
 }
 
