@@ -11,6 +11,7 @@ import torch
 from project.audit.calibrate import fit_temperature, sure_above
 from project.cli import main
 from project.errors import UserError
+from project.report.read import read_run
 from tests.conftest import COLOURS, QUICK, fit, write_images
 from tests.runs import load
 
@@ -91,6 +92,8 @@ def test_a_calibrated_checkpoint_is_calibrated_wherever_it_is_used(
     assert after["accuracy"] == before["accuracy"]
     assert after["Brier score"] < before["Brier score"] - 0.02
     assert after["calibration error"] < before["calibration error"] - 0.05
+    table = read_run(Path("logs/test/version_1")).predictions
+    assert table and after["calibration error"] == pytest.approx(table.calibration_error, abs=1e-4)
 
     main(["predict", "--ckpt_path", str(RUN / "checkpoints/best.ckpt"), "--data.root", "images", *QUICK])
     with Path("logs/predict/version_0/predictions.csv").open() as stream:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from project.__main__ import main as tool
-from project.audit.gaps import Grouping
+from project.audit.gaps import Grouping, find_gap
 from project.report.figures import Predictions
 from tests.report.made import made_run
 
@@ -70,6 +70,22 @@ def test_noise_is_said_to_be_noise(seed: int, tmp_path: Path, capsys: pytest.Cap
     (tmp_path / "groups.csv").write_text("\n".join(["path,site", *lines]))
     tool(["groups", str(run), "--table", str(tmp_path / "groups.csv"), "--column", "site"])
     assert {row["verdict"] for row in read(run / "gaps.csv")} == {"within noise"}
+
+
+@pytest.mark.slow
+def test_a_group_is_not_blamed_for_holding_few_of_the_hard_class() -> None:
+    blamed = []
+    for seed in range(12):
+        draw = np.random.default_rng(seed)
+        label = np.arange(2000) % 2
+        right = draw.random(2000) < np.where(label == 0, 0.98, 0.6)
+        group = (draw.random(2000) < np.where(label == 0, 0.4, 0.96)).astype(int)
+        sure = np.full(2000, 0.8)
+        tested = Predictions(["easy", "hard"], [], label, np.where(right, label, 1 - label), sure, sure)
+        gap = find_gap(Grouping("site", ["a", "b"], group, tested), "mean recall")
+        assert gap is not None
+        blamed.append(gap.p < 0.05)
+    assert sum(blamed) <= 1, "by chance in one of twenty; by a test that mixes the classes in one of three"
 
 
 def test_rates_by_hand() -> None:
