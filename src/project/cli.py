@@ -15,7 +15,17 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities import rank_zero_only
 
 import project.trainer
-from project.callbacks import Calibration, Console, Findings, Guard, LastCheckpoint, Monitor, Pictures, PredictionTable, ProgressBar
+from project.callbacks import (
+    Calibration,
+    Console,
+    Findings,
+    Guard,
+    LastCheckpoint,
+    Monitor,
+    Pictures,
+    PredictionTable,
+    ProgressBar,
+)
 from project.callbacks.describe import next_lines
 from project.checkpoints import DurableCheckpointIO, load_checkpoint
 from project.datamodules import ImageDataModule
