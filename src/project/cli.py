@@ -68,6 +68,10 @@ AUDITS = ("calibrate", "robustness")
 """Commands that write into the run of their checkpoint."""
 
 
+class TrainParser(Parser, LightningArgumentParser):
+    """The parser of train.py."""
+
+
 class CLI(LightningCLI):
     """LightningCLI with one precedence (command line > configs > checkpoint > defaults) and one folder a run."""
 
@@ -267,7 +271,7 @@ def main(args: list[str] | None = None) -> None:
             save_config_kwargs={"overwrite": True},
             trainer_defaults={"enable_model_summary": False},
             seed_everything_default=0,
-            parser_class=Parser,
+            parser_class=TrainParser,
             parser_kwargs={"allow_abbrev": False},
             auto_configure_optimizers=False,
             args=args,

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from lightning.pytorch.cli import LightningArgumentParser
+from jsonargparse import ArgumentParser
 
 OTHER_NAMES = {
     "epochs": "trainer.max_epochs",
@@ -48,8 +48,8 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-class Parser(LightningArgumentParser):
-    """LightningCLI's parser; an error is one line, the last on the screen, with the likely spelling."""
+class Parser(ArgumentParser):
+    """The parser of every command; an error is one line, the last on the screen, with the likely spelling."""
 
     def format_help(self, *formatter: Any) -> str:
         """The help without what nobody types: lists of all classes that torch knows, and the data description."""

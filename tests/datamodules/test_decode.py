@@ -8,7 +8,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from project.datamodules.decode import UnreadableImageError, read_image, to_square
+from project.datamodules.decode import read_image, to_square
+from project.images import UnreadableImageError
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from project.datamodules.decode import UnreadableImageError, decode_image, read_bytes
+from project.datamodules.decode import decode_image
 from project.datamodules.index import ImageIndex, index_tree
 from project.datamodules.labels import index_table
 from project.datamodules.parallel import each
 from project.datamodules.split import complete_splits
 from project.errors import UserError
+from project.images import UnreadableImageError, read_bytes
 from project.interface import SPLITS
 from project.words import counted
 

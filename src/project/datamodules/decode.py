@@ -1,21 +1,12 @@
-"""From a file to pixels."""
+"""From a file to a tensor of the size that the net sees."""
 
-import io
 from pathlib import Path
 
-import numpy as np
-import simplejpeg
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
-from PIL import Image, ImageOps
 from torch import Tensor
 
-Pixels = NDArray[np.uint8]
-
-
-class UnreadableImageError(Exception):
-    """A file that cannot be decoded as an image; the message says why."""
+from project.images import decode_pixels, read_bytes
 
 
 def read_image(path: str | Path) -> Tensor:
@@ -27,75 +18,13 @@ def read_image(path: str | Path) -> Tensor:
     return decode_image(read_bytes(path))
 
 
-def read_bytes(path: str | Path) -> bytes:
-    """The content of a file.
-
-    Raises:
-        UnreadableImageError: it cannot be opened.
-    """
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise UnreadableImageError(error.strerror or str(error)) from error
-
-
 def decode_image(data: bytes) -> Tensor:
-    """Decode to upright 8-bit RGB, uint8 (3, H, W): first frame, EXIF orientation applied, transparency on white.
-
-    Upright RGB and grey JPEGs go through simplejpeg, which gives the pixels of Pillow in less time; everything else,
-    and whatever is doubtful, goes through Pillow.
+    """Decode to upright 8-bit RGB, uint8 (3, H, W); see `decode_pixels`.
 
     Raises:
         UnreadableImageError: not an image, damaged, or too large to be honest.
     """
-    pixels = _plain_jpeg(data)
-    if pixels is None:
-        try:
-            with Image.open(io.BytesIO(data)) as file:
-                pixels = _through_pillow(file)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise UnreadableImageError(_reason(error)) from error
-    return torch.from_numpy(pixels).permute(2, 0, 1)
-
-
-def _plain_jpeg(data: bytes) -> Pixels | None:
-    if data[:3] != b"\xff\xd8\xff" or _may_be_turned(data):
-        return None
-    try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-        if colours not in ("YCbCr", "Gray") or height * width > (Image.MAX_IMAGE_PIXELS or 0):
-            return None
-        pixels: Pixels = simplejpeg.decode_jpeg(data)
-    except ValueError:
-        return None  # damaged, or only odd: Pillow is the judge
-    return pixels
-
-
-def _may_be_turned(jpeg: bytes) -> bool:
-    """Whether there is EXIF, or anything odd, among the segments before the picture."""
-    at = 2
-    while jpeg[at : at + 1] == b"\xff" and jpeg[at + 1 : at + 2] != b"\xda":
-        if jpeg[at + 4 : at + 9] == b"Exif\0":
-            return True
-        at += 2 + int.from_bytes(jpeg[at + 2 : at + 4])
-    return jpeg[at : at + 2] != b"\xff\xda"
-
-
-def _reason(error: Exception) -> str:
-    return "not an image" if "cannot identify image file" in str(error) else str(error) or type(error).__name__
-
-
-def _through_pillow(file: Image.Image) -> Pixels:
-    image = ImageOps.exif_transpose(file)
-    if image.mode.startswith(("I", "F")):  # greyscale of 16 bits: Pillow would clip it to white
-        levels = np.asarray(image)
-        if image.mode == "F" or levels.min() < 0 or levels.max() > 65535:
-            raise ValueError("pixels of 32 bits, whose black and white are not known: save it with 8 or 16 bits")
-        image = Image.fromarray((levels.astype(np.uint32) >> 8).astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.array(image.convert("RGB"))
+    return torch.from_numpy(decode_pixels(data)).permute(2, 0, 1)
 
 
 def resize(image: Tensor, size: int) -> Tensor:

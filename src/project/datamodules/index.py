@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, overload
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from project.errors import UserError
+from project.images import EXTENSIONS, find_images
 from project.interface import SPLITS, Split
 
 SPLIT_FOLDERS: dict[str, Split] = {
@@ -19,7 +20,6 @@ SPLIT_FOLDERS: dict[str, Split] = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 """What folders of splits are called, in whatever case."""
-EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
 class PathTable(Sequence[str]):
@@ -98,36 +98,6 @@ class ImageIndex:
         digest.update(self.labels.tobytes() + np.char.encode(self.splits).tobytes())
         digest.update(os.fsencode("\0".join(self.class_names)))
         return digest.hexdigest()
-
-
-def find_images(folder: Path, visited: list[str] | None = None) -> Iterator[str]:
-    """Relative POSIX paths of the image files below a folder; hidden files and link loops are passed over.
-
-    Args:
-        folder: Where to look.
-        visited: Takes every folder looked into.
-
-    Raises:
-        UserError: a folder may not be read.
-    """
-
-    def deny(error: OSError) -> None:
-        raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
-
-    seen: set[tuple[int, int]] = set()
-    for here, folders, files in os.walk(folder, onerror=deny, followlinks=True):
-        status = Path(here).stat()
-        if (status.st_dev, status.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        if visited is not None:
-            visited.append(here)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        prefix = Path(here).relative_to(folder)
-        for name in files:
-            if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
-                yield (prefix / name).as_posix()
 
 
 def index_unlabelled(root: Path) -> ImageIndex:

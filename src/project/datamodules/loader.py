@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from project.datamodules.augment import is_fixed
-from project.datamodules.decode import Pixels, UnreadableImageError, decode_image, read_bytes, to_square
+from project.datamodules.decode import decode_image, to_square
 from project.datamodules.index import ImageIndex
 from project.datamodules.lending import LentMemory, shared_memory
 from project.datamodules.sampler import EpochBatches, Request, seed_draws
 from project.errors import UserError
+from project.images import Pixels, UnreadableImageError, read_bytes
 from project.interface import Batch
 
 

@@ -16,10 +16,11 @@ from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 from torch import nn
 
-from project.datamodules.decode import Pixels, UnreadableImageError, decode_image, read_bytes, to_square
+from project.datamodules.decode import decode_image, to_square
 from project.datamodules.index import ImageIndex
 from project.datamodules.parallel import each
 from project.errors import FULL, UserError
+from project.images import Pixels, UnreadableImageError, read_bytes
 
 FORMAT = 1
 """Raised when the same files would give other pixels."""

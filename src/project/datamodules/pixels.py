@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from project.datamodules.augment import is_fixed
-from project.datamodules.decode import Pixels
 from project.datamodules.index import ImageIndex
 from project.datamodules.packed import decode_all, skip_unreadable
+from project.images import Pixels
 from project.machine import memory
 
 

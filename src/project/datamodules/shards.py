@@ -9,13 +9,14 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from project.datamodules.decode import UnreadableImageError, decode_image, read_bytes
+from project.datamodules.decode import decode_image
 from project.datamodules.index import ImageIndex, PathTable, check_classes, index_tree
 from project.datamodules.labels import index_table
 from project.datamodules.packed import content_hash, skip_unreadable, warn_of_copies
 from project.datamodules.parallel import each
 from project.datamodules.split import complete_splits
 from project.errors import UserError
+from project.images import UnreadableImageError, read_bytes
 
 INDEX = "images.npz"
 CHUNK_BYTES = "64MB"
