@@ -18,6 +18,7 @@ TOOLS = {
     "sweep": ("project.search.sweep", "search for the best options, one run a trial"),
     "groups": ("project.audit.groups", "whether a tested run serves all groups of images alike"),
     "model_card": ("project.audit.model_card", "what to know of a model before using it, as far as it was measured"),
+    "predict_exported": ("project.deploy.predict", "classify a folder by an exported model, with ONNX without torch"),
     "cross_validate": ("project.cross_validation", "train once for each fold; mean and spread"),
 }
 
@@ -30,7 +31,7 @@ def main(args: list[str] | None = None) -> None:
     args = sys.argv[1:] if args is None else args
     if not args or args[0] in ("-h", "--help"):
         print("usage: python -m project TOOL [options]; options: python -m project TOOL --help\n")
-        print("\n".join(f"  {name:<16}{what}" for name, (_, what) in TOOLS.items()))
+        print("\n".join(f"  {name:<18}{what}" for name, (_, what) in TOOLS.items()))
         return
     name, *rest = args
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # file names may be in any encoding

@@ -64,8 +64,8 @@ QUIET = (
 )
 FINDERS = ("find_lr", "find_batch_size")
 """Commands that train, but only to find something out."""
-AUDITS = ("calibrate", "robustness")
-"""Commands that write into the run of their checkpoint."""
+ON_A_MODEL = ("calibrate", "export", "prune", "robustness")
+"""Commands that write beside their checkpoint."""
 
 
 class TrainParser(Parser, LightningArgumentParser):
@@ -100,7 +100,7 @@ class CLI(LightningCLI):
         """The Trainer's methods that are commands, each with the arguments that are not options."""
         loaders = {"model", "dataloaders", "datamodule", "train_dataloaders", "val_dataloaders", "weights_only"}
         ours = {"verbose", "return_predictions"}
-        return dict.fromkeys(("fit", "validate", "test", "predict", "explain", *FINDERS, *AUDITS), loaders | ours)
+        return dict.fromkeys(("fit", "validate", "test", "predict", "explain", *FINDERS, *ON_A_MODEL), loaders | ours)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, with configs before options wherever they stand, and callbacks that append."""
@@ -175,20 +175,18 @@ class CLI(LightningCLI):
             kwargs["precision"] = default_precision(config.accelerator)
         if config.benchmark is None and not config.deterministic:
             kwargs["benchmark"] = True  # images have one size: let cuDNN try its algorithms and keep the fastest
-        if self.subcommand == "explain" and config.devices == "auto":
+        if self.subcommand in ("explain", *ON_A_MODEL) and config.devices == "auto":
             kwargs["devices"] = 1
         if config.enable_progress_bar is None:
             kwargs["enable_progress_bar"] = sys.stdout.isatty()
         self.trainer_defaults["callbacks"] = [
             *(Console(), Monitor(), Pictures(), Calibration(), PredictionTable(), Findings(overlays))
         ]
-        if self.subcommand in AUDITS:
+        if self.subcommand in ON_A_MODEL:
             kwargs["logger"] = False
-            if config.devices == "auto":
-                kwargs["devices"] = 1
         if kwargs.get("enable_progress_bar", config.enable_progress_bar):
             self.trainer_defaults["callbacks"].append(ProgressBar())
-        if self.subcommand not in AUDITS and config.logger in (None, True) and not config.fast_dev_run:
+        elif config.logger in (None, True) and not config.fast_dev_run:
             fitting = self.subcommand == "fit"
             name = (self._get(self.config, "run_name") or "run") if fitting else str(self.subcommand)
             continued = run_of(self.checkpoint) if self.checkpoint and fitting else None

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from project.interface import ImageData
     from project.modules import Classifier
 
+Format = Literal["onnx", "pt2", "safetensors"]
 Method = Literal["gradcam", "integrated_gradients", "occlusion"]
 
 
@@ -135,3 +136,53 @@ class Trainer(L.Trainer):
 
         assert ckpt_path is not None  # the command line insists on one
         robustness(self, model, datamodule, Path(ckpt_path), images)
+
+    def export(
+        self,
+        model: "Classifier",
+        datamodule: "ImageDataModule",
+        ckpt_path: str | None = None,
+        weights_only: bool | None = None,
+        format: Format = "onnx",
+        int8: bool = False,
+        output: Path | None = None,
+    ) -> None:
+        """Write a trained model as one file, from pixels to probabilities, and see that it answers as it did.
+
+        Args:
+            model: The classifier.
+            datamodule: Images to compare the answers on; by default the test split that the model was trained with.
+            ckpt_path: A trained model: a file, or best or last for the newest run.
+            weights_only: As Lightning has it; checkpoints are always read so.
+            format: onnx runs everywhere, without torch; pt2 runs in torch; safetensors holds weights, for this project.
+            int8: Count in eight bits, by ranges of the training images; a little less exact, and onnx only.
+            output: The file to write; by default model.FORMAT, or model_int8.onnx, in the run's folder.
+        """
+        from project.deploy.export import export
+
+        assert ckpt_path is not None  # the command line insists on one
+        export(self, model, datamodule, Path(ckpt_path), format, int8, output)
+
+    def prune(
+        self,
+        model: "Classifier",
+        datamodule: "ImageDataModule",
+        ckpt_path: str | None = None,
+        weights_only: bool | None = None,
+        ratio: float = 0.5,
+        output: Path | None = None,
+    ) -> None:
+        """Take the channels out of a trained net that weigh least; the smaller net is then trained on by `fit`.
+
+        Args:
+            model: The classifier.
+            datamodule: Not for this command.
+            ckpt_path: A trained model: a file, or best or last for the newest run.
+            weights_only: As Lightning has it; checkpoints are always read so.
+            ratio: Share of the channels of each layer to take out, above 0 and below 1; weights go with its square.
+            output: The checkpoint to write; by default pruned.ckpt in the run's folder. A config lies beside it.
+        """
+        from project.deploy.prune import prune
+
+        assert ckpt_path is not None  # the command line insists on one
+        prune(model, Path(ckpt_path), ratio, output)

@@ -1,0 +1,1 @@
+"""What is exported answers as what was trained."""

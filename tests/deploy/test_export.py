@@ -1,0 +1,168 @@
+"""An exported file answers as the checkpoint does, or is not left behind."""
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from PIL import Image
+
+from project.__main__ import main as tool
+from project.cli import main
+from project.datamodules.decode import read_image, to_square
+from project.deploy.load import load_exported
+from project.deploy.raw import square
+from project.errors import UserError
+from project.modules import Classifier
+from tests.conftest import COLOURS, QUICK, fit
+
+CHECKPOINT = Path("logs/run/version_0/checkpoints/best.ckpt")
+RUN = CHECKPOINT.parents[1]
+NETS = {
+    "ConvNet": ["--model.views", "mirror_shift"],
+    "ResNet": ["--model.net", "project.modules.ResNet", "--model.net.depth", "8"],
+    "timm": ["--model.net", "Timm", "--model.net.name", "test_efficientnet", "--model.net.weights", "null"],
+    "timm, attention": ["--model.net", "Timm", "--model.net.name", "test_vit", "--model.net.weights", "null"],
+}
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """ROOT/CLASS/IMAGE: JPEGs and PNGs of odd sizes, smaller and larger than the net's, upright and lying."""
+    random = np.random.default_rng(0)
+    root = tmp_path / "photos"
+    for name, colour in COLOURS.items():
+        (root / name).mkdir(parents=True)
+        for number in range(16):
+            height, width = random.integers(5, 90, 2)
+            coarse = np.clip(np.array(colour) + random.integers(-60, 60, (4, 4, 3)), 0, 255).astype(np.uint8)
+            picture = Image.fromarray(coarse).resize((int(width), int(height)), Image.Resampling.BICUBIC)
+            picture.save(root / name / f"{number:02d}.{('png', 'jpg')[number % 2]}")
+    return root
+
+
+def trained(root: Path, *more: str) -> Classifier:
+    """A model that is far from sure, so that small differences show, with a temperature."""
+    main(fit(root, "--test_after_fit", "false", "--trainer.max_epochs", "1", "--data.image_size", "16", *more))
+    saved = torch.load(CHECKPOINT, weights_only=True)
+    saved["state_dict"]["temperature"] = torch.tensor(1.7)
+    torch.save(saved, CHECKPOINT)
+    return Classifier.load_from_checkpoint(CHECKPOINT, map_location="cpu").eval()
+
+
+def table(file: Path) -> list[list[str]]:
+    """A CSV without its header."""
+    with file.open(newline="") as stream:
+        return list(csv.reader(stream))[1:]
+
+
+def agree(model: Classifier, file: Path, photos: Path) -> None:
+    """Assert the same answers on pictures of all sizes, alone, and on batches of one and seven."""
+    exported = load_exported(file)
+    description = model.data_description
+    assert description is not None and exported.class_names == description.class_names == sorted(COLOURS)
+    pictures = [read_image(path) for path in sorted(photos.rglob("*.*g"))]
+    size = description.image_size
+    with torch.inference_mode():
+        for picture in pictures:
+            wanted = model.probabilities(to_square(picture, size)[None]).numpy()
+            found = exported.probabilities(picture[None].contiguous().numpy())
+            assert found.shape == (1, 3) and found.dtype == np.float32
+            np.testing.assert_allclose(found, wanted, atol=2e-6)
+        for batch in (torch.randint(0, 256, (n, 3, h, w), dtype=torch.uint8) for n, h, w in ((1, 16, 16), (7, 31, 9))):
+            squares = torch.stack([to_square(picture, size) for picture in batch])
+            np.testing.assert_allclose(
+                exported.probabilities(batch.numpy()), model.probabilities(squares).numpy(), atol=2e-6
+            )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("net", "format"), [*((net, "onnx") for net in NETS), *((net, "pt2") for net in NETS), ("ConvNet", "safetensors")]
+)
+def test_an_exported_file_answers_as_the_checkpoint(
+    photos: Path, here: Path, capsys: pytest.CaptureFixture[str], net: str, format: str
+) -> None:
+    model = trained(photos, *NETS[net])
+    main(["export", "--ckpt_path", "best", "--format", format, *QUICK[:6]])
+    shown = capsys.readouterr()
+    assert "100.00% of answers are the same" in shown.out and "warning" not in shown.err
+    agree(model, RUN / f"model.{format}", photos)
+    assert [file.name for file in RUN.glob("*model*")] == [f"model.{format}"]
+    assert not Path("logs/export").exists()
+
+
+def test_predict_exported_writes_the_table_of_predict_and_says_what_it_is(photos: Path, here: Path) -> None:
+    model = trained(photos)
+    main(["export", "--ckpt_path", "best", "--output", "m.onnx", "--data.root", str(photos / "red"), *QUICK[:6]])
+    metadata = load_exported(Path("m.onnx")).metadata
+    assert model.data_description is not None
+    assert metadata["data_description"]["mean"] == model.data_description.mean
+    assert (metadata["temperature"], metadata["views"]) == (pytest.approx(1.7), "one")
+    main(["predict", "--ckpt_path", "best", "--data.root", str(photos), *QUICK[:6], "--trainer.precision", "32-true"])
+    # In a process of its own, to see what it imports.
+    watch = "import sys; from project.__main__ import main; main(sys.argv[1:]); print('torch' in sys.modules)"
+    args = ["predict_exported", "m.onnx", str(photos), "--output", "p.csv"]
+    done = subprocess.run([sys.executable, "-c", watch, *args], capture_output=True, text=True, timeout=100)
+    assert done.stdout.splitlines()[-1] == "False", done.stderr
+    ours, theirs = table(Path("p.csv")), table(Path("logs/predict/version_0/predictions.csv"))
+    assert len(ours) == 48 and [row[:2] for row in ours] == [row[:2] for row in theirs]
+    numbers = [np.array([row[2:] for row in rows], float) for rows in (ours, theirs)]
+    np.testing.assert_allclose(*numbers, atol=2e-6)
+    tool(["predict_exported", "m.onnx", str(photos / "red" / "00.png")])
+    assert table(Path("predictions.csv")) == [["00.png", *next(row for row in ours if row[0] == "red/00.png")[1:]]]
+
+
+@pytest.mark.slow
+def test_a_file_that_disagrees_is_refused_and_deleted(photos: Path, here: Path) -> None:
+    from project.datamodules import ImageDataModule
+    from project.deploy.parity import checked_images, require_parity
+
+    model = trained(photos)
+    main(["export", "--ckpt_path", "best", *QUICK[:6]])
+    data = ImageDataModule(str(photos), image_size=16)
+    data.setup("fit")
+    images = checked_images(data)
+    assert require_parity(RUN / "model.onnx", model, images).equal == 1
+    spoilt = onnx.load(RUN / "model.onnx")
+    (mean,) = [value for value in spoilt.graph.initializer if value.name.endswith("mean")]
+    mean.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(mean) + np.float32(0.01), mean.name))
+    onnx.save(spoilt, "spoilt.onnx")
+    with pytest.raises(UserError, match="disagrees with the checkpoint and was deleted"):
+        require_parity(Path("spoilt.onnx"), model, images)
+    assert not Path("spoilt.onnx").exists()
+
+
+def test_squares_are_those_of_training_to_the_last_bit() -> None:
+    torch.manual_seed(0)
+    for height, width in ((1, 1), (1, 9), (7, 3), (16, 16), (33, 32), (65, 640), (400, 299)):
+        image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
+        for size in (1, 16, 33, 224):
+            assert torch.equal(square(image[None], size)[0], to_square(image, size))
+
+
+def test_mistakes_end_in_one_line(
+    photos: Path, here: Path, failing: Callable[[list[str]], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    grey = {"class_path": "torchvision.transforms.v2.Grayscale", "init_args": {"num_output_channels": 3}}
+    trained(photos, "--data.item_transforms", json.dumps([grey]))
+    assert "data.item_transforms Grayscale change each image" in failing(["export", "--ckpt_path", "best"])
+    assert "ends in .pt2" in failing(
+        ["export", "--ckpt_path", "best", "--format", "pt2", "--output", "m.onnx", "--data.item_transforms", "[]"]
+    )
+    Path("bad.onnx").write_bytes(b"no model")
+    for args, message in (
+        ([str(CHECKPOINT), str(photos)], "no exported model"),
+        (["none.onnx", str(photos)], "no such file"),
+        (["bad.onnx", str(photos)], "not written by `train.py export`, or it is damaged"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            tool(["predict_exported", *args])
+        assert stopped.value.code == 2 and message in capsys.readouterr().err
