@@ -14,6 +14,7 @@ from project.checkpoints import load_checkpoint
 from project.datamodules import ImageDataModule
 from project.deploy.load import METADATA
 from project.deploy.parity import checked_images, require_parity
+from project.deploy.quantise import compare_int8, quantise
 from project.deploy.raw import RawClassifier
 from project.errors import UserError
 from project.modules import Classifier
@@ -28,6 +29,7 @@ def export(
     data: ImageDataModule,
     checkpoint: Path,
     format: Format,
+    int8: bool,
     output: Path | None,
 ) -> Path:
     """Write a trained model as one file, then see that it answers as the checkpoint does; returns the file.
@@ -37,9 +39,11 @@ def export(
     Raises:
         UserError: it cannot be exported, or answers otherwise.
     """
-    prepare(trainer, model, data, checkpoint)
+    if int8 and format != "onnx":
+        raise UserError(f"--int8 true goes with --format onnx, not {format}")
+    prepare(trainer, model, data, checkpoint, labelled=int8)
     images = checked_images(data)
-    file = output or (run_of(checkpoint) or checkpoint.parent) / f"model.{format}"
+    file = output or (run_of(checkpoint) or checkpoint.parent) / f"model{'_int8' if int8 else ''}.{format}"
     if file.suffix != f".{format}":
         raise UserError(f"--output {file}: the name of a file of --format {format} ends in .{format}")
     partial = file.with_name(f".partial_{file.name}")
@@ -47,6 +51,9 @@ def export(
         file.parent.mkdir(parents=True, exist_ok=True)
         write(partial, model, metadata(model, checkpoint), format)
         print(f"parity    {require_parity(partial, model, images)}")
+        if int8:
+            quantise(partial, data, partial)
+            print(f"{data.test_split:<10}{compare_int8(partial, model, data.test_dataloader())}")
         partial.replace(file)
     except OSError as error:
         raise UserError(f"cannot write {file}: {error.strerror or error}") from error
@@ -56,10 +63,13 @@ def export(
     return file
 
 
-def prepare(trainer: L.Trainer, model: Classifier, data: ImageDataModule, checkpoint: Path) -> None:
+def prepare(
+    trainer: L.Trainer, model: Classifier, data: ImageDataModule, checkpoint: Path, labelled: bool = False
+) -> None:
     """Give a classifier its weights, on the CPU, in float32; set up images to try it on.
 
-    The data that the model was trained on give their test split; any other folder all of its images.
+    The data that the model was trained on give their test split; any other folder all of its images, unless it has to
+    be labelled and split.
     """
     saved = load_checkpoint(checkpoint)
     model.trainer = data.trainer = trainer
@@ -69,7 +79,7 @@ def prepare(trainer: L.Trainer, model: Classifier, data: ImageDataModule, checkp
     model.cpu().float().eval()
     theirs = saved.get("datamodule_hyper_parameters", {})
     own = all(theirs.get(name) == data.hparams[name] for name in ("root", "labels"))
-    data.setup("test" if own else "predict")
+    data.setup("test" if own or labelled else "predict")
 
 
 def metadata(model: Classifier, checkpoint: Path) -> dict[str, Any]:
