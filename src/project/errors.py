@@ -57,6 +57,7 @@ EXTRAS = {
     "s3fs": "s3",
     "safetensors": "transfer",
     "timm": "transfer",
+    "torch_pruning": "export",
 }
 """The extra that brings a package."""
 

@@ -4,6 +4,7 @@ from project.modules.classifier import Classifier
 from project.modules.convnet import ConvNet
 from project.modules.muon import Muon
 from project.modules.pretrained import Timm, TorchVision
+from project.modules.pruned import Pruned
 from project.modules.resnet import ResNet
 from project.modules.schedule import WarmupDecay
 from project.modules.speedrun_net import SpeedrunNet
@@ -13,6 +14,7 @@ __all__ = [
     "Classifier",
     "ConvNet",
     "Muon",
+    "Pruned",
     "ResNet",
     "SpeedrunNet",
     "Timm",

@@ -1,0 +1,48 @@
+"""A net some of whose channels were taken out."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from project.modules.spec import class_of
+
+
+class Pruned(nn.Module):
+    """Any net with the shapes that `train.py prune` left it; in a checkpoint it is told by plain values alone.
+
+    Args:
+        num_classes: Number of logits.
+        image_size: Height and width of the input in pixels.
+        net: What the net was before, as {class_path, init_args}.
+        shapes: The shape of each parameter and buffer whose shape is another now, by name.
+    """
+
+    def __init__(self, num_classes: int, image_size: int, net: dict[str, Any], shapes: dict[str, list[int]]) -> None:
+        super().__init__()
+        self.net = class_of(net)(num_classes, image_size, **net.get("init_args", {}))
+        for name, shape in shapes.items():
+            owner, _, leaf = name.rpartition(".")
+            module = self.net.get_submodule(owner)
+            values = getattr(module, leaf).detach()[tuple(slice(length) for length in shape)].clone()
+            setattr(module, leaf, nn.Parameter(values) if leaf in module._parameters else values)
+            if leaf == "weight":
+                _describe(module, shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Float (N, 3, image_size, image_size) to logits (N, num_classes)."""
+        logits: Tensor = self.net(x)
+        return logits
+
+
+def _describe(module: nn.Module, shape: list[int]) -> None:
+    """Let a layer say what it is now."""
+    if isinstance(module, nn.Conv2d):
+        if module.groups > 1:  # depthwise, or as many groups as there were, each with fewer channels
+            module.groups = shape[0] if module.groups == module.out_channels else module.groups
+        module.out_channels, module.in_channels = shape[0], shape[1] * module.groups
+    elif isinstance(module, nn.Linear):
+        module.out_features, module.in_features = shape
+    elif isinstance(module, nn.BatchNorm2d):
+        module.num_features = shape[0]
+    elif isinstance(module, nn.LayerNorm):
+        module.normalized_shape = tuple(shape)

@@ -1,0 +1,51 @@
+"""A pruned net is smaller, loads anywhere, and is trained on by a config."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from project.cli import main
+from project.modules import Classifier
+from tests.conftest import QUICK, fit
+
+RUN = Path("logs/run/version_0")
+NETS = {
+    "ConvNet": [],
+    "ResNet": ["--model.net", "project.modules.ResNet", "--model.net.depth", "8"],
+    "timm": ["--model.net", "Timm", "--model.net.name", "test_efficientnet", "--model.net.weights", "null"],
+}
+
+
+def parameters(file: Path) -> int:
+    model = Classifier.load_from_checkpoint(file, map_location="cpu")
+    assert model.net is not None
+    return sum(parameter.numel() for parameter in model.net.parameters())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("net", NETS)
+def test_a_pruned_net_is_trained_on_exported_and_pruned_again(tree: Path, here: Path, net: str) -> None:
+    main(fit(tree, "--test_after_fit", "false", *NETS[net]))
+    main(["prune", "--ckpt_path", "best", "--ratio", "0.5", *QUICK[:6]])
+    before, after = parameters(RUN / "checkpoints/best.ckpt"), parameters(RUN / "pruned.ckpt")
+    assert after < 0.45 * before
+    torch.load(RUN / "pruned.ckpt", weights_only=True)
+    configs = ["--config", str(RUN / "config.yaml"), "--config", str(RUN / "pruned.yaml")]
+    main(["fit", *configs, "--run_name", "again", "--test_after_fit", "false"])
+    best = Path("logs/again/version_0/checkpoints/best.ckpt")
+    assert parameters(best) == after
+    main(["test", "--ckpt_path", str(best), *QUICK[:6]])
+    main(["export", "--ckpt_path", str(best), *QUICK[:6]])
+    assert (best.parents[1] / "model.onnx").is_file()
+    main(["prune", "--ckpt_path", str(best), "--ratio", "0.5", "--output", "twice.ckpt", *QUICK[:6]])
+    assert parameters(Path("twice.ckpt")) < 0.5 * after
+
+
+def test_what_cannot_be_pruned_is_said_in_one_line(tree: Path, here: Path, failing: Callable[[list[str]], str]) -> None:
+    attention = ["--model.net", "Timm", "--model.net.name", "test_vit", "--model.net.weights", "null"]
+    main(fit(tree, "--test_after_fit", "false", "--trainer.max_epochs", "1", "--data.image_size", "16", *attention))
+    assert "above 0 and below 1; got 1" in failing(["prune", "--ckpt_path", "best", "--ratio", "1"])
+    assert "this net cannot be pruned" in failing(["prune", "--ckpt_path", "best"])
+    assert not (RUN / "pruned.ckpt").exists()
