@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,7 +23,7 @@ from project.deploy.load import load_exported
 from project.deploy.raw import square
 from project.errors import UserError
 from project.modules import Classifier
-from tests.conftest import COLOURS, QUICK, fit
+from tests.conftest import COLOURS, QUICK, REPOSITORY, fit
 
 CHECKPOINT = Path("logs/run/version_0/checkpoints/best.ckpt")
 RUN = CHECKPOINT.parents[1]
@@ -55,6 +57,16 @@ def trained(root: Path, *more: str) -> Classifier:
     saved["state_dict"]["temperature"] = torch.tensor(1.7)
     torch.save(saved, CHECKPOINT)
     return Classifier.load_from_checkpoint(CHECKPOINT, map_location="cpu").eval()
+
+
+@pytest.mark.slow
+def test_the_program_of_the_docs_gives_the_class(tree: Path, here: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "deploy.md").read_text(), re.DOTALL)
+    main(fit(tree, "--test_after_fit", "false", "--trainer.max_epochs", "8"))
+    main(["export", "--ckpt_path", "best", "--output", "model.onnx", *QUICK[:6]])
+    shutil.copy(tree / "red" / "000.png", "photo.jpg")
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    assert shown.stdout == "red\n", shown.stderr
 
 
 def table(file: Path) -> list[list[str]]:

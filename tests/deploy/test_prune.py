@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from project.cli import main
-from project.modules import Classifier
+from project.modules import Classifier, Pruned
 from tests.conftest import QUICK, fit
 
 RUN = Path("logs/run/version_0")
@@ -31,7 +31,8 @@ def test_a_pruned_net_is_trained_on_exported_and_pruned_again(tree: Path, here: 
     main(["prune", "--ckpt_path", "best", "--ratio", "0.5", *QUICK[:6]])
     before, after = parameters(RUN / "checkpoints/best.ckpt"), parameters(RUN / "pruned.ckpt")
     assert after < 0.45 * before
-    torch.load(RUN / "pruned.ckpt", weights_only=True)
+    spec = torch.load(RUN / "pruned.ckpt", weights_only=True)["hyper_parameters"]["net"]["init_args"]
+    assert Pruned(5, 8, **spec).eval()(torch.rand(1, 3, 8, 8)).shape == (1, 5)  # as for other classes
     configs = ["--config", str(RUN / "config.yaml"), "--config", str(RUN / "pruned.yaml")]
     main(["fit", *configs, "--run_name", "again", "--test_after_fit", "false"])
     best = Path("logs/again/version_0/checkpoints/best.ckpt")

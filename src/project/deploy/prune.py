@@ -36,14 +36,17 @@ def prune(model: Classifier, checkpoint: Path, ratio: float, output: Path | None
     assert model.net is not None and model.data_description is not None
     classes, size = len(model.data_description.class_names), model.data_description.image_size
     spec = saved["hyper_parameters"]["net"]
-    shapes: dict[str, list[int]] = {}
     before = whole = model.net
     if isinstance(whole, Pruned):  # once more
-        spec, shapes, before = spec["init_args"]["net"], dict(spec["init_args"]["shapes"]), whole.net
+        spec, before = spec["init_args"]["net"], whole.net
     example = torch.rand(2, 3, size, size)
     smaller = _pruned(before, example, ratio)
-    old = before.state_dict()
-    shapes |= {n: list(value.shape) for n, value in smaller.state_dict().items() if value.shape != old[n].shape}
+    full = Pruned(classes, size, spec, {}).net.state_dict()
+    shapes = {
+        name: [now if now != was else -1 for now, was in zip(value.shape, full[name].shape, strict=True)]
+        for name, value in smaller.state_dict().items()
+        if value.shape != full[name].shape
+    }
     init_args = {"net": spec, "shapes": shapes}
     again = Pruned(classes, size, **init_args).eval()
     again.net.load_state_dict(smaller.state_dict())
@@ -57,7 +60,7 @@ def prune(model: Classifier, checkpoint: Path, ratio: float, output: Path | None
     DurableCheckpointIO().save_checkpoint(written, file)
     config = file.with_suffix(".yaml")
     config.write_text(yaml.safe_dump({"model": {"net": net, "init_from": str(file)}}, sort_keys=False))
-    sizes = [sum(parameter.numel() for parameter in net.parameters()) for net in (whole, again)]
+    sizes = [sum(parameter.numel() for parameter in one.parameters()) for one in (whole, again)]
     print(f"pruned    {file}: {sizes[1]:,} of {sizes[0]:,} parameters; its answers are poor until it is trained on:")
     run = run_of(checkpoint)
     print(f"          python train.py fit --config {run / 'config.yaml' if run else 'CONFIG'} --config {config}")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 
 from project.modules.spec import class_of
 
@@ -14,7 +14,8 @@ class Pruned(nn.Module):
         num_classes: Number of logits.
         image_size: Height and width of the input in pixels.
         net: What the net was before, as {class_path, init_args}.
-        shapes: The shape of each parameter and buffer whose shape is another now, by name.
+        shapes: The shape of each parameter and buffer that was cut, by name; -1 where it is as long as before, which
+            may depend on classes and image size.
     """
 
     def __init__(self, num_classes: int, image_size: int, net: dict[str, Any], shapes: dict[str, list[int]]) -> None:
@@ -23,10 +24,10 @@ class Pruned(nn.Module):
         for name, shape in shapes.items():
             owner, _, leaf = name.rpartition(".")
             module = self.net.get_submodule(owner)
-            values = getattr(module, leaf).detach()[tuple(slice(length) for length in shape)].clone()
+            values = getattr(module, leaf).detach()[tuple(slice(n if n > 0 else None) for n in shape)].clone()
             setattr(module, leaf, nn.Parameter(values) if leaf in module._parameters else values)
             if leaf == "weight":
-                _describe(module, shape)
+                _describe(module, values.shape)
 
     def forward(self, x: Tensor) -> Tensor:
         """Float (N, 3, image_size, image_size) to logits (N, num_classes)."""
@@ -34,7 +35,7 @@ class Pruned(nn.Module):
         return logits
 
 
-def _describe(module: nn.Module, shape: list[int]) -> None:
+def _describe(module: nn.Module, shape: Size) -> None:
     """Let a layer say what it is now."""
     if isinstance(module, nn.Conv2d):
         if module.groups > 1:  # depthwise, or as many groups as there were, each with fewer channels
