@@ -182,10 +182,10 @@ class CLI(LightningCLI):
         self.trainer_defaults["callbacks"] = [
             *(Console(), Monitor(), Pictures(), Calibration(), PredictionTable(), Findings(overlays))
         ]
-        if self.subcommand in ON_A_MODEL:
-            kwargs["logger"] = False
         if kwargs.get("enable_progress_bar", config.enable_progress_bar):
             self.trainer_defaults["callbacks"].append(ProgressBar())
+        if self.subcommand in ON_A_MODEL:
+            kwargs["logger"] = False
         elif config.logger in (None, True) and not config.fast_dev_run:
             fitting = self.subcommand == "fit"
             name = (self._get(self.config, "run_name") or "run") if fitting else str(self.subcommand)

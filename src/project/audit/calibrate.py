@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from project.audit.model import batches, logits, prepare
+from project.audit.model import batches, logits
 from project.callbacks.calibration import BINS, brier
 from project.checkpoints import DurableCheckpointIO, load_checkpoint
 from project.datamodules import ImageDataModule
@@ -17,6 +17,7 @@ from project.errors import UserError
 from project.interface import Split
 from project.modules import Classifier
 from project.report.figures import wilson
+from project.trained import bring_up
 from project.words import counted
 
 
@@ -26,11 +27,11 @@ def calibrate(
     """Fit the temperature on val, say what it changes, and write it into the checkpoint.
 
     Raises:
-        UserError: no temperature or no threshold can be found; see also `prepare`.
+        UserError: no temperature or no threshold can be found; see also `bring_up`.
     """
     if target_accuracy is not None and not 0 < target_accuracy < 1:
         raise UserError(f"--target_accuracy must be above 0 and below 1, got {target_accuracy}")
-    prepare(trainer, model, data, checkpoint)
+    bring_up(trainer, model, data, checkpoint, labelled=True)
     sizes = data.split_sizes()
     splits: list[Split] = [split for split in ("val", "test") if sizes[split]]
     if "val" not in splits:

@@ -1,35 +1,14 @@
-"""A trained model and labelled images, where the trainer computes."""
+"""A trained model on labelled images, where the trainer computes."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import cast
 
-import lightning as L
 import torch
 from torch import Tensor
 
-from project.checkpoints import load_checkpoint
 from project.datamodules import ImageDataModule
-from project.errors import UserError
 from project.interface import Split
 from project.modules import Classifier
-
-
-def prepare(trainer: L.Trainer, model: Classifier, data: ImageDataModule, checkpoint: Path) -> None:
-    """Give the model its trained weights and find the images; see `batches`.
-
-    Raises:
-        UserError: several processes, or see `load_checkpoint` and `ImageDataModule.setup`.
-    """
-    if trainer.world_size > 1:
-        raise UserError("this works on one device: add --trainer.devices 1")
-    model.trainer = data.trainer = trainer
-    trainer.strategy.connect(model)
-    model.configure_model()
-    model.load_state_dict(load_checkpoint(checkpoint)["state_dict"])
-    model.to(trainer.strategy.root_device).eval()
-    data.prepare_data()
-    data.setup("test")
 
 
 def batches(

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from project.audit.attacks import attack
 from project.audit.corruptions import CORRUPTIONS, MOVES, corrupt
-from project.audit.model import batches, logits, prepare
+from project.audit.model import batches, logits
 from project.datamodules import ImageDataModule
 from project.errors import UserError
 from project.modules import Classifier
 from project.report.figures import wilson
 from project.run import run_of
+from project.trained import bring_up
 
 ROBUSTNESS = "robustness.csv"
 SEVERITIES = range(1, 6)
@@ -47,11 +48,11 @@ def robustness(trainer: L.Trainer, model: Classifier, data: ImageDataModule, che
     """Measure, print and write robustness.csv into the run of the checkpoint, or beside one that lies in none.
 
     Raises:
-        UserError: no images wanted; see also `prepare`.
+        UserError: no images wanted; see also `bring_up`.
     """
     if images < 1:
         raise UserError(f"--images must be at least 1, got {images}")
-    prepare(trainer, model, data, checkpoint)
+    bring_up(trainer, model, data, checkpoint, labelled=True)
     model.requires_grad_(False)
     parts = list(batches(model, data, data.test_split, images))
     total = sum(len(label) for _, label in parts)

@@ -10,7 +10,6 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from project.checkpoints import load_checkpoint
 from project.datamodules import ImageDataModule
 from project.deploy.load import METADATA
 from project.deploy.parity import checked_images, require_parity
@@ -19,6 +18,7 @@ from project.deploy.raw import RawClassifier
 from project.errors import UserError
 from project.modules import Classifier
 from project.run import run_of
+from project.trained import bring_up
 
 Format = Literal["onnx", "pt2", "safetensors"]
 
@@ -41,7 +41,8 @@ def export(
     """
     if int8 and format != "onnx":
         raise UserError(f"--int8 true goes with --format onnx, not {format}")
-    prepare(trainer, model, data, checkpoint, labelled=int8)
+    bring_up(trainer, model, data, checkpoint, labelled=int8)
+    model.cpu().float()
     images = checked_images(data)
     file = output or (run_of(checkpoint) or checkpoint.parent) / f"model{'_int8' if int8 else ''}.{format}"
     if file.suffix != f".{format}":
@@ -61,25 +62,6 @@ def export(
         partial.unlink(missing_ok=True)
     print(f"exported  {file} ({file.stat().st_size / 1e6:,.1f} MB)")
     return file
-
-
-def prepare(
-    trainer: L.Trainer, model: Classifier, data: ImageDataModule, checkpoint: Path, labelled: bool = False
-) -> None:
-    """Give a classifier its weights, on the CPU, in float32; set up images to try it on.
-
-    The data that the model was trained on give their test split; any other folder all of its images, unless it has to
-    be labelled and split.
-    """
-    saved = load_checkpoint(checkpoint)
-    model.trainer = data.trainer = trainer
-    trainer.strategy.connect(model)
-    model.configure_model()
-    model.load_state_dict(saved["state_dict"])
-    model.cpu().float().eval()
-    theirs = saved.get("datamodule_hyper_parameters", {})
-    own = all(theirs.get(name) == data.hparams[name] for name in ("root", "labels"))
-    data.setup("test" if own or labelled else "predict")
 
 
 def metadata(model: Classifier, checkpoint: Path) -> dict[str, Any]:

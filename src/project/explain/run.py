@@ -10,7 +10,6 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from project.checkpoints import load_checkpoint
 from project.errors import UserError
 from project.explain.ablation import ablate, ablation_figure
 from project.explain.deletion import faithfulness, random_evidence
@@ -19,6 +18,7 @@ from project.explain.maps import Method, evidence
 from project.explain.pictures import enlarge, overlay, page
 from project.interface import Batch, ImageData, Split
 from project.modules import Classifier
+from project.trained import bring_up
 
 CHUNK = 16
 """Images that are explained together."""
@@ -41,8 +41,6 @@ def explain(
     Raises:
         UserError: no such class, several processes, or see `evidence` and `ablate`.
     """
-    if trainer.world_size > 1:
-        raise UserError("explain works on one device: add --trainer.devices 1")
     methods = [methods] if isinstance(methods, str) else methods
     if images < 1 or not methods:
         raise UserError("give at least one image (--images) and one method (--methods)")
@@ -114,17 +112,9 @@ def prepare(trainer: L.Trainer, model: Classifier, data: ImageData, checkpoint: 
     The data that the model was trained on give images of their test split; any other folder gives all of its images,
     whose labels are the names of their folders, as far as these are classes (-1 elsewhere).
     """
-    saved = load_checkpoint(checkpoint)
-    model.trainer = data.trainer = trainer
-    trainer.strategy.connect(model)
-    model.configure_model()
-    model.load_state_dict(saved["state_dict"])
+    own = bring_up(trainer, model, data, checkpoint, labelled=False)
     model.views = "one"
     device = trainer.strategy.root_device
-    model.to(device).eval()
-    theirs = saved.get("datamodule_hyper_parameters", {})
-    own = all(theirs.get(name) == data.hparams[name] for name in ("root", "labels"))
-    data.setup("test" if own else "predict")
     split: Split | Literal[""] = ("test" if data.split_sizes()["test"] else "val") if own else ""
     image, label, index = data.sample(count, split)
     if not own:
