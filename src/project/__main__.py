@@ -20,6 +20,11 @@ TOOLS = {
     "model_card": ("project.audit.model_card", "what to know of a model before using it, as far as it was measured"),
     "predict_exported": ("project.deploy.predict", "classify a folder by an exported model, with ONNX without torch"),
     "cross_validate": ("project.cross_validation", "train once for each fold; mean and spread"),
+    "make_key": ("project.secure.sign", "a key pair to sign with"),
+    "sign": ("project.secure.sign", "sign a run or a model"),
+    "verify": ("project.secure.sign", "see that a run or a model is as it was signed"),
+    "encrypt": ("project.secure.encrypt", "encrypt a file, such as a checkpoint on a disk that others read"),
+    "decrypt": ("project.secure.encrypt", "decrypt it"),
 }
 
 

@@ -82,6 +82,8 @@ class CLI(LightningCLI):
         """The options that belong to no class, and the checkpoints that every run keeps."""
         parser.add_argument("--run_name", type=str | None, default=None, help="The run's folder is ROOT/NAME/version_N")
         parser.add_argument("--test_after_fit", type=bool, default=True, help="Test the best checkpoint after fit")
+        needed = "Load a checkpoint only if this public key signed it"
+        parser.add_argument("--require_signature", type=str | None, default=None, help=needed)
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.add_lightning_class_args(LastCheckpoint, "last")
         parser.add_lightning_class_args(Guard, "guard")
@@ -111,6 +113,7 @@ class CLI(LightningCLI):
         """Put what the checkpoint says beneath the configs and the command line, and name the file it means."""
         command = self.config["subcommand"]
         config = self.config[command]
+        self._require_signature(config.model.init_from)
         if command in FINDERS:
             if config.ckpt_path:
                 raise UserError(f"{command} begins anew: to begin from trained weights, give --model.init_from FILE")
@@ -129,6 +132,7 @@ class CLI(LightningCLI):
                 raise UserError(f"{command} needs a trained model: give --ckpt_path FILE, or best or last")
             return
         self.checkpoint = path = resolve_checkpoint(str(config.ckpt_path), root, config.run_name)
+        self._require_signature(path)
         saved, args = load_checkpoint(path), self._args
         if not restarted:
             elsewhere = not fitting and any(config.data[name] for name in ORIGIN)
@@ -157,6 +161,13 @@ class CLI(LightningCLI):
                 raise
             rank_zero_only(print)(finished)  # a job that is started again and again has now reached its end
             raise SystemExit(0) from None
+
+    def _require_signature(self, checkpoint: str | Path | None) -> None:
+        key = self.config[self.config["subcommand"]].require_signature
+        if checkpoint and key:
+            from project.secure.sign import require_signature
+
+            require_signature(Path(checkpoint), Path(key))
 
     def instantiate_classes(self) -> None:
         """Build what the config says; a mistake that a class finds in its arguments is told as such."""

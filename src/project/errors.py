@@ -47,6 +47,7 @@ class Interrupted(Exception):  # noqa: N818 - not an error
 
 EXTRAS = {
     "captum": "explain",
+    "cryptography": "secure",
     "huggingface_hub": "transfer",
     "imagehash": "data",
     "litdata": "data",

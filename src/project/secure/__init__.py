@@ -1,0 +1,1 @@
+"""Models that change hands: signed, so that an altered one is refused; encrypted where they lie."""

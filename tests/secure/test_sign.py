@@ -1,0 +1,170 @@
+"""Runs and models that are signed, then altered in every way."""
+
+import random
+import shutil
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from project.__main__ import main as tool
+from project.cli import main
+from project.errors import UserError
+from project.secure.sign import make_key, sign, signature_of, verify
+from tests.conftest import QUICK, fit
+
+Failing = Callable[[list[str]], str]
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    make_key(tmp_path / "key")
+    return tmp_path / "key"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """The files of a run, with what changes as it is used."""
+    folder = tmp_path / "logs" / "run" / "version_0"
+    (folder / "checkpoints").mkdir(parents=True)
+    for name in ("best", "last"):
+        torch.save({"value": torch.full((100,), float(len(name)))}, folder / "checkpoints" / f"{name}.ckpt")
+    for name in ("config.yaml", "split.csv", "metrics.csv", "events.out.tfevents.1", "report.html"):
+        (folder / name).write_text(name)
+    return folder
+
+
+def public(key: Path) -> Path:
+    return key.with_name("key.pub")
+
+
+def refused(path: Path, key: Path) -> str:
+    with pytest.raises(UserError) as error:
+        verify(path, key=public(key))
+    return str(error.value)
+
+
+def test_the_commands(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tool(["make_key", str(tmp_path / "key")])
+    assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
+    tool(["sign", str(run), "--key", str(tmp_path / "key")])
+    (run / "events.out.tfevents.1").write_text("more")
+    (run / "report.html").unlink()
+    capsys.readouterr()
+    tool(["verify", str(run), "--key", str(tmp_path / "key.pub")])
+    assert "checkpoints/best.ckpt, checkpoints/last.ckpt, config.yaml" in capsys.readouterr().out
+    (run / "config.yaml").write_text("other")
+    with pytest.raises(SystemExit) as stopped:
+        tool(["verify", str(run), "--key", str(tmp_path / "key.pub")])
+    assert stopped.value.code == 2
+    assert "altered: config.yaml" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_key_is_never_replaced(key: Path) -> None:
+    before = key.read_bytes(), public(key).read_bytes()
+    with pytest.raises(UserError, match="is there already"):
+        make_key(key)
+    public(key).unlink()
+    with pytest.raises(UserError, match="is there already"):
+        make_key(key)
+    assert key.read_bytes() == before[0]
+
+
+def test_what_was_altered_is_missing_or_was_added_is_named(run: Path, key: Path) -> None:
+    sign(run, key=key)
+    best, last = (run / "checkpoints" / name for name in ("best.ckpt", "last.ckpt"))
+    content = bytearray(best.read_bytes())
+    content[len(content) // 2] ^= 1
+    best.write_bytes(content)
+    assert "altered: checkpoints/best.ckpt." in refused(run, key)
+    best.unlink()
+    assert "missing: checkpoints/best.ckpt." in refused(run, key)
+    last.rename(best)
+    told = refused(run, key)
+    assert "altered: checkpoints/best.ckpt; missing: checkpoints/last.ckpt." in told
+    sign(run, key=key)
+    best.rename(run / "checkpoints" / "better.ckpt")
+    told = refused(run, key)
+    assert "missing: checkpoints/best.ckpt; not signed: checkpoints/better.ckpt." in told
+    sign(run, key=key)
+    (run / "model.onnx").write_bytes(b"")
+    assert "not signed: model.onnx." in refused(run, key)
+
+
+def test_one_file_is_signed_beside_itself(tmp_path: Path, key: Path) -> None:
+    model = tmp_path / "model.onnx"
+    model.write_bytes(b"weights")
+    sign(model, key=key)
+    verify(model, key=public(key))
+    shutil.copy(model, tmp_path / "other.onnx")
+    shutil.copy(signature_of(model), tmp_path / "other.onnx.sig")
+    assert "missing: model.onnx; not signed: other.onnx" in refused(tmp_path / "other.onnx", key)
+    model.write_bytes(b"Weights")
+    assert "altered: model.onnx" in refused(model, key)
+
+
+def test_no_bit_of_a_signature_may_change(run: Path, key: Path) -> None:
+    sign(run, key=key)
+    file, draw = run / "signature", random.Random(0)
+    content = file.read_bytes()
+    end = content.index(b"\n")
+    places = [*range(end + 1), *draw.sample(range(end + 1, len(content)), 100)]  # all of the signature, some manifest
+    for place in places:
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << draw.randrange(8)
+        file.write_bytes(flipped)
+        assert "is no signature of" in refused(run, key)
+    for length in range(0, len(content), 7):
+        file.write_bytes(content[:length])
+        assert "is no signature of" in refused(run, key)
+    for place in range(end):  # a letter of hexadecimal means the same in upper case
+        flipped = bytearray(content)
+        flipped[place : place + 1] = flipped[place : place + 1].upper()
+        file.write_bytes(flipped)
+        assert flipped == content or "is no signature of" in refused(run, key)
+
+
+def test_a_foreign_signature(run: Path, key: Path, tmp_path: Path) -> None:
+    assert "is not signed" in refused(run, key)
+    make_key(tmp_path / "foreign")
+    sign(run, key=tmp_path / "foreign")
+    assert "was signed by another key" in refused(run, key)
+    for wrong in (run / "config.yaml", key):
+        with pytest.raises(UserError, match="is no public Ed25519 key"):
+            verify(run, key=wrong)
+    with pytest.raises(UserError, match="is no private Ed25519 key"):
+        sign(run, key=public(key))
+    with pytest.raises(UserError, match="cannot read the public key .*: No such file"):
+        verify(run, key=tmp_path / "none")
+
+
+def test_nothing_to_sign(tmp_path: Path, key: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="nothing to sign"):
+        sign(tmp_path / "empty", key=key)
+    with pytest.raises(UserError, match="cannot read"):
+        sign(tmp_path / "none", key=key)
+
+
+@pytest.mark.slow
+def test_only_a_signed_checkpoint_predicts(tree: Path, here: Path, key: Path, failing: Failing) -> None:
+    main(fit(tree, "--test_after_fit", "false", "--trainer.max_epochs", "1"))
+    run = here / "logs" / "run" / "version_0"
+    best, moved = run / "checkpoints" / "best.ckpt", here / "moved.ckpt"
+    required = ["--require_signature", str(public(key))]
+    predict = ["predict", "--data.root", str(tree / "red"), *QUICK[:6], *required, "--ckpt_path"]
+    assert "is not signed" in failing([*predict, "best"])
+    sign(run, key=key)
+    main([*predict, "best"])
+    assert (here / "logs" / "predict" / "version_0" / "predictions.csv").is_file()
+    shutil.copy(best, best.with_suffix(".pt"))
+    assert "is not among the signed files" in failing([*predict, str(best.with_suffix(".pt"))])
+    shutil.copy(best, moved)
+    assert "is not signed" in failing([*predict, str(moved)])
+    sign(moved, key=key)
+    main([*predict, str(moved)])
+    assert "is not signed" in failing([*fit(tree, "--model.init_from", str(shutil.copy(best, "b.ckpt"))), *required])
+    best.write_bytes(b"no checkpoint at all")  # not even looked at
+    assert "altered: checkpoints/best.ckpt" in failing([*predict, str(best)])
