@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -90,8 +91,16 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         checkpoint["hyper_parameters"]["data_description"], checkpoint["state_dict"]
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is not a checkpoint of this project, or it is damaged ({error})") from error
+        raise UserError(f"{path} is not a checkpoint of this project, or it is damaged ({reason(error)})") from error
     return checkpoint
+
+
+def reason(error: Exception) -> str:
+    """Why torch would not read a file, without its advice to let the file run its code."""
+    if not isinstance(error, pickle.UnpicklingError):
+        return "it is no archive of torch.save" if str(error).startswith("mmap can only be used") else str(error)
+    wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
+    return f"it holds {wanted[1] if wanted else 'more than plain data'}, which may run code when read, so it was not"
 
 
 def damage(path: Path) -> str:

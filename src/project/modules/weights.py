@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from project.checkpoints import reason
 from project.errors import UserError
 
 PATIENCE = 4.0
@@ -105,7 +106,9 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     except ModuleNotFoundError:
         raise
     except Exception as error:  # safetensors has an exception of its own
-        raise UserError(f"model.net.weights: {file} is no file of weights, or it is damaged ({error})") from error
+        raise UserError(
+            f"model.net.weights: {file} is no file of weights, or it is damaged ({reason(error)})"
+        ) from error
     if isinstance(saved, dict) and "hyper_parameters" in saved:
         raise UserError(f"{file} is a checkpoint of this project: give it by --model.init_from {file}")
     for key in ("state_dict", "model"):

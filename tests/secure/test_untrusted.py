@@ -1,0 +1,65 @@
+"""Files that come from elsewhere and would run code when they are read."""
+
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.conftest import QUICK, fit
+
+Failing = Callable[[list[str]], str]
+
+
+class Malicious:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, sign: Path) -> None:
+        self.sign = sign
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.sign),)
+
+
+@pytest.fixture(params=["torch", "pickle"])
+def planted(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """What reads as a checkpoint and as weights, but for one object; that it works is shown."""
+    file, sign = tmp_path / "planted.ckpt", tmp_path / "sign"
+    saved = {"state_dict": {"weight": torch.zeros(3)}, "hyper_parameters": {"data_description": Malicious(sign)}}
+    if request.param == "torch":
+        torch.save(saved, file)
+        torch.load(file, weights_only=False)
+    else:
+        file.write_bytes(pickle.dumps(saved))
+        pickle.loads(file.read_bytes())
+    sign.rmdir()
+    return file
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict", "explain"])
+def test_a_checkpoint_runs_no_code(command: str, planted: Path, tree: Path, here: Path, failing: Failing) -> None:
+    message = failing([command, "--ckpt_path", str(planted), "--data.root", str(tree), *QUICK[:6]])
+    assert message.startswith(f"error: {planted} is not a checkpoint of this project, or it is damaged")
+    assert not (planted.parent / "sign").exists() and "weights_only" not in message
+
+
+def test_a_last_checkpoint_runs_no_code(planted: Path, tree: Path, here: Path, failing: Failing) -> None:
+    place = here / "logs" / "run" / "version_0" / "checkpoints" / "last.ckpt"
+    place.parent.mkdir(parents=True)
+    planted.rename(place)
+    assert "it is damaged" in failing(["fit", "--ckpt_path", "last"])
+    assert not (planted.parent / "sign").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [("--model.init_from", "is not a checkpoint of this project"), ("--model.net.weights", "is no file of weights")],
+)
+def test_weights_run_no_code(option: str, told: str, planted: Path, tree: Path, here: Path, failing: Failing) -> None:
+    net = ["--model.net", "project.modules.Timm", "--model.net.name", "resnet18"] if "net" in option else []
+    message = failing(fit(tree, *net, option, str(planted)))
+    assert message.startswith("error: ") and str(planted) in message and told in message
+    assert not (planted.parent / "sign").exists() and "weights_only" not in message
