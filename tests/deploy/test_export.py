@@ -23,6 +23,7 @@ from project.deploy.load import load_exported
 from project.deploy.raw import square
 from project.errors import UserError
 from project.modules import Classifier
+from project.secure.sign import make_key
 from tests.conftest import COLOURS, QUICK, REPOSITORY, fit
 
 CHECKPOINT = Path("logs/run/version_0/checkpoints/best.ckpt")
@@ -170,10 +171,12 @@ def test_mistakes_end_in_one_line(
         ["export", "--ckpt_path", "best", "--format", "pt2", "--output", "m.onnx", "--data.item_transforms", "[]"]
     )
     Path("bad.onnx").write_bytes(b"no model")
+    make_key(Path("key"))
     for args, message in (
         ([str(CHECKPOINT), str(photos)], "no exported model"),
         (["none.onnx", str(photos)], "no such file"),
         (["bad.onnx", str(photos)], "not written by `train.py export`, or it is damaged"),
+        (["bad.onnx", str(photos), "--require_signature", "key.pub"], "bad.onnx is not signed"),
     ):
         with pytest.raises(SystemExit) as stopped:
             tool(["predict_exported", *args])

@@ -15,17 +15,25 @@ BATCH, PIXELS = 64, 2**24
 """Images, and their pixels, at most, that are held and asked about together."""
 
 
-def predict_exported(model: Path, images: Path, output: Path = Path("predictions.csv")) -> None:
+def predict_exported(
+    model: Path, images: Path, output: Path = Path("predictions.csv"), require_signature: Path | None = None
+) -> None:
     """Classify the images of a folder by an exported model; the table is that of `train.py predict`.
 
     Args:
         model: What `train.py export` wrote. One in ONNX needs no torch.
         images: A folder, with all below it, or one image.
         output: The table to write: path, class, and the probability of each class.
+        require_signature: Load the model only if this public key signed it.
 
     Raises:
-        UserError: the model or an image cannot be read, there are none, or the table cannot be written.
+        UserError: the model or an image cannot be read, there are none, the model is not signed so, or the table cannot be
+            written.
     """
+    if require_signature is not None:
+        from project.secure import sign
+
+        sign.require_signature(model, require_signature)
     exported = load_exported(model)
     if not images.exists():
         raise UserError(f"no such folder or image: {images}")
