@@ -27,8 +27,8 @@ def predict_exported(
         require_signature: Load the model only if this public key signed it.
 
     Raises:
-        UserError: the model or an image cannot be read, there are none, the model is not signed so, or the table cannot be
-            written.
+        UserError: the model or an image cannot be read, the model is not signed so, there are no images, or the table
+            cannot be written.
     """
     if require_signature is not None:
         from project.secure import sign
