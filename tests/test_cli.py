@@ -56,6 +56,8 @@ def test_fit_then_test_and_predict_from_the_checkpoint_alone(
     write_images(pictures, 3, COLOURS["blue"], size=9)
     main(["predict", "--ckpt_path", "best", "--data.root", str(pictures), *QUICK[:4]])
     assert "predictions: logs/predict/version_0/predictions.csv" in capsys.readouterr().out
+    main(["predict", "--ckpt_path", "best", "--data.root", str(pictures / "deep" / "000.png"), *QUICK[:4]])
+    assert "000.png: red " in capsys.readouterr().out, "of one image the answer is said"
     with Path("logs/predict/version_0/predictions.csv").open() as stream:
         predicted = list(csv.DictReader(stream))
     assert [row["path"] for row in predicted] == sorted(row["path"] for row in predicted) and len(predicted) == 8
@@ -237,12 +239,13 @@ def test_class_help_of_callbacks(here: Path, capsys: pytest.CaptureFixture[str])
         (["fit", "--batch_size", "3"], "--batch_size; did you mean --data.batch_size?"),
         (["fit", "--learning_rate", "3"], "--learning_rate; did you mean --model.optimizer.lr?"),
         (["fit", "--model.net", "project.modules.ConvNot"], "project.modules has no ConvNot; did you mean ConvNet?"),
-        (["--config", "typo.yaml"], "say first what to do: train.py fit"),
+        (["fit", "--test_after_fit"], "--test_after_fit wants a value, such as --test_after_fit true"),
+        (["--config", "typo.yaml"], "say first what to do, then the options: train.py fit, validate"),
         (["fit", "--trainer.max_epochs", "abc"], "trainer.max_epochs: expected int, got 'abc'"),
         (["fit", "--model.net", "ConvNett"], "model.net: no class named ConvNett; did you mean ConvNet?"),
         (["fit", "--model.net.dropou", "0.1"], "unknown key dropou; did you mean dropout?"),
         (["fit", "--config", "typo.yaml"], "unknown key trainer.max_epoch; did you mean trainer.max_epochs?"),
-        (["fit", "--config", "none.yaml"], "File does not exist"),
+        (["fit", "--config", "none.yaml"], "no such config: "),
         (["fti"], "invalid choice: 'fti'"),
         (["fit", "--data.root", "nowhere"], "no such folder: nowhere"),
         (["fit"], "no images: give --data.root DIR"),

@@ -64,6 +64,7 @@ QUIET = (
 )
 FINDERS = ("find_lr", "find_batch_size")
 """Commands that train, but only to find something out."""
+MISTAKES = (UserError, MisconfigurationException)
 ON_A_MODEL = ("calibrate", "export", "prune", "robustness")
 """Commands that write beside their checkpoint."""
 
@@ -175,7 +176,7 @@ class CLI(LightningCLI):
             super().instantiate_classes()
         except ValueError as error:
             cause: BaseException | None = error  # it comes wrapped in what else the option might have been
-            while cause and not isinstance(cause, (UserError, MisconfigurationException)):
+            while cause and not isinstance(cause, MISTAKES):
                 cause = cause.__cause__ or cause.__context__
             raise cause or error from None
 
@@ -191,7 +192,7 @@ class CLI(LightningCLI):
         if config.enable_progress_bar is None:
             kwargs["enable_progress_bar"] = sys.stdout.isatty()
         self.trainer_defaults["callbacks"] = [
-            *(Console(), Monitor(), Pictures(), Calibration(), PredictionTable(), Findings(overlays))
+            *(PredictionTable(), Console(), Monitor(), Pictures(), Calibration(), Findings(overlays))
         ]
         if kwargs.get("enable_progress_bar", config.enable_progress_bar):
             self.trainer_defaults["callbacks"].append(ProgressBar())
@@ -225,13 +226,13 @@ class CLI(LightningCLI):
         return {**kwargs, "weights_only": True, **extra.get(subcommand, {})}
 
     def _run_subcommand(self, subcommand: str) -> None:
+        logger = self.trainer.logger
         try:
             with explain_failures(self.datamodule.batch_size, self.datamodule.image_size):
                 super()._run_subcommand(subcommand)
-        except (UserError, MisconfigurationException):
-            if isinstance(self.trainer.logger, RunLogger):
-                self.trainer.logger.discard_if_empty()
-            raise
+        finally:
+            if isinstance(logger, RunLogger) and (subcommand in FINDERS or isinstance(sys.exception(), MISTAKES)):
+                logger.discard_if_empty()
 
     def after_fit(self) -> None:
         """Test the best checkpoint, enter the results beside the hyperparameters, say what to do next."""

@@ -82,7 +82,12 @@ class Parser(ArgumentParser):
         if match := re.search(r"(Multiple subclasses with name .*)", message):
             return f"{key}: {match[1]}"
         if 'expected "subcommand"' in message:
-            return "say first what to do: train.py fit, validate, test or predict, then the options"
+            commands = (re.findall(r"{(.*)}", message) or ["fit"])[0].replace(",", ", ")
+            return f"say first what to do, then the options: train.py {commands}"
+        if match := re.search(r"File does not exist: '(.*)'", message):
+            return f"no such {key or 'file'}: {match[1]}"
+        if match := re.search(r"argument (--[\w.]+): expected one argument", message):
+            return f"{match[1]} wants a value, such as {match[1]} true where it is a switch"
         if match := re.search(r"Given value: (.*)", message):
             kinds = [kind for kind in re.findall(r"Expected a <class '(\w+)'>", message) if kind != "NoneType"]
             return f"{key}: expected {' or '.join(dict.fromkeys(kinds)) or 'another type'}, got {match[1]!r}"
@@ -100,7 +105,10 @@ class Parser(ArgumentParser):
 
     @staticmethod
     def _hint(name: str, known: Mapping[str, str]) -> str:
-        for wanted in (name, name.rpartition(".")[2]):
+        last = name.rpartition(".")[2]
+        if last in known:
+            return f"; did you mean {known[last]}?"
+        for wanted in (name, last):
             if close := difflib.get_close_matches(wanted, list(known), n=1, cutoff=0.7):
                 return f"; did you mean {known[close[0]]}?"
         return ""

@@ -140,7 +140,7 @@ def test_weighted_loss_of_parts_adds_up_to_that_of_the_whole() -> None:
     model.configure_model()
     image, label = torch.rand(12, 3, 8, 8), torch.tensor([0] * 9 + [1] * 3)
     parts = [Batch(image[rows], label[rows], label[rows]) for rows in (slice(0, 12), slice(0, 10), slice(10, 12))]
-    whole, most, rest = (float(model._step(part, "val").detach()) for part in parts)
+    whole, most, rest = (float(model._step(part, "val")[0].detach()) for part in parts)
     assert whole == pytest.approx((10 * most + 2 * rest) / 12, rel=1e-5)
 
 

@@ -151,6 +151,8 @@ def test_what_is_gone_is_said_to_be_missing(tree: Path, here: Path) -> None:
 
 
 def test_a_run_that_was_not_tested_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no such folder: logs" in refused(["report", "logs"], capsys)
+    (here / "logs").mkdir()
     assert "has no test_predictions.csv" in refused(["report", "logs"], capsys)
     run = str(made_run(here / "one", 3, 30))
     assert "given twice" in refused(["report", run, f"{run}/"], capsys)

@@ -43,6 +43,10 @@ def calibrate(
     for split, (scores, label) in seen.items():
         for when, temperature in (("before", before), ("after", after)):
             print(f"{f'{split} {when}':<14}{len(label):>8,}{_figures(scores / temperature, label)}")
+    if "test" in seen:
+        scores, label = seen["test"]
+        if F.cross_entropy(scores / after, label) > F.cross_entropy(scores / before, label):
+            print(f"worse on test: {counted(sizes['val'], 'val image')} may be too few to fit a temperature on")
     threshold = None
     if target_accuracy is not None:
         threshold = sure_above(*_sureness(*seen["val"], after), target_accuracy)

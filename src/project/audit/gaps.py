@@ -103,11 +103,13 @@ class Gap(NamedTuple):
 
 
 def find_gap(grouping: Grouping, figure: str) -> Gap | None:
-    """The largest gap of a figure; None where no two groups hold enough images.
+    """The largest gap of a figure; None where no two groups hold enough images, or for recall any class in common.
 
     The two groups are chosen for lying far apart, so the interval alone would make much of noise: the permutation test
     makes the same choice among groups made by chance.
     """
+    if figure in WITHIN_CLASS and not _classes_shared(grouping):
+        return None
     rates = grouping.rates(figure, SMALL)
     if (~np.isnan(rates)).sum(0).max() < 2:
         return None
@@ -130,6 +132,12 @@ def find_gap(grouping: Grouping, figure: str) -> Gap | None:
     bottom, top = np.nanpercentile(resampled, [2.5, 97.5]).tolist()
     names = grouping.names[high], grouping.names[low]
     return Gap(grouping.title, figure, name, *names, values, (bottom, top), (1 + int(as_far)) / (1 + DRAWS))
+
+
+def _classes_shared(grouping: Grouping) -> bool:
+    """Whether some class occurs in two groups; else a group's recall is that of its classes."""
+    pairs = np.unique(np.stack([grouping.tested.label, grouping.group]), axis=1)
+    return bool(len(np.unique(pairs[0])) < pairs.shape[1])
 
 
 def _within_class(grouping: Grouping, draw: np.random.Generator) -> Callable[[], NDArray[np.int64]]:

@@ -1,6 +1,8 @@
 """What a person reads while a run goes on."""
 
+import csv
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,9 @@ from rich.table import Table
 from project.callbacks.describe import choice_lines, data_line
 from project.interface import Split, image_classifier, image_data
 from project.words import counted, duration
+
+FEW = 5
+"""Predictions that are shown on the screen."""
 
 
 class ProgressBar(RichProgressBar):
@@ -134,8 +139,14 @@ class Console(L.Callback):
         self._say(trainer, ", ".join(found))
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Say where the predictions are."""
-        self._say(trainer, f"predictions: {Path(trainer.log_dir or '.') / 'predictions.csv'}")
+        """Say what was predicted, of a few images, and where the table is."""
+        file = Path(trainer.log_dir or ".") / "predictions.csv"
+        if trainer.is_global_zero and file.is_file():
+            with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
+                rows = list(islice(csv.DictReader(stream), FEW + 1))
+            if len(rows) <= FEW:
+                self._say(trainer, *(f"{row['path']}: {row['class']} {float(row[row['class']]):.1%}" for row in rows))
+        self._say(trainer, f"predictions: {file}")
 
 
 def _best(trainer: L.Trainer) -> float | None:

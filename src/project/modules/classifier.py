@@ -197,9 +197,7 @@ class Classifier(ImageClassifier):
 
     def probabilities(self, image: Tensor) -> Tensor:
         """Images as in `forward` to calibrated probabilities, float32 (N, classes): what every use of a model gives."""
-        return self._calibrated(self(image))
-
-    def _calibrated(self, logits: Tensor) -> Tensor:
+        logits: Tensor = self(image)
         return (logits.float() / self.temperature).softmax(1)
 
     def _normalise(self, image: Tensor) -> Tensor:
@@ -220,11 +218,13 @@ class Classifier(ImageClassifier):
         self._features = None
 
     def _step(self, batch: Batch, stage: Split) -> tuple[Tensor, Tensor]:
-        """Count a batch; its mean loss and its logits."""
+        """Count a batch; its mean loss and its logits, calibrated outside training."""
         if self._features is None:
             logits = self(batch.image).float()
         else:
             logits = self._features(batch.index, lambda: self._normalise(batch.image)).float()
+        if stage != "train":
+            logits = logits / self.temperature
         smoothing = self.label_smoothing if stage == "train" else 0.0
         # Divided by the number of images, not by their weights: batches and processes then add up to the whole.
         total = F.cross_entropy(
@@ -275,11 +275,11 @@ class Classifier(ImageClassifier):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Count one batch of the val split; probabilities, float32 (N, classes)."""
-        return self._calibrated(self._step(batch, "val")[1])
+        return self._step(batch, "val")[1].softmax(1)
 
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Count one batch of the test split; probabilities, float32 (N, classes)."""
-        return self._calibrated(self._step(batch, "test")[1])
+        return self._step(batch, "test")[1].softmax(1)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Probabilities, float32 (N, classes)."""

@@ -34,7 +34,7 @@ def comparison_page(runs: list[Run]) -> str:
         charts=charts(runs),
         classes=_class_comparison(tested),
         differing=[(name, values) for name, values in columns if len(set(values)) > 1],
-        verdict=verdict,
+        verdict=verdict if _class_comparison(tested) else lambda *_: "The runs have no classes in common.",
     )
 
 

@@ -77,9 +77,11 @@ def read_run(folder: Path) -> Run:
         UserError: nothing was tested in this folder.
     """
     if not (folder / TESTED).is_file():
+        if not folder.is_dir():
+            raise UserError(f"no such folder: {folder}")
         raise UserError(
             f"{folder} has no {TESTED}: give the folder of a run that was tested (logs/NAME/version_N), or test it by"
-            f" `train.py test --ckpt_path {folder}/checkpoints/best.ckpt`"
+            f" `train.py test --ckpt_path {folder}/checkpoints/best.ckpt` and give the folder that this names"
         )
     found = _read(folder / FINDINGS, _json) or {}
     pictures = found.pop("pictures", {})

@@ -56,6 +56,8 @@ class Doubling(L.Callback):
         grew = max(last, latest) >= WORTH * max(before, default=0.0)
         enough = 2 * size * (WARM + 2) <= self._data.split_sizes()["train"]
         trainer.should_stop = not grew or not enough
+        if grew and not enough and trainer.is_global_zero:
+            print(f"{2 * size:>10,} {'not tried':>12}: the train split has too few images")
         self._data.batch_size = 2 * size
 
 
