@@ -17,6 +17,8 @@ SCALARS = {
     *(f"{stage}/{name}" for stage in ("train", "val", "test") for name in ("loss", "acc", "precision", "recall", "f1")),
     "train/learning_rate",
     "train/images_per_second",
+    "test/calibration_error",
+    "test/brier",
 }
 
 
