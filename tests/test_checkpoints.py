@@ -51,6 +51,7 @@ def test_a_full_disk_ends_the_run_and_keeps_the_good_checkpoints(tree: Path, sma
     finish(["fit", "--ckpt_path", str(folder / "last.ckpt")], tmp_path)
 
 
+@pytest.mark.slow
 def test_what_was_there_stays_until_the_new_file_is_whole(tmp_path: Path) -> None:
     file, writer = tmp_path / "last.ckpt", DurableCheckpointIO()
     writer.save_checkpoint({"value": torch.zeros(1000)}, file)

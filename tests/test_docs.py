@@ -36,6 +36,7 @@ def test_extend_example_trains(tmp_path: Path) -> None:
     assert "40 images, 2 classes" in done.stdout and "net       Tiny" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_trained_model_answers_in_python(tree: Path, here: Path) -> None:
     text = (REPOSITORY / "docs" / "extend.md").read_text()
     (code,) = re.findall(r"```python\n(import torch.*?)```", text, re.DOTALL)

@@ -13,6 +13,8 @@ from project.cli import main
 from tests.conftest import fit
 from tests.runs import RUN, load, same_runs
 
+pytestmark = pytest.mark.slow
+
 PLATEAU = ["--model.scheduler", "lightning.pytorch.cli.ReduceLROnPlateau", "--model.scheduler.monitor", "val/loss"]
 PLATEAU += ["--model.scheduler.patience", "0", "--model.scheduler.threshold", "0.5"]
 BEST = ["--checkpoint.save_top_k", "2"]

@@ -74,6 +74,7 @@ def test_damaged_shards_are_named(tree: Path, here: Path, failing: Callable[[lis
     assert "from the shards (damaged: write them anew): not an image" in failing(fit(here / "shards"))
 
 
+@pytest.mark.slow
 def test_the_same_config_trains_on_shards(tree: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tool(["shard", str(tree), "shards"])
     crop = ["--data.item_transforms+", "project.datamodules.RandomResizedCrop", "--data.num_workers", "2"]

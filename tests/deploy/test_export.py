@@ -112,6 +112,7 @@ def test_an_exported_file_answers_as_the_checkpoint(
     assert not Path("logs/export").exists()
 
 
+@pytest.mark.slow
 def test_predict_exported_writes_the_table_of_predict_and_says_what_it_is(photos: Path, here: Path) -> None:
     model = trained(photos)
     main(["export", "--ckpt_path", "best", "--output", "m.onnx", "--data.root", str(photos / "red"), *QUICK[:6]])

@@ -10,6 +10,8 @@ from PIL import Image
 from project.cli import main
 from tests.conftest import COLOURS, QUICK, fit, write_images
 
+pytestmark = pytest.mark.slow
+
 EXPLAIN = ["explain", "--ckpt_path", "best", *QUICK[:4]]
 
 

@@ -13,6 +13,8 @@ from project.explain.maps import Method, _grid
 from project.modules import Timm
 from tests.explain.planted import NETS, classifier, planted, trained
 
+pytestmark = pytest.mark.slow
+
 QUICK_METHODS = [("ResNet", method) for method in METHODS]
 SLOW = [(name, method) for name in ("ConvNet", "SpeedrunNet", "resnet of timm") for method in METHODS]
 EACH = pytest.mark.parametrize(

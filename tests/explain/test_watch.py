@@ -22,6 +22,7 @@ def pictures(kind: str) -> dict[int, tuple[int, int]]:
     return {event.step: (event.width, event.height) for event in events.Images(kind)}
 
 
+@pytest.mark.slow
 def test_a_wrong_label_is_among_the_worst_mistakes_and_can_be_read(tree: Path, here: Path) -> None:
     for name in COLOURS:
         write_images(here / "mine" / "train" / name, 20, COLOURS[name])

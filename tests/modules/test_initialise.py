@@ -12,6 +12,8 @@ from project.cli import main
 from tests.conftest import QUICK, fit
 from tests.runs import RUN, load
 
+pytestmark = pytest.mark.slow
+
 Failing = Callable[[list[str]], str]
 ONCE = ["--trainer.max_epochs", "1", "--test_after_fit", "false"]
 

@@ -22,6 +22,8 @@ from project.modules.optimization import parameter_groups
 from tests.conftest import QUICK, fit, process
 from tests.runs import RUN, load, same
 
+pytestmark = pytest.mark.slow
+
 Failing = Callable[[list[str]], str]
 SIZE = ["--data.image_size", "32"]
 ONCE = ["--trainer.max_epochs", "1", "--test_after_fit", "false"]

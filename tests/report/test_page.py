@@ -198,6 +198,7 @@ def test_a_thousand_classes_make_a_small_page(here: Path) -> None:
     assert page.read_text().count('<tr><th scope="row"') == 1000 + 12, "all classes, and the most confused pairs"
 
 
+@pytest.mark.slow
 def test_large_pictures_are_kept_small(here: Path, tmp_path: Path) -> None:
     root = tmp_path / "photos"
     for name, colour in COLOURS.items():
