@@ -339,6 +339,7 @@ def test_other_classes_than_the_checkpoints_are_refused(tree: Path, here: Path, 
     assert "lacks class 'red', which the model was trained on" in failing(["test", "--ckpt_path", "best", *QUICK[:4]])
 
 
+@pytest.mark.slow
 def test_changed_images_are_noticed(tree: Path, here: Path, failing: Failing) -> None:
     main(fit(tree))
     shutil.copytree(tree, here / "moved")

@@ -25,6 +25,7 @@ print(min(faults() for _ in range(20)))
 """Page faults of a piece of work once it was done some times before."""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
 @pytest.mark.parametrize(("what", "variables"), [("keep", {}), ("give back", {"MALLOC_ARENA_MAX": "8"})])
 def test_freed_memory_is_kept_unless_glibcs_own_variables_say_otherwise(what: str, variables: dict[str, str]) -> None:

@@ -33,6 +33,7 @@ def figures(run: Path) -> list[float]:
     return [float([row[tag] for row in rows if row[tag]][-1]) for tag in tags]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [(20, 1), (10, 2), (7, 3)])
 def test_accumulated_batches_learn_what_a_large_one_does(
     batch: tuple[int, int], tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
