@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from project.report.figures import BINS, Interval, Predictions
+from project.callbacks.calibration import BINS
+from project.report.figures import Interval, Predictions
 
 SMALL = 30
 """Groups, and classes within a group, of fewer images are shown but not compared."""

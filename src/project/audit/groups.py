@@ -11,6 +11,7 @@ from project.audit.gaps import FIGURES, SMALL, Gap, Grouping, find_gap
 from project.errors import UserError
 from project.report.figures import Predictions, holm, wilson
 from project.report.read import Run, read_run
+from project.tables import write_table
 
 GROUPS, GAPS = "groups.csv", "gaps.csv"
 
@@ -53,8 +54,8 @@ def groups(
             *_lines(each, [(gap, p) for gap, p in zip(gaps, corrected, strict=True) if gap.title == each.title]),
             sep="\n",
         )
-    _write(run / GROUPS, [row for each in groupings for row in _group_rows(each)])
-    _write(run / GAPS, [_gap_row(gap, p) for gap, p in zip(gaps, corrected, strict=True)])
+    write_table(run / GROUPS, [row for each in groupings for row in _group_rows(each)])
+    write_table(run / GAPS, [_gap_row(gap, p) for gap, p in zip(gaps, corrected, strict=True)], ["groups"])
     print(f"{run / GROUPS}, {run / GAPS}")
 
 
@@ -160,12 +161,3 @@ def _lines(grouping: Grouping, gaps: list[tuple[Gap, float]]) -> list[str]:
             f" (95 % interval {low:.1f} to {high:.1f}), {verdict(p)} (p {p:.3f})"
         )
     return [*lines, ""]
-
-
-def _write(file: Path, rows: list[dict[str, Any]]) -> None:
-    partial = file.with_suffix(".partial")
-    with partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]) if rows else ["groups"])
-        writer.writeheader()
-        writer.writerows({k: f"{v:.6f}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-    partial.replace(file)

@@ -1,6 +1,5 @@
 """The command `explain`: pictures and figures in a run's folder."""
 
-import csv
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from project.explain.maps import Method, evidence
 from project.explain.pictures import enlarge, overlay, page
 from project.interface import Batch, ImageData, Split
 from project.modules import Classifier
+from project.tables import write_table
 from project.trained import bring_up
 
 CHUNK = 16
@@ -202,12 +202,3 @@ def summary(rows: list[dict[str, Any]]) -> list[str]:
         *lines,
         "the further deletion is below a random order's, and insertion above it, the truer the maps",
     ]
-
-
-def write_table(file: Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows of the same columns as a CSV, floats with six digits."""
-    with file.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]))
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({k: f"{v:.6f}" if isinstance(v, float) else v for k, v in row.items()})

@@ -24,6 +24,7 @@ def comparison_page(runs: list[Run]) -> str:
     flat = [{plain_name(name): text(value) for name, value in flatten(run.config).items()} for run in runs]
     names = dict.fromkeys(name for config in flat for name in config if name != "ckpt_path")
     columns = [(name, [config.get(name, "–") for config in flat]) for name in names]
+    in_common = _class_comparison(tested)
     return render(
         "comparison.html",
         runs=runs,
@@ -32,9 +33,9 @@ def comparison_page(runs: list[Run]) -> str:
         results=[(run, r, None if r.p is None else next(corrected)) for run, r in zip(runs[1:], results, strict=True)],
         folders=folders,
         charts=charts(runs),
-        classes=_class_comparison(tested),
+        classes=in_common,
         differing=[(name, values) for name, values in columns if len(set(values)) > 1],
-        verdict=verdict if _class_comparison(tested) else lambda *_: "The runs have no classes in common.",
+        verdict=verdict if in_common else lambda *_: "The runs have no classes in common.",
     )
 
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-BINS = 15
-"""Of the calibration error, as in the paper."""
+from project.callbacks.calibration import BINS
+
 Z = 1.959964
 """Standard deviations that hold 95 % of a normal distribution."""
 

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from project.callbacks.calibration import BINS
 from project.errors import UserError
 from project.parser import flatten
 from project.report.charts import confusion_chart, confusion_picture, reliability_diagram
 from project.report.comparison import comparison_page
-from project.report.figures import BINS, Predictions
+from project.report.figures import Predictions
 from project.report.read import Run, read_run
 from project.report.render import render
 from project.report.settings import settings, text
