@@ -53,7 +53,7 @@ def test_a_batch_size_is_suggested_that_can_be_typed(
     own = ["--data.root", str(tree), *QUICK, *ADAM]
     main(["find_batch_size", *own, "--smallest", "2"])
     shown = capsys.readouterr().out
-    sizes = [int(line.split()[0]) for line in shown.splitlines() if re.match(r" +\d", line)]
+    sizes = [int(line.split()[0]) for line in shown.splitlines() if re.match(r" +\d[\d,]* +\d", line)]
     assert sizes == [2, 4, 8][: len(sizes)] and len(sizes) >= 2, "42 images: 16 would leave no step to time"
     option, value = added(shown)
     assert option == "--data.batch_size" and int(value) in sizes
