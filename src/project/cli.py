@@ -79,6 +79,10 @@ class CLI(LightningCLI):
     checkpoint: Path | None = None
     from_step: int | None = None
 
+    def __init__(self, args: list[str] | None = None, **settings: Any) -> None:
+        self._args = in_order(list(sys.argv[1:] if args is None else args))
+        super().__init__(args=self._args, **settings)
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The options that belong to no class, and the checkpoints that every run keeps."""
         parser.add_argument("--run_name", type=str | None, default=None, help="The run's folder is ROOT/NAME/version_N")
@@ -105,9 +109,14 @@ class CLI(LightningCLI):
         ours = {"verbose", "return_predictions"}
         return dict.fromkeys(("fit", "validate", "test", "predict", "explain", *FINDERS, *ON_A_MODEL), loaders | ours)
 
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        """Give options to the command that is called; those of the others would take a second."""
+        if subcommand in self._args:
+            return super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        return self.init_parser(**kwargs)
+
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse, with configs before options wherever they stand, and callbacks that append."""
-        self._args = in_order(list(sys.argv[1:] if args is None else args))
+        """Parse, without the warning of LightningCLI where `main` was called from Python."""
         self.config = parser.parse_args(self._args)
 
     def _parse_ckpt_path(self) -> None:
@@ -274,8 +283,8 @@ def main(args: list[str] | None = None) -> None:
     torch.set_float32_matmul_precision("high")
     with errors_as_lines():
         CLI(
-            Classifier,
-            ImageDataModule,
+            model_class=Classifier,
+            datamodule_class=ImageDataModule,
             trainer_class=project.trainer.Trainer,
             save_config_callback=SaveRun,
             save_config_kwargs={"overwrite": True},

@@ -2,11 +2,12 @@
 
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
 import time
-from importlib.metadata import distributions
+from importlib.metadata import Distribution, distributions
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +68,19 @@ def record_start(file: Path, facts: dict[str, Any]) -> None:
             "system": platform.platform(),
         },
         "python": platform.python_version(),
-        "packages": dict(sorted((item.metadata["Name"], item.version) for item in distributions())),
+        "packages": dict(sorted(map(_name_and_version, distributions()))),
     }
     with file.open("a", encoding="utf-8") as stream:
         yaml.dump(
             document, stream, Dumper=_Dumper, explicit_start=True, sort_keys=False, allow_unicode=True, width=1000
         )
+
+
+def _name_and_version(package: Distribution) -> tuple[str, str]:
+    """As its metadata says; found by hand, as to parse those of all packages takes a second."""
+    text = package.read_text("METADATA") or package.read_text("PKG-INFO") or ""
+    name, version = (re.search(rf"^{field}: *(.*)$", text, re.MULTILINE) for field in ("Name", "Version"))
+    return name[1] if name else "?", version[1] if version else "?"
 
 
 def _git() -> dict[str, Any] | None:
