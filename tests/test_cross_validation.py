@@ -1,5 +1,6 @@
 """All folds, in processes of their own."""
 
+import csv
 import subprocess
 import sys
 from pathlib import Path
@@ -39,8 +40,12 @@ def test_mean_and_spread_over_folds(tree: Path, here: Path) -> None:
     done = run(here, ["--config", "mine.yaml", "--data.root", str(tree), *QUICK, *short])
     assert done.returncode == 0, done.stderr
     line = next(line for line in done.stdout.splitlines() if line.startswith("test/acc"))
-    mean, _, *each = map(float, line.split()[1:])
+    mean, _, *each = (float(word.removesuffix("%")) / 100 for word in line.split()[1:])
     assert len(each) == 3 and mean == pytest.approx(sum(each) / 3, abs=1e-3)
+    with (here / "mine/folds/folds.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [float(row["test/acc"]) for row in rows] == pytest.approx(each, abs=1e-4)
+    assert all(Path(row["run"], "checkpoints", "best.ckpt").is_file() for row in rows)
     splits = [(here / f"mine/folds/version_{fold}/split.csv").read_text().splitlines() for fold in range(3)]
     held_out = [{row.split(",")[0] for row in rows if row.endswith(",test")} for rows in splits]
     assert sum(map(len, held_out)) == 60 == len(set.union(*held_out))

@@ -12,14 +12,18 @@ import yaml
 from project.errors import UserError
 from project.parser import in_order
 from project.run import TRAIN
+from project.tables import write_table
+
+SHARES = ("acc", "precision", "recall", "f1")
+"""Figures that are shown in per cent, as in a run."""
 
 
 def cross_validate(folds: int = 5, run_name: str = "folds", fit_options: list[str] | None = None) -> None:
-    """Train once for each fold, and print the mean and spread of every figure over the folds.
+    """Train once for each fold; the mean and spread of every figure over the folds, and a table of all of them.
 
     Args:
         folds: How many parts to cut the images into; each is held out once.
-        run_name: The runs are logs/RUN_NAME/version_N.
+        run_name: The runs are logs/RUN_NAME/version_N, the table is logs/RUN_NAME/folds.csv.
         fit_options: Configs and options of `train.py fit`; on the command line, write them behind ` -- `.
 
     Raises:
@@ -29,21 +33,25 @@ def cross_validate(folds: int = 5, run_name: str = "folds", fit_options: list[st
         raise UserError(f"cross-validation needs at least 2 folds, got {folds}")
     root = _root(fit_options or [])
     shared = [*(fit_options or []), "--run_name", run_name, "--data.folds", str(folds)]
-    results: list[dict[str, float]] = []
+    results: dict[Path, dict[str, float]] = {}
     for fold in range(folds):
         print(f"fold {fold + 1} of {folds}", flush=True)
         before = set(root.glob(f"{run_name}/version_*"))
         command = [sys.executable, str(TRAIN), "fit", *shared, "--data.fold", str(fold)]
         if (code := subprocess.run(command).returncode) != 0:
             raise UserError(f"fold {fold + 1} of {folds} ended with exit code {code}; its own message stands above")
-        results.append(
-            _best(max(set(root.glob(f"{run_name}/version_*")) - before, key=lambda run: run.stat().st_mtime))
-        )
-    print(f"\n{'':<16}{'mean':>9}{'std':>9}   each fold")
-    for name in sorted({name for result in results for name in result}):
-        values = [result[name] for result in results]
-        each = "  ".join(f"{value:.4f}" for value in values)
-        print(f"{name:<16}{statistics.mean(values):>9.4f}{statistics.stdev(values):>9.4f}   {each}")
+        new = set(root.glob(f"{run_name}/version_*")) - before
+        run = max(new, key=lambda folder: folder.stat().st_mtime)
+        results[run] = _best(run)
+    print(f"\n{'':<24}{'mean':>9}{'std':>9}   each fold")
+    for name in sorted({name for result in results.values() for name in result}):
+        values = [result[name] for result in results.values()]
+        form = ".2%" if name.rpartition("/")[2] in SHARES else ".4f"
+        each = "  ".join(format(value, form) for value in values)
+        print(f"{name:<24}{statistics.mean(values):>9{form}}{statistics.stdev(values):>9{form}}   {each}")
+    table = root / run_name / "folds.csv"
+    write_table(table, [{"fold": i, "run": str(run), **found} for i, (run, found) in enumerate(results.items())])
+    print(f"\n{table}; the checkpoint of a fold: RUN/checkpoints/best.ckpt")
 
 
 def _root(options: list[str]) -> Path:

@@ -158,6 +158,14 @@ def test_a_run_that_was_not_tested_is_refused(here: Path, capsys: pytest.Capture
     assert "given twice" in refused(["report", run, f"{run}/"], capsys)
 
 
+def test_last_is_the_run_that_was_tested_last(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no run in logs was tested" in refused(["report", "last"], capsys)
+    for name in ("old", "new"):
+        made_run(here / "logs" / name / "version_0", 3, 30)
+    tool(["report", "last"])
+    assert Path("logs/new/version_0/report.html").is_file() and not Path("logs/old/version_0/report.html").exists()
+
+
 def test_names_are_shown_as_they_are(here: Path) -> None:
     run = made_run(here / "<i>odd", 3, 60)
     for file in ("test_predictions.csv", "test.json"):

@@ -22,7 +22,7 @@ def groups(
     """Hold the groups of a tested run's images against each other: screen, and groups.csv and gaps.csv in the run.
 
     Args:
-        run: The folder of a run that was tested: logs/NAME/version_N.
+        run: The folder of a run that was tested: logs/NAME/version_N, or last.
         column: The column of the table that says which group an image belongs to; several, as a list
             '[skin_type, sex]', are also taken together.
         table: A CSV with the columns path, as in test_predictions.csv, and those named; by default the labels CSV that
@@ -34,7 +34,7 @@ def groups(
     """
     found = read_run(run)
     if found.predictions is None:
-        raise UserError(f"{run} was tested on no image: there is nothing to group")
+        raise UserError(f"{found.folder} was tested on no image: there is nothing to group")
     tested = found.predictions
     columns = [column] if isinstance(column, str) else column or []
     if (folder_level is None) == (not columns):
@@ -54,9 +54,9 @@ def groups(
             *_lines(each, [(gap, p) for gap, p in zip(gaps, corrected, strict=True) if gap.title == each.title]),
             sep="\n",
         )
-    write_table(run / GROUPS, [row for each in groupings for row in _group_rows(each)])
-    write_table(run / GAPS, [_gap_row(gap, p) for gap, p in zip(gaps, corrected, strict=True)], ["groups"])
-    print(f"{run / GROUPS}, {run / GAPS}")
+    write_table(found.folder / GROUPS, [row for each in groupings for row in _group_rows(each)])
+    write_table(found.folder / GAPS, [_gap_row(gap, p) for gap, p in zip(gaps, corrected, strict=True)], ["groups"])
+    print(f"{found.folder / GROUPS}, {found.folder / GAPS}")
 
 
 def _folder(path: str, level: int) -> str:

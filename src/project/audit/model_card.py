@@ -23,16 +23,16 @@ def model_card(run: Path, output: Path | None = None) -> None:
     Sections after Mitchell et al., Model Cards for Model Reporting, 2019. What was not measured is said not to be.
 
     Args:
-        run: The folder of a run that was tested: logs/NAME/version_N.
+        run: The folder of a run that was tested: logs/NAME/version_N, or last.
         output: The file to write; by default model_card.md in the run's folder. One that is there is kept unless named.
 
     Raises:
         UserError: nothing was tested in the run, or the card is there and may have been filled in.
     """
     found = read_run(run)
-    file = output or run / "model_card.md"
+    file = output or found.folder / "model_card.md"
     if found.predictions is None:
-        raise UserError(f"{run} was tested on no image: there is nothing to say of the model")
+        raise UserError(f"{found.folder} was tested on no image: there is nothing to say of the model")
     if output is None and file.exists():
         raise UserError(f"{file} is there, and you may have filled it in: give another by --output FILE.md")
     partial = file.with_suffix(".partial")

@@ -57,6 +57,7 @@ class Console(L.Callback):
         self._out = RichConsole(highlight=False, soft_wrap=True)
         self._epoch = 0
         self._best: float | None = None
+        self._best_epoch = 0
         self._started = 0.0
 
     def _say(self, trainer: L.Trainer, *lines: Any) -> None:
@@ -85,7 +86,9 @@ class Console(L.Callback):
             if isinstance(callback, EarlyStopping) and callback.stopped_epoch:
                 waited = counted(callback.patience, "epoch")
                 self._say(trainer, f"stopped early: {callback.monitor} did not improve for {waited}")
-        self._say(trainer, f"trained for {duration(time.monotonic() - self._started)}", "")
+        watched = getattr(trainer.checkpoint_callback, "monitor", None)
+        best = f", best at epoch {self._best_epoch} by {watched}" if self._best_epoch else ""
+        self._say(trainer, f"trained for {duration(time.monotonic() - self._started)}{best}", "")
 
     def _epoch_line(self, trainer: L.Trainer) -> None:
         if self._epoch == 0:
@@ -98,6 +101,7 @@ class Console(L.Callback):
 
         before, self._best = self._best, _best(trainer)
         mark = " best" if self._best != before else ""
+        self._best_epoch = self._epoch if mark else self._best_epoch
         self._say(
             trainer,
             f"{f'{self._epoch}/{last}':>9} {cell('train/loss', '.4f'):>11} {cell('train/acc', '.2%'):>8}"

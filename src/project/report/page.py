@@ -29,20 +29,20 @@ def report(runs: list[Path], output: Path | None = None) -> None:
     """Write one page, report.html, that says how a tested run went; for several runs, how they compare.
 
     Args:
-        runs: Folders of runs that were tested: logs/NAME/version_N. With several, the first is what the others are
-            compared with.
+        runs: Folders of runs that were tested: logs/NAME/version_N, or last. With several, the first is what the
+            others are compared with.
         output: The file to write; by default report.html in the run's folder, for several runs ./comparison.html.
 
     Raises:
         UserError: nothing was tested in a folder, or the same one is given twice.
     """
-    if len({run.resolve() for run in runs}) < len(runs):
-        raise UserError("the same run is given twice: a comparison needs different ones")
     found = [read_run(run) for run in runs]
+    if len({run.folder.resolve() for run in found}) < len(found):
+        raise UserError("the same run is given twice: a comparison needs different ones")
     if len({run.name for run in found}) < len(found):
         found = [replace(run, name=str(run.folder)) for run in found]
     html = run_page(found[0]) if len(found) == 1 else comparison_page(found)
-    file = output or (runs[0] / "report.html" if len(runs) == 1 else Path("comparison.html"))
+    file = output or (found[0].folder / "report.html" if len(runs) == 1 else Path("comparison.html"))
     _write(file, html)
     print(f"report    {file}")
 

@@ -73,9 +73,17 @@ class Run:
 def read_run(folder: Path) -> Run:
     """Read a run.
 
+    Args:
+        folder: Its folder; `last` for the one in logs/ that was tested last.
+
     Raises:
         UserError: nothing was tested in this folder.
     """
+    if folder == Path("last"):
+        tested = sorted(Path("logs").glob(f"*/version_*/{TESTED}"), key=lambda file: file.stat().st_mtime_ns)
+        if not tested:
+            raise UserError("no run in logs was tested: give the folder of one")
+        folder = tested[-1].parent
     if not (folder / TESTED).is_file():
         if not folder.is_dir():
             raise UserError(f"no such folder: {folder}")
