@@ -104,13 +104,14 @@ class Bare:
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer, [group["lr"] for group in self.optimizer.param_groups], 100_000, cycle_momentum=False
         )
+        self.mean, self.std = torch.tensor([[0.49, 0.48, 0.45], [0.25, 0.24, 0.26]]).view(2, 1, 3, 1, 1)
         self.bf16 = default_precision("cpu") == "bf16-mixed"
 
     def epoch(self) -> Iterator[int]:
         """Train for an epoch; yields the size of each batch once it is learnt."""
         for batch in self.loader:
             with torch.no_grad():
-                image = (augment(batch, self.transforms, 10).image - 0.47) / 0.25
+                image = (augment(batch, self.transforms, 10).image - self.mean) / self.std
             with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
                 loss = F.cross_entropy(self.net(image), batch.label, label_smoothing=self.label_smoothing)
             self.optimizer.zero_grad()
