@@ -226,6 +226,14 @@ def test_a_runs_own_config_serves_every_command(
     assert ("predictions:" if command == "predict" else "accuracy") in capsys.readouterr().out
 
 
+def test_the_options_of_a_command_of_its_own_come_before_those_of_all(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["export", "--help"])
+    shown = capsys.readouterr().out
+    assert shown.splitlines()[0].endswith("export [options]")
+    assert 0 < shown.index("--format") < shown.index("--trainer")
+
+
 def test_class_help_of_callbacks(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["fit", "--trainer.callbacks.help", "EarlyStopping"])

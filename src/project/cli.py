@@ -111,9 +111,13 @@ class CLI(LightningCLI):
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         """Give options to the command that is called; those of the others would take a second."""
-        if subcommand in self._args:
-            return super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
-        return self.init_parser(**kwargs)
+        if subcommand not in self._args:
+            return self.init_parser(**kwargs)
+        usage = f"{sys.argv[0]} {subcommand} [options]"  # all of them again would take two screens
+        parser = super()._prepare_subcommand_parser(klass, subcommand, usage=usage, **kwargs)
+        *groups, own = parser._action_groups
+        parser._action_groups = [*groups[:2], own, *groups[2:]]  # the command's own options come first in its help
+        return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, without the warning of LightningCLI where `main` was called from Python."""

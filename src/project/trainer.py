@@ -15,7 +15,10 @@ Method = Literal["gradcam", "integrated_gradients", "occlusion"]
 
 
 class Trainer(L.Trainer):
-    """A method is a command; its arguments are the command's options."""
+    """Devices, precision, the length of a run; as Lightning has them.
+
+    A method here is a command of train.py, and its arguments are the command's options.
+    """
 
     def explain(
         self,
