@@ -202,8 +202,9 @@ class Classifier(ImageClassifier):
 
     def _normalise(self, image: Tensor) -> Tensor:
         x = image.to(self.mean.dtype, memory_format=self.memory_format)
-        scale = 1 / (self.std if image.is_floating_point() else 255 * self.std)
-        return torch.addcmul(-self.mean / self.std, x, scale)  # (x - mean) / std in one sweep over memory
+        if not image.is_floating_point():
+            x = x / 255
+        return (x - self.mean) / self.std
 
     def on_fit_start(self) -> None:
         """Where the head alone is trained, on images that are the same each time, keep what comes before it."""
