@@ -19,6 +19,7 @@ TOOLS = {
     "groups": ("project.audit.groups", "whether a tested run serves all groups of images alike"),
     "model_card": ("project.audit.model_card", "what to know of a model before using it, as far as it was measured"),
     "predict_exported": ("project.deploy.predict", "classify a folder by an exported model, with ONNX without torch"),
+    "serve": ("project.serve.serve", "answer over HTTP by an exported model, with a page to try it on"),
     "cross_validate": ("project.cross_validation", "train once for each fold; mean and spread"),
     "make_key": ("project.secure.sign", "a key pair to sign with"),
     "sign": ("project.secure.sign", "sign a run or a model"),

@@ -55,10 +55,14 @@ EXTRAS = {
     "onnxruntime": "export",
     "onnxscript": "export",
     "optuna": "search",
+    "prometheus_client": "serve",
+    "python_multipart": "serve",
     "s3fs": "s3",
     "safetensors": "transfer",
+    "starlette": "serve",
     "timm": "transfer",
     "torch_pruning": "export",
+    "uvicorn": "serve",
 }
 """The extra that brings a package."""
 

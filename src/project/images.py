@@ -13,6 +13,8 @@ from PIL import Image, ImageOps
 from project.errors import UserError
 
 Pixels = NDArray[np.uint8]
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""What is read, whatever the name; Pillow knows others, of which some start programs."""
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
@@ -74,7 +76,7 @@ def decode_pixels(data: bytes) -> Pixels:
     pixels = _plain_jpeg(data)
     if pixels is None:
         try:
-            with Image.open(io.BytesIO(data)) as file:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as file:
                 pixels = _through_pillow(file)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise UnreadableImageError(_reason(error)) from error

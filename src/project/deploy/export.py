@@ -71,6 +71,7 @@ def metadata(model: Classifier, checkpoint: Path) -> dict[str, Any]:
         "data_description": asdict(model.data_description),
         "views": model.views,
         "temperature": float(model.temperature),
+        "sure_above": model.sure_above,
         "checkpoint": str(checkpoint),
         "input": "image: uint8 (N, 3, H, W), RGB as decoded, any H and W",
         "output": "probabilities: float32 (N, classes)",

@@ -23,7 +23,8 @@ class Exported:
     """An exported model.
 
     Attributes:
-        metadata: What stands in the file: data_description (class names and so on), views, temperature, checkpoint.
+        metadata: What stands in the file: data_description (class names and so on), views, temperature, sure_above,
+            checkpoint.
         probabilities: Decoded pictures, uint8 RGB (N, 3, H, W) of any H and W, to float32 (N, classes).
     """
 
@@ -37,8 +38,12 @@ class Exported:
         return names
 
 
-def load_exported(file: Path) -> Exported:
+def load_exported(file: Path, threads: int = 0) -> Exported:
     """Open what `train.py export` wrote; it runs on the CPU.
+
+    Args:
+        file: The file.
+        threads: How many it may use, which then sleep between batches; 0 leaves that to the library.
 
     Raises:
         UserError: there is no such file, or it is something else, or it is damaged.
@@ -49,17 +54,21 @@ def load_exported(file: Path) -> Exported:
     if not file.is_file():
         raise UserError(f"no such file: {file}")
     try:
-        return loaders[file.suffix](file)
+        return loaders[file.suffix](file, threads)
     except ModuleNotFoundError:
         raise
     except Exception as error:  # every library has exceptions of its own
         raise UserError(f"{file} was not written by `train.py export`, or it is damaged ({error!r})") from error
 
 
-def _load_onnx(file: Path) -> Exported:
+def _load_onnx(file: Path, threads: int) -> Exported:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    if threads:
+        options.intra_op_num_threads = threads
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # which would keep all others waiting
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     metadata = json.loads(session.get_modelmeta().custom_metadata_map[METADATA])
 
     def probabilities(image: Pixels) -> Probabilities:
@@ -69,15 +78,15 @@ def _load_onnx(file: Path) -> Exported:
     return Exported(metadata, probabilities)
 
 
-def _load_pt2(file: Path) -> Exported:
+def _load_pt2(file: Path, threads: int) -> Exported:
     import torch
 
     held = {METADATA: ""}
     module = torch.export.load(file, extra_files=held).module()
-    return Exported(json.loads(held[METADATA]), _through_torch(module))
+    return Exported(json.loads(held[METADATA]), _through_torch(module, threads))
 
 
-def _load_safetensors(file: Path) -> Exported:
+def _load_safetensors(file: Path, threads: int) -> Exported:
     import torch
     from safetensors import safe_open
     from safetensors.torch import load_file
@@ -96,11 +105,15 @@ def _load_safetensors(file: Path) -> Exported:
     torch.save(checkpoint, saved)
     saved.seek(0)
     model = Classifier.load_from_checkpoint(saved, map_location="cpu", weights_only=True).eval()
-    return Exported(metadata, _through_torch(RawClassifier(model, metadata["data_description"]["image_size"])))
+    whole = RawClassifier(model, metadata["data_description"]["image_size"])
+    return Exported(metadata, _through_torch(whole, threads))
 
 
-def _through_torch(module: Any) -> Callable[[Pixels], Probabilities]:
+def _through_torch(module: Any, threads: int) -> Callable[[Pixels], Probabilities]:
     import torch
+
+    if threads:
+        torch.set_num_threads(threads)
 
     def probabilities(image: Pixels) -> Probabilities:
         with torch.inference_mode():

@@ -31,9 +31,9 @@ def predict_exported(
             cannot be written.
     """
     if require_signature is not None:
-        from project.secure import sign
+        from project.secure.sign import verified
 
-        sign.require_signature(model, require_signature)
+        verified(model, require_signature)
     exported = load_exported(model)
     if not images.exists():
         raise UserError(f"no such folder or image: {images}")

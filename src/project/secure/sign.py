@@ -12,7 +12,6 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from project.errors import UserError
-from project.run import run_of
 
 SIGNED = (
     *("**/*.ckpt", "*.onnx", "*.pt2", "*.safetensors", "config.yaml"),
@@ -130,6 +129,8 @@ def require_signature(checkpoint: Path, key: Path) -> None:
     Raises:
         UserError: as `verify` does.
     """
+    from project.run import run_of  # here, as it brings torch, which an exported model does without
+
     run = run_of(checkpoint)
     if run is None or signature_of(checkpoint).is_file():
         verified(checkpoint, key)
