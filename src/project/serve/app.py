@@ -1,8 +1,8 @@
 """The HTTP application: what is asked of a model, and what is refused.
 
-Starlette and Uvicorn with a batcher of 60 lines, not LitServe, which stands in the way here: it has no limit on requests
-at a time, answers 504 after a timeout, decodes pictures one after the other in the process of the model, reads a body of
-any length before that, and ends its processes on SIGTERM with what is in them.
+Starlette and Uvicorn with a batcher of 60 lines, not LitServe 0.2.19, which stands in the way here: it has no limit on
+requests at a time, answers 504 after a timeout, decodes pictures one after the other in the process of the model, to
+which it hands them through a queue between processes, and on SIGTERM ends that process with what is in it.
 """
 
 import asyncio
@@ -127,10 +127,10 @@ class Service:
         found["probabilities"] = dict(zip(self.names, row.tolist(), strict=True))
         if evidence:
             rows = await asyncio.gather(*map(self.batcher, cover(square, self.about["mean"])))
-            after = np.array([other[best] for other in rows])
-            loss = losses(self.size, float(row[best]), after)
+            after = np.stack(rows)
+            loss = losses(best, row, after)
             found["evidence"] = {
-                "lowest_probability": float(after.min()),
+                "lowest_probability": float(after[:, best].min()),
                 "overlay": await in_thread(overlay, pixels, loss),
             }
         metrics.CLASSES.labels(self.names[best]).inc()

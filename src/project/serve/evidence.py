@@ -1,6 +1,6 @@
-"""Where in a picture the evidence for a class lies: what its probability loses when a part is covered. Without torch.
+"""Where in a picture the evidence for a class lies: what its log odds lose when a part is covered. Without torch.
 
-Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, 2013; it works for whatever gives probabilities.
+Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, 2013. It asks for probabilities and no more.
 """
 
 import base64
@@ -17,8 +17,8 @@ from project.images import Pixels
 PLACES = 7
 """Windows each way; each covers about a quarter of the side, and half of its neighbour."""
 COVERED = PLACES**2
-LEAST = 0.05
-"""A loss of probability that is drawn in full colour at least, so that a map of next to nothing looks like that."""
+LEAST = 0.25
+"""A loss that is drawn in full colour at least, so that a map of next to nothing looks like that."""
 SMALLEST, LARGEST = 256, 512
 """Height and width in pixels of the picture that is drawn on."""
 RAMP = np.array([(44, 12, 92), (120, 28, 109), (193, 58, 80), (243, 120, 25), (252, 206, 80)], np.float64)
@@ -40,31 +40,45 @@ def cover(square: Pixels, colour: list[float]) -> list[Pixels]:
     return list(covered)
 
 
-def losses(size: int, before: float, after: Probabilities) -> NDArray[np.float64]:
-    """What covering each place takes from a probability: float64 (size, size), the mean over the windows upon it.
+def losses(best: int, before: Probabilities, after: Probabilities) -> NDArray[np.float64]:
+    """What covering takes from the log odds of a class: float64 (7, 7), a window each.
+
+    Log odds are what a net adds up; a probability near one hardly moves, whatever is covered.
 
     Args:
-        size: Height and width of the picture.
-        before: The probability of the class for the whole picture.
-        after: The same for each picture of `cover`, float32 (windows,).
+        best: The class.
+        before: The answer to the whole picture, float32 (classes,).
+        after: The answers to the pictures of `cover`, float32 (49, classes).
     """
-    total, times = np.zeros((size, size)), np.zeros((size, size))
-    for probability, window in zip(after.tolist(), _windows(size), strict=True):
-        total[window] += before - probability
-        times[window] += 1
-    return total / times.clip(min=1)
+    return (_log_odds(before, best) - _log_odds(after, best)).reshape(PLACES, PLACES)
+
+
+def _log_odds(rows: Probabilities, best: int) -> NDArray[np.float64]:
+    others = np.delete(rows.astype(np.float64), best, -1).sum(-1)  # exact where 1 - p would not be
+    found: NDArray[np.float64] = np.log(rows[..., best].astype(np.float64).clip(1e-30) / others.clip(1e-30))
+    return found
 
 
 def overlay(pixels: Pixels, loss: NDArray[np.float64]) -> str:
-    """The square in the middle of uint8 (H, W, 3), grey, with losses above zero in colour; a PNG as a data URI."""
+    """The square in the middle of uint8 (H, W, 3), grey, with losses above zero in colour; a PNG as a data URI.
+
+    Args:
+        pixels: The picture.
+        loss: What `losses` found.
+    """
     square = Image.fromarray(np.ascontiguousarray(central_square(pixels)))
     side = min(max(square.width, SMALLEST), LARGEST)
     grey = np.asarray(square.resize((side, side), Image.Resampling.BICUBIC).convert("L"), np.float64)[..., None]
     strength = (loss / max(float(loss.max()), LEAST)).clip(0, 1).astype(np.float32)
-    fine = np.asarray(Image.fromarray(strength).resize((side, side), Image.Resampling.BICUBIC)).clip(0, 1)
+    # The middles of the windows lie at 1/8, 2/8, ... 7/8 of the side; beyond, the map goes on as it is there.
+    wide = Image.fromarray(np.pad(strength, 1, "edge"))
+    edge = PLACES + 1.5
+    fine = np.asarray(wide.resize((side, side), Image.Resampling.BICUBIC, (0.5, 0.5, edge, edge))).clip(0, 1)
     stops = np.linspace(0, 1, len(RAMP))
     heat = np.stack([np.interp(fine, stops, channel) for channel in RAMP.T], -1)
     opacity = 0.75 * fine[..., None] ** 0.75
     stream = io.BytesIO()
-    Image.fromarray((grey * (1 - opacity) + heat * opacity).round().astype(np.uint8)).save(stream, "PNG", compress_level=3)
+    Image.fromarray((grey * (1 - opacity) + heat * opacity).round().astype(np.uint8)).save(
+        stream, "PNG", compress_level=3
+    )
     return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"

@@ -20,7 +20,8 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for a request."""
         super().connection_made(transport)
-        self.in_head, self.head, self.timer = True, 0, None
+        self.in_head, self.head = True, 0
+        self.timer: asyncio.TimerHandle | None = None
         if hasattr(socket, "TCP_USER_TIMEOUT"):  # for whoever sends, but never reads
             connection = transport.get_extra_info("socket")
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, PATIENCE * 1000)
@@ -31,7 +32,7 @@ class Protocol(HttpToolsProtocol):
     def wait(self) -> None:
         """Close the connection unless `stop_waiting` comes in time."""
         if self.timer is None:
-            self.timer: asyncio.TimerHandle | None = self.loop.call_later(PATIENCE, self.transport.abort)
+            self.timer = self.loop.call_later(PATIENCE, self.transport.abort)
 
     def stop_waiting(self) -> None:
         """The client did its part."""

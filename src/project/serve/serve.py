@@ -109,7 +109,9 @@ def _token(file: Path | None) -> str | None:
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read --token_file {file}: {error}") from error
     if token is not None and not (token.isascii() and token.isprintable() and token):
-        raise UserError(f"the token in {file or TOKEN} is empty, or not printable ASCII: openssl rand -hex 32 makes one")
+        raise UserError(
+            f"the token in {file or TOKEN} is empty, or not printable ASCII: openssl rand -hex 32 makes one"
+        )
     return token
 
 

@@ -60,7 +60,9 @@ def _from_form(content_type: str, body: bytes) -> bytes:
     files: list[Any] = []
     limits = {"MAX_MEMORY_FILE_SIZE": len(body) + 1, "MAX_FIELDS": FIELDS}  # nothing goes to the disk
     try:
-        parser = create_form_parser({"Content-Type": content_type.encode("latin-1")}, lambda _: None, files.append, limits)
+        parser = create_form_parser(
+            {"Content-Type": content_type.encode("latin-1")}, lambda _: None, files.append, limits
+        )
         parser.write(body)
         parser.finalize()
     except (FormParserError, ValueError, KeyError) as error:

@@ -1,10 +1,13 @@
 "use strict";
 const SHOWN = 5;
 const $ = id => document.getElementById(id);
-const percent = p => p > 0 && p < 0.001 ? "< 0.1 %" : `${(100 * p).toFixed(p > 0.0995 && p < 0.9995 ? 0 : 1)} %`.replace(/\.0 /, " ");
+const percent = p => p < 0.001 ? "< 0.1\u00a0%" : p > 0.999 ? "> 99.9\u00a0%" : `${(100 * p).toFixed(p < 0.0995 || p > 0.985 ? 1 : 0)}\u00a0%`;
 let token = "", current = null, turn = 0;
 
-function say(text) { $("status").textContent = text; }
+function say(text, done = false) {
+  $("status").textContent = text;
+  $("status").classList.toggle("done", done);  // told to those who do not see what it says
+}
 
 function fail(text) {
   say("");
@@ -63,7 +66,7 @@ function explain(found) {
   $("overlay").src = overlay;
   const [before, after] = [percent(found.probability), percent(lowest)];
   $("meaning").textContent = lost < 0.01 || before === after
-    ? "No single part decides: covering any one hardly changes the answer."
+    ? "The brightest part speaks for it most, but no single part decides."
     : `Covering the brightest part lowers “${found.class}” from ${before} to ${after}.`;
   $("overlay").alt = `Heat map of the evidence. ${$("meaning").textContent}`;
 }
@@ -88,7 +91,7 @@ async function classify(picture) {
     const explained = await ask(picture, true);
     if (mine !== turn) return;
     explain(explained);
-    say(`${found.class}, ${percent(found.probability)}${found.sure === false ? ", not sure" : ""}. ${$("meaning").textContent}`);
+    say(`${found.class}, ${percent(found.probability)}${found.sure === false ? ", not sure" : ""}. ${$("meaning").textContent}`, true);
   } catch (error) {
     if (mine !== turn) return;
     if (!$("evidence").querySelector("[src]")) $("answer").hidden = true;
