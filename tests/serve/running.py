@@ -1,0 +1,157 @@
+"""A model, made without training, and servers of it, in processes that have no torch."""
+
+import functools
+import http.client
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from project.deploy.export import metadata, write
+from project.interface import DataDescription
+from project.modules import Classifier
+from tests.conftest import REPOSITORY
+
+NAMES = ["blue", "green", "red"]
+SIZE = 24
+
+
+class Means(torch.nn.Module):
+    """Logits from the mean colours of a picture's left and right half: quick, and it knows where it looks."""
+
+    def __init__(self, num_classes: int, image_size: int) -> None:
+        super().__init__()
+        self.head = torch.nn.Linear(6, num_classes)
+        weight = torch.tensor([[-1.0, -1, 2], [-1, 2, -1], [2, -1, -1]])
+        self.head.weight.data = torch.cat([weight * 1.5, weight * 0.1], 1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """NCHW to logits; the left half counts for more."""
+        half = image.shape[3] // 2
+        logits: torch.Tensor = self.head(torch.cat([image[..., :half].mean((2, 3)), image[..., half:].mean((2, 3))], 1))
+        return logits
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported file, with a temperature and a threshold."""
+    torch.manual_seed(0)
+    description = DataDescription(NAMES, SIZE, [0.4, 0.5, 0.6], [0.2, 0.2, 0.2], [1, 1, 1], "made")
+    made = Classifier(Means, data_description=description, sure_above=0.6)
+    made.configure_model()
+    made.temperature.fill_(1.7)
+    file = tmp_path_factory.mktemp("model") / "model.onnx"
+    write(file, made.eval(), metadata(made, Path("best.ckpt")), "onnx")
+    return file
+
+
+@dataclass
+class Answer:
+    """What a server said."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body, read."""
+        return json.loads(self.body)
+
+
+class Server:
+    """A server that runs."""
+
+    def __init__(self, process: subprocess.Popen[str], port: int) -> None:
+        self.process, self.port = process, port
+
+    def ask(
+        self, path: str = "/predict", body: bytes | None = None, kind: str = "image/png", timeout: float = 30, **headers: str
+    ) -> Answer:
+        """One request on a connection of its own; a POST if it has a body."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        if body is not None:
+            named = {"content-type": kind} | named
+        try:
+            connection.request("GET" if body is None else "POST", path, body, named)
+            found = connection.getresponse()
+            return Answer(found.status, {k.lower(): v for k, v in found.getheaders()}, found.read())
+        finally:
+            connection.close()
+
+    def resident(self) -> float:
+        """Megabytes of memory that it holds."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        (kilobytes,) = re.findall(r"VmRSS:\s+(\d+)", status)
+        return int(kilobytes) / 1000
+
+
+@functools.cache
+def without_torch(folder: Path) -> str:
+    """A folder whose torch and lightning cannot be imported, before all others."""
+    for name in ("torch", "lightning"):
+        (folder / f"{name}.py").write_text("raise ImportError('serving needs no torch')")
+    return os.pathsep.join([str(folder), str(REPOSITORY / "src")])
+
+
+@contextmanager
+def serving(model: Path, *options: str, **environment: str) -> Iterator[Server]:
+    """A server on a free port; it must end well when it is told to."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "project", "serve", str(model), "--port", "0", *options],
+        env={**os.environ, "PYTHONPATH": without_torch(model.parent), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None and process.stderr is not None
+        shown = process.stdout.readline() + process.stdout.readline()
+        found = re.search(r"http://127.0.0.1:(\d+)", shown)
+        assert found, shown + process.stderr.read()
+        server = Server(process, int(found[1]))
+        until = time.monotonic() + 30
+        while True:
+            try:
+                if server.ask("/ready").status == 200:
+                    break
+            except OSError:
+                assert time.monotonic() < until and process.poll() is None
+                time.sleep(0.05)
+        yield server
+        if process.poll() is None:
+            process.terminate()
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0 and not errors, errors
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="session")
+def server(model: Path) -> Iterator[Server]:
+    """A server at its own settings."""
+    with serving(model) as running:
+        yield running
+
+
+def picture(seed: int = 0, height: int = 40, width: int = 60, colour: int | None = None) -> Image.Image:
+    """Coarse noise, of one colour (0 to 2 for RGB) if wanted."""
+    random = np.random.default_rng(seed)
+    coarse = random.integers(0, 256, (5, 5, 3)).astype(np.uint8)
+    if colour is not None:
+        coarse[..., [c for c in range(3) if c != colour]] //= 4
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
