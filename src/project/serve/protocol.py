@@ -5,6 +5,7 @@ import socket
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.supervisors import Multiprocess
 
 HEAD = 32 * 1024
 """Bytes of a request before its body, at most."""
@@ -76,3 +77,13 @@ class Protocol(HttpToolsProtocol):
         """Forget it."""
         self.stop_waiting()
         super().connection_lost(exc)
+
+
+class Workers(Multiprocess):
+    """Several processes that answer; one that dies is replaced."""
+
+    def terminate_all(self) -> None:
+        """Let them end, and take no further connections, which nobody would answer."""
+        super().terminate_all()
+        for listening in self.sockets:
+            listening.close()

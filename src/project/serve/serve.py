@@ -61,10 +61,9 @@ def serve(
         shared = tempfile.TemporaryDirectory()
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared.name
     import uvicorn
-    from uvicorn.supervisors import Multiprocess
 
     from project.serve.app import Service, Settings, create_app
-    from project.serve.protocol import PATIENCE, Protocol
+    from project.serve.protocol import PATIENCE, Protocol, Workers
 
     settings = Settings(
         model=model,
@@ -100,7 +99,7 @@ def serve(
     address = f"[{host}]" if ":" in host else host
     print(f"serving   {model}, {counted(workers, 'worker')}", flush=True)
     print(f"open      http://{address}:{sock.getsockname()[1]}  (Ctrl-C stops it)", flush=True)
-    Multiprocess(config, sockets=[sock]).run() if workers > 1 else uvicorn.Server(config).run(sockets=[sock])
+    Workers(config, sockets=[sock]).run() if workers > 1 else uvicorn.Server(config).run(sockets=[sock])
 
 
 def _token(file: Path | None) -> str | None:

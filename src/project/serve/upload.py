@@ -3,6 +3,7 @@
 import base64
 import binascii
 import json
+import logging
 import warnings
 from typing import Any
 
@@ -15,6 +16,8 @@ from project.images import Pixels, UnreadableImageError, decode_pixels
 
 FIELDS = 16
 """Parts of a form, at most."""
+
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # whoever sent it is told
 
 
 def limit_pixels(pixels: int) -> None:
