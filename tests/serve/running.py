@@ -78,7 +78,12 @@ class Server:
         self.process, self.port = process, port
 
     def ask(
-        self, path: str = "/predict", body: bytes | None = None, kind: str = "image/png", timeout: float = 30, **headers: str
+        self,
+        path: str = "/predict",
+        body: bytes | None = None,
+        kind: str = "image/png",
+        timeout: float = 30,
+        **headers: str,
     ) -> Answer:
         """One request on a connection of its own; a POST if it has a body."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)

@@ -70,7 +70,9 @@ def test_answers_are_those_of_predict_exported(server: Server, model: Path, tmp_
     def check(row: list[str]) -> None:
         data = (folder / row[0]).read_bytes()
         sent = [server.ask(body=data, kind="application/octet-stream")]
-        sent += [server.ask(body=json.dumps({"image": base64.b64encode(data).decode()}).encode(), kind="application/json")]
+        sent += [
+            server.ask(body=json.dumps({"image": base64.b64encode(data).decode()}).encode(), kind="application/json")
+        ]
         body, kind = form(data)
         sent += [server.ask(body=body, kind=kind), server.ask("/predict?evidence=true", data)]
         pixels = np.ascontiguousarray(decode_pixels(data).transpose(2, 0, 1)[None])
@@ -79,7 +81,9 @@ def test_answers_are_those_of_predict_exported(server: Server, model: Path, tmp_
             assert answer.status == 200 and list(answer.json["probabilities"]) == NAMES
             np.testing.assert_allclose(list(answer.json["probabilities"].values()), wanted, rtol=0, atol=1e-6)
             np.testing.assert_allclose(list(map(float, row[2:])), wanted, rtol=0, atol=1e-6)
-            assert answer.json["class"] == row[1] and answer.json["probability"] == max(answer.json["probabilities"].values())
+            assert answer.json["class"] == row[1] and answer.json["probability"] == max(
+                answer.json["probabilities"].values()
+            )
             assert answer.json["sure"] is (answer.json["probability"] >= 0.6)
 
     with ThreadPoolExecutor(4) as pool:  # so that pictures go through the model together
@@ -87,7 +91,9 @@ def test_answers_are_those_of_predict_exported(server: Server, model: Path, tmp_
     assert len({row[1] for row in rows}) == 3
     metrics = server.ask("/metrics").body.decode()
     assert 'predict_requests_total{status="200"}' in metrics
-    batches = {float(edge): float(count) for edge, count in re.findall(r'batch_pictures_bucket{le="(\d.*?)"} (\S+)', metrics)}
+    batches = {
+        float(edge): float(count) for edge, count in re.findall(r'batch_pictures_bucket{le="(\d.*?)"} (\S+)', metrics)
+    }
     assert batches[1.0] < batches[32.0], "some batch had several pictures"
 
 
@@ -153,7 +159,9 @@ def test_only_a_model_that_is_signed_is_served(model: Path, tmp_path: Path) -> N
         assert done.returncode == 2 and "altered: model.onnx" in done.stderr.splitlines()[-1]
 
 
-def test_mistakes_end_in_one_line(model: Path, server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+def test_mistakes_end_in_one_line(
+    model: Path, server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:  # noqa: F811
     (tmp_path / "empty").write_text("")
     for args, message in (
         (["none.onnx"], "no such file"),

@@ -1,0 +1,235 @@
+"""Ten thousand bad requests against a real server: it goes on, gives right answers in between, and keeps its size."""
+
+import base64
+import io
+import itertools
+import json
+import socket
+import struct
+import time
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from project.deploy.load import load_exported
+from project.images import decode_pixels
+from project.serve.app import PAGE
+from tests.serve.running import Server, model, picture, server, serving  # noqa: F401
+
+pytestmark = pytest.mark.slow
+REQUESTS, EVERY, WARM = 10_000, 100, 2_500
+GROWTH = 40
+"""Megabytes that memory may grow by in the last three quarters."""
+Random = np.random.Generator
+
+
+def encoded(image: Image.Image, format: str) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, format)
+    return stream.getvalue()
+
+
+GOOD = [encoded(picture(1), format) for format in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")]
+
+
+def chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def huge_png(random: Random) -> bytes:
+    """Few bytes that say they are gigabytes of pixels."""
+    width, height = (int(2 ** random.uniform(13, 31)) for _ in "ab")
+    head = struct.pack(
+        ">IIBBBBB", width, height, int(random.choice([1, 8, 16])), int(random.choice([0, 2, 3, 6])), 0, 0, 0
+    )
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(10_000))) + chunk(b"IEND", b"")
+    )
+
+
+def huge_others(random: Random) -> bytes:
+    """The same in other formats."""
+    big = int(random.integers(20_000, 65_535))
+    jpeg = bytearray(GOOD[1])
+    at = jpeg.find(b"\xff\xc0")
+    jpeg[at + 5 : at + 9] = struct.pack(">HH", big, big)
+    gif = bytearray(GOOD[2])
+    gif[6:10] = struct.pack("<HH", big, big)
+    bmp = bytearray(GOOD[3])
+    bmp[18:26] = struct.pack("<ii", big, -big)
+    return bytes((jpeg, gif, bmp)[random.integers(3)])
+
+
+def cut(random: Random) -> bytes:
+    data = GOOD[random.integers(len(GOOD))]
+    return data[: random.integers(len(data))]
+
+
+def flipped(random: Random) -> bytes:
+    data = bytearray(GOOD[random.integers(len(GOOD))])
+    for at in random.integers(0, len(data), random.integers(1, 30)):
+        data[at] = random.integers(256)
+    return bytes(data)
+
+
+def noise(random: Random) -> bytes:
+    head = (
+        b"",
+        b"\xff\xd8\xff",
+        b"GIF89a",
+        b"BM",
+        b"II*\0",
+        b"RIFF\0\0\0\0WEBPVP8 ",
+        b"%!PS-Adobe",
+        b"<svg ",
+        b"PK\x03\x04",
+        b"P6\n",
+    )
+    return head[random.integers(len(head))] + random.bytes(random.integers(0, 2000))
+
+
+def anything(random: Random, depth: int = 3) -> Any:
+    """A value of JSON."""
+    kind = random.integers(8 if depth else 6)
+    if kind == 6:
+        return [anything(random, depth - 1) for _ in range(random.integers(4))]
+    if kind == 7:
+        return {str(random.choice(["image", "", "a"])): anything(random, depth - 1) for _ in range(random.integers(4))}
+    text = base64.b64encode(noise(random)).decode()
+    return (None, True, float(random.normal() * 10**300), "\ud800\0", text, text[: random.integers(len(text) + 1)])[
+        kind
+    ]
+
+
+def request(body: bytes, kind: str = "image/png", path: str = "/predict", more: str = "") -> bytes:
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n{more}\r\n"
+    return head.encode("latin-1") + body
+
+
+def as_json(random: Random) -> bytes:
+    bodies = (
+        json.dumps(anything(random)).encode(),
+        json.dumps({"image": anything(random)}).encode(),
+        b'{"image": ' * int(random.integers(1, 20_000)),
+        random.bytes(random.integers(0, 500)),
+        b'{"image": "' + base64.b64encode(cut(random)) + b'"}',
+    )
+    return request(bodies[random.integers(len(bodies))], "application/json")
+
+
+def as_form(random: Random) -> bytes:
+    disposition = (
+        'form-data; name="image"; filename="a"',
+        'form-data; name="b"',
+        "x" * 5000,
+        'form-data; name="image"',
+        "",
+    )
+    parts = b"".join(
+        b"--xyz\r\nContent-Disposition: "
+        + disposition[random.integers(5)].encode()
+        + b"\r\n\r\n"
+        + cut(random)
+        + b"\r\n"
+        for _ in range(random.choice([0, 1, 2, 40]))
+    )
+    body = parts + (b"--xyz--\r\n", b"--xyz", b"", random.bytes(20))[random.integers(4)]
+    kinds = (
+        "multipart/form-data; boundary=xyz",
+        "multipart/form-data; boundary=",
+        "multipart/form-data",
+        "multipart/form-data; boundary=" + "y" * 300,
+    )
+    return request(body[: random.integers(len(body) + 1)], kinds[random.choice(4, p=[0.7, 0.1, 0.1, 0.1])])
+
+
+def as_picture(random: Random) -> bytes:
+    makers: tuple[Callable[[Random], bytes], ...] = (cut, flipped, noise, huge_png, huge_others)
+    kinds = ("image/png", "application/octet-stream", "image/*", "image/jpeg; a=b", "text/html", "", "\xff")
+    evidence = ("", "?evidence=true", "?evidence=%00", "?" + "evidence=1&" * 50)
+    path = "/predict" + evidence[random.choice(4, p=[0.85, 0.05, 0.05, 0.05])]
+    return request(makers[random.integers(5)](random), kinds[random.integers(7)], path)
+
+
+def as_http(random: Random) -> bytes:
+    """What is hardly a request, or not one of a kind that is known."""
+    head = "POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+    requests = (
+        random.bytes(random.integers(1, 3000)),
+        b"GET /" + b"a" * int(random.integers(10, 60_000)) + b" HTTP/1.1\r\n\r\n",
+        f"{head}X: {'y' * int(random.integers(30_000, 200_000))}\r\n\r\n".encode(),
+        (head + "A: b\r\n" * int(random.integers(1, 8000)) + "\r\n").encode(),
+        f"{head}Content-Length: -1\r\n\r\n".encode(),
+        f"{head}Content-Length: 99999999999999999999\r\n\r\n".encode(),
+        f"{head}Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\nabcd".encode(),
+        f"{head}Transfer-Encoding: chunked\r\n\r\nzz\r\n".encode(),
+        f"{head}Transfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n0\r\n\r\n".encode(),
+        f"{head}Content-Length: 11000000\r\n\r\n".encode() + bytes(100_000),
+        b"GET / HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: eA==\r\n\r\n",
+        b"CONNECT x:1 HTTP/1.1\r\n\r\n",
+        b"TRACE /predict HTTP/1.0\r\n\r\n",
+        b"GET /samples/%ff%00..%2f..%2fetc HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /" + b"../" * 10 + b"etc/passwd HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"DELETE /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 20,
+        request(cut(random), more="Authorization: " + "\xe9" * 50 + "\r\n"),
+        request(cut(random), more="Expect: 100-continue\r\n"),
+    )
+    return requests[random.integers(len(requests))]
+
+
+def send(port: int, number: int) -> int:
+    """One bad request on a connection of its own, one in ten of them cut off; the status, 0 where there was none."""
+    random = np.random.default_rng(number)
+    makers = (as_picture, as_picture, as_json, as_form, as_http)
+    data = makers[random.integers(5)](random)
+    with suppress(ConnectionError), socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        if random.random() < 0.1:
+            connection.sendall(data[: random.integers(len(data) + 1)])
+            return 0
+        connection.sendall(data)
+        connection.shutdown(socket.SHUT_WR)
+        answer = connection.recv(1000)
+        if answer.startswith(b"HTTP/1.1 100"):
+            answer = connection.recv(1000)
+        return int(answer[9:12] or 0)
+    return 0
+
+
+def test_ten_thousand_bad_requests(model: Path) -> None:  # noqa: F811
+    exported = load_exported(model)
+    good = [encoded(picture(number, 30 + number, 50), "PNG") for number in range(10)]
+    wanted = [
+        exported.probabilities(np.ascontiguousarray(decode_pixels(data).transpose(2, 0, 1)[None]))[0] for data in good
+    ]
+    with serving(model) as attacked:
+        lazy = [socket.create_connection(("127.0.0.1", attacked.port)) for _ in range(50)]  # say nothing, or not much
+        for connection in lazy[::2]:
+            connection.sendall(b"POST /predict HTTP/1.1\r\nContent-Length: 1000\r\nContent-Type: image/png\r\n\r\nabc")
+        seen: Counter[int] = Counter()
+        resident = []
+        with ThreadPoolExecutor(6) as pool:
+            for first in range(0, REQUESTS, EVERY):
+                seen.update(pool.map(send, itertools.repeat(attacked.port), range(first, first + EVERY)))
+                which = first // EVERY % len(good)
+                answer = attacked.ask(body=good[which])
+                assert answer.status == 200
+                np.testing.assert_allclose(
+                    list(answer.json["probabilities"].values()), wanted[which], rtol=0, atol=1e-6
+                )
+                resident.append(attacked.resident())
+        for connection in lazy:
+            connection.close()
+        assert not {status for status in seen if status >= 500 and status != 503}, seen
+        assert seen[400] > REQUESTS / 4 and {408, 413, 415, 431} <= {*seen, 408}, seen
+        before, after = np.median(resident[WARM // EVERY : WARM // EVERY + 10]), np.median(resident[-10:])
+        assert after - before < GROWTH, f"{before:.0f} MB became {after:.0f} MB"
+        print(dict(seen), f"{before:.0f} MB, {after:.0f} MB")
