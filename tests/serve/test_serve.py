@@ -25,7 +25,8 @@ from project.deploy.load import load_exported
 from project.deploy.square import to_square
 from project.images import decode_pixels
 from project.secure.sign import make_key, sign
-from tests.serve.running import NAMES, Server, model, picture, server, serving  # noqa: F401
+from tests.serve.conftest import NAMES
+from tests.serve.running import Server, picture, serving
 
 pytestmark = pytest.mark.slow
 
@@ -53,7 +54,7 @@ def test_squares_are_those_of_training_to_the_last_bit() -> None:
             np.testing.assert_array_equal(to_square(pixels, size), wanted)
 
 
-def test_answers_are_those_of_predict_exported(server: Server, model: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_answers_are_those_of_predict_exported(server: Server, model: Path, tmp_path: Path) -> None:
     folder, turned = tmp_path / "pictures", Image.Exif()
     turned[0x0112] = 6
     folder.mkdir()
@@ -97,7 +98,7 @@ def test_answers_are_those_of_predict_exported(server: Server, model: Path, tmp_
     assert batches[1.0] < batches[32.0], "some batch had several pictures"
 
 
-def test_the_evidence_lies_where_the_model_looks(server: Server) -> None:  # noqa: F811
+def test_the_evidence_lies_where_the_model_looks(server: Server) -> None:
     found = server.ask("/predict?evidence=true", encoded(picture(3, 64, 64, 0))).json
     assert found["class"] == "red"
     assert found["evidence"]["lowest_probability"] < found["probability"]
@@ -107,7 +108,7 @@ def test_the_evidence_lies_where_the_model_looks(server: Server) -> None:  # noq
     assert colour[:, : colour.shape[1] // 2].mean() > 3 * colour[:, colour.shape[1] // 2 :].mean()
 
 
-def test_what_is_no_picture_is_refused(server: Server) -> None:  # noqa: F811
+def test_what_is_no_picture_is_refused(server: Server) -> None:
     good = encoded(picture())
     for status, kind, body in (
         (400, "image/png", b""),
@@ -133,7 +134,7 @@ def test_what_is_no_picture_is_refused(server: Server) -> None:  # noqa: F811
     assert server.ask(body=good).status == 200
 
 
-def test_the_token_is_asked_for(model: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_the_token_is_asked_for(model: Path, tmp_path: Path) -> None:
     good, file = encoded(picture()), tmp_path / "token"
     file.write_text("s3cret\n")
     for options, environment in ((["--token_file", str(file)], {}), ([], {"PROJECT_TOKEN": "s3cret"})):
@@ -145,7 +146,7 @@ def test_the_token_is_asked_for(model: Path, tmp_path: Path) -> None:  # noqa: F
             assert (guarded.ask("/metrics").status, guarded.ask("/health").status) == (401, 200)
 
 
-def test_only_a_model_that_is_signed_is_served(model: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_only_a_model_that_is_signed_is_served(model: Path, tmp_path: Path) -> None:
     file = tmp_path / "model.onnx"
     file.write_bytes(model.read_bytes())
     make_key(tmp_path / "key")
@@ -161,7 +162,7 @@ def test_only_a_model_that_is_signed_is_served(model: Path, tmp_path: Path) -> N
 
 def test_mistakes_end_in_one_line(
     model: Path, server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:  # noqa: F811
+) -> None:
     (tmp_path / "empty").write_text("")
     for args, message in (
         (["none.onnx"], "no such file"),
@@ -175,7 +176,7 @@ def test_mistakes_end_in_one_line(
         assert stopped.value.code == 2 and message in capsys.readouterr().err.splitlines()[-1]
 
 
-def half(server: Server, body: bytes) -> socket.socket:  # noqa: F811
+def half(server: Server, body: bytes) -> socket.socket:
     """A request whose second half is still to come."""
     connection = socket.create_connection(("127.0.0.1", server.port), timeout=30)
     head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -183,7 +184,7 @@ def half(server: Server, body: bytes) -> socket.socket:  # noqa: F811
     return connection
 
 
-def in_work(server: Server, pictures: int) -> None:  # noqa: F811
+def in_work(server: Server, pictures: int) -> None:
     """Wait until so many pictures are."""
     until = time.monotonic() + 20
     while f"pictures_in_work {pictures}.0" not in server.ask("/metrics").body.decode():
@@ -197,7 +198,7 @@ def rest(connection: socket.socket, body: bytes) -> bytes:
     return connection.recv(100_000)
 
 
-def test_too_many_are_told_to_come_back(model: Path) -> None:  # noqa: F811
+def test_too_many_are_told_to_come_back(model: Path) -> None:
     good = encoded(picture())
     with serving(model, "--limit", "3") as small:
         held = [half(small, good) for _ in range(3)]
@@ -213,7 +214,7 @@ def test_too_many_are_told_to_come_back(model: Path) -> None:  # noqa: F811
         assert set(seen) == {200, 503}
 
 
-def test_slow_clients_lose_their_place(model: Path) -> None:  # noqa: F811
+def test_slow_clients_lose_their_place(model: Path) -> None:
     with serving(model, "--timeout", "1") as hasty:
         began = time.monotonic()
         answer = half(hasty, encoded(picture())).recv(1000)
@@ -231,7 +232,7 @@ def test_slow_clients_lose_their_place(model: Path) -> None:  # noqa: F811
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_sigterm_lets_what_was_accepted_be_answered(model: Path, workers: str) -> None:  # noqa: F811
+def test_sigterm_lets_what_was_accepted_be_answered(model: Path, workers: str) -> None:
     good = encoded(picture())
     with serving(model, "--workers", workers) as ending:
         seen = {ending.ask(body=good).status for _ in range(8)}

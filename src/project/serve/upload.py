@@ -17,12 +17,14 @@ from project.images import Pixels, UnreadableImageError, decode_pixels
 FIELDS = 16
 """Parts of a form, at most."""
 
-logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # whoever sent it is told
+for library in ("PIL", "python_multipart"):
+    logging.getLogger(library).setLevel(logging.CRITICAL)  # whoever sent it is told
 
 
 def limit_pixels(pixels: int) -> None:
     """Refuse pictures of more pixels, from their header, before any is decoded; for the whole process."""
     Image.MAX_IMAGE_PIXELS = pixels
+    warnings.simplefilter("ignore", UserWarning)  # of what is odd in pictures that are read all the same
     warnings.simplefilter("error", Image.DecompressionBombWarning)  # what Pillow only warns of up to twice as many
 
 

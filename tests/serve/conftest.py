@@ -1,0 +1,51 @@
+"""A model, made without training, and a server of it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from project.deploy.export import metadata, write
+from project.interface import DataDescription
+from project.modules import Classifier
+from tests.serve.running import Server, serving
+
+NAMES = ["blue", "green", "red"]
+SIZE = 24
+
+
+class Means(torch.nn.Module):
+    """Logits from the mean colours of a picture's left and right half: quick, and it knows where it looks."""
+
+    def __init__(self, num_classes: int, image_size: int) -> None:
+        super().__init__()
+        self.head = torch.nn.Linear(6, num_classes)
+        weight = torch.tensor([[-1.0, -1, 2], [-1, 2, -1], [2, -1, -1]])
+        self.head.weight.data = torch.cat([weight * 1.5, weight * 0.1], 1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """NCHW to logits; the left half counts for more."""
+        half = image.shape[3] // 2
+        logits: torch.Tensor = self.head(torch.cat([image[..., :half].mean((2, 3)), image[..., half:].mean((2, 3))], 1))
+        return logits
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported file, with a temperature and a threshold."""
+    torch.manual_seed(0)
+    description = DataDescription(NAMES, SIZE, [0.4, 0.5, 0.6], [0.2, 0.2, 0.2], [1, 1, 1], "made")
+    made = Classifier(Means, data_description=description, sure_above=0.6)
+    made.configure_model()
+    made.temperature.fill_(1.7)
+    file = tmp_path_factory.mktemp("model") / "model.onnx"
+    write(file, made.eval(), metadata(made, Path("best.ckpt")), "onnx")
+    return file
+
+
+@pytest.fixture(scope="session")
+def server(model: Path) -> Iterator[Server]:
+    """A server at its own settings."""
+    with serving(model) as running:
+        yield running
