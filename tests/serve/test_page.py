@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
@@ -52,7 +53,7 @@ def test_a_chosen_picture_is_classified_and_explained(browser: Browser, shown: S
     widths = [bar.find_element(By.CSS_SELECTOR, ".track span").rect["width"] for bar in bars]
     assert widths == sorted(widths, reverse=True) and widths[0] > 2 * widths[1]
     assert browser.find_element(By.ID, "unsure").is_displayed() is (not wanted["sure"])
-    assert "red" in browser.find_element(By.ID, "status").text, "told to who does not see it"
+    assert "red" in browser.find_element(By.ID, "status").get_attribute("textContent"), "told to who does not see it"
     assert browser.find_element(By.ID, "overlay").get_attribute("alt").startswith("Heat map")
 
 
@@ -60,7 +61,7 @@ def test_a_sample_by_keyboard_on_a_phone(browser: Browser, shown: Server) -> Non
     metrics = {"width": 320, "height": 640, "deviceScaleFactor": 1, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     for _ in range(3):  # the file, the first sample, the second
-        browser.switch_to.active_element.send_keys(Keys.TAB)
+        ActionChains(browser).send_keys(Keys.TAB).perform()
     assert browser.switch_to.active_element.accessible_name == "Sample 2"
     browser.switch_to.active_element.send_keys(Keys.ENTER)
     explained(browser)
