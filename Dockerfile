@@ -1,4 +1,7 @@
-# docker build -t project . && docker run --rm -it --shm-size 2g -v "$PWD/logs:/app/logs" project
+# The first run in a container, on a processor:
+#
+#   docker build -t project . && docker run --rm -it --shm-size 2g -v "$PWD/logs:/app/logs" project
+#
 # The torch wheels bring their own CUDA libraries: add `--gpus all` on a machine with the NVIDIA container toolkit.
 FROM python:3.11-slim
 

@@ -1,5 +1,6 @@
 """What the documents show works as it stands."""
 
+import itertools
 import re
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from project.cli import main
+from tests.commands import DOCUMENTS, refused, shown, words_of
 from tests.conftest import QUICK, REPOSITORY, fit
 
 
@@ -44,3 +46,62 @@ def test_a_trained_model_answers_in_python(tree: Path, here: Path) -> None:
     shutil.copy(tree / "red" / "000.png", "photo.jpg")
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert shown.stdout == "red\n", shown.stderr
+
+
+STAND_INS = {
+    "FOLDER_OR_IMAGE": "photos",
+    "FOLDER": "photos",
+    "DIR": "photos",
+    "C": "configs/convnet.yaml",
+    "S": "configs/sweep/convnet.yaml",
+    "FILE": "best.ckpt",
+    "RUN": "logs/convnet/version_0",
+    "X": "camera",
+    "N": "1",
+    "M": "1",
+}
+"""What stands for a file, a folder or a number in the documents, and what it is here."""
+
+ELSEWHERE = {
+    "source .venv/bin/activate": "changes the shell",
+    "openssl": "run with the commands that use its key",
+    "docker": "no docker here; the Dockerfile is looked at by `make lint`",
+    "--gpus all": "an option of docker",
+    "--signal=B:USR1@120": "an option of sbatch",
+    "--requeue": "an option of sbatch",
+    "--max-restarts": "an option of torchrun",
+}
+"""Commands that are not ours, and options of such; and why they are not looked at."""
+
+ALONG = {"--trainer.callbacks.every_n_epochs": ["--trainer.callbacks", "project.explain.Watch"]}
+"""Options that a document shows without the one that they belong to."""
+
+
+def standing_in(command: str) -> list[str]:
+    words = [STAND_INS.get(word, word) for word in words_of(command)]
+    return [*ALONG.get(words[0], []), *words]
+
+
+@pytest.fixture
+def scratch(here: Path) -> Path:
+    """A stranger's folder: a clone's configs and scripts, what docs/extend.md makes, and photographs of two things."""
+    for name in ("configs", "scripts"):
+        shutil.copytree(REPOSITORY / name, name)
+    for name in ("tiny", "stripes"):
+        Path(f"configs/{name}.yaml").write_text("run_name: null\n")
+    run = Path("logs/convnet/version_0")
+    run.mkdir(parents=True)
+    for name in (run / "config.yaml", run / "pruned.yaml", Path("logs/sweeps/convnet/best.yaml")):
+        name.parent.mkdir(parents=True, exist_ok=True)
+        name.write_text("run_name: null\n")
+    return here
+
+
+@pytest.mark.slow
+def test_every_command_in_the_documents_is_one_that_is_accepted(scratch: Path) -> None:
+    wrong = []
+    for command in itertools.chain.from_iterable(map(shown, DOCUMENTS)):
+        if not any(command.text.startswith(known) for known in ELSEWHERE):
+            said = refused(standing_in(command.text))
+            wrong += [f"{command.place}: {command.text}\n    {said}"] if said else []
+    assert not wrong, "\n".join(["", *wrong])
