@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import importlib
+import inspect
 import io
 import itertools
 import re
@@ -33,7 +34,8 @@ DOCUMENTS = [
 ]
 ASSIGNMENTS = r"(?:[A-Z_]+=\S+ +)*"
 STARTS = re.compile(
-    rf"{ASSIGNMENTS}(?:python |train\.py |pip |make [a-z]|sbatch |docker |openssl |source |scripts/\S+\.sh|--\w|configs/\S+\.yaml --)"
+    rf"{ASSIGNMENTS}(?:python |train\.py |pip |make [a-z]|sbatch |docker |openssl |source |scripts/\S+\.sh|--\w"
+    r"|configs/\S+\.yaml --)"
 )
 
 
@@ -116,9 +118,9 @@ def stop(*_: Any, **__: Any) -> NoReturn:
 def train_parser() -> Parser:
     """The parser of train.py."""
     found: list[Any] = []
-    with patch.object(cli.CLI, "parse_arguments", lambda _, parser, __: (found.append(parser), stop())):
-        with contextlib.suppress(Accepted):
-            cli.main([])
+    grab = patch.object(cli.CLI, "parse_arguments", lambda _, parser, __: (found.append(parser), stop()))
+    with grab, contextlib.suppress(Accepted):
+        cli.main([])
     return found[0]  # type: ignore[no-any-return]
 
 
@@ -183,11 +185,16 @@ def _options(words: list[str]) -> str:
     if not set(words) - set(bare):
         return ""
     attempts = [["fit", *words], ["fit", "--config", "configs/transfer.yaml", *words]]
-    attempts += [[command, *words] for command in ("export", "explain", "find_lr", "prune", "calibrate", "robustness")]
-    said = [*map(_train, attempts)]
-    if "" in said or all(word in option_names() for word in words if word.startswith("--")):
-        return ""
-    return said[0]
+    attempts += [[command, *words] for command in cli.CLI.subcommands()]
+    for attempt in attempts:
+        if not _train(attempt):
+            return ""
+    for name, (module, _) in TOOLS.items():
+        needed = inspect.signature(getattr(importlib.import_module(module), name)).parameters.values()
+        needed = [each for each in needed if each.default is each.empty]
+        if not _tool([name, *("FILE" if e.kind is not e.KEYWORD_ONLY else f"--{e.name}=FILE" for e in needed), *words]):
+            return ""
+    return _train(attempts[0])
 
 
 def refused(words: list[str]) -> str:
