@@ -222,10 +222,7 @@ def refused(words: list[str]) -> str:
         known = re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
         return "" if rest[0] in known else f"no target {rest[0]} in the Makefile"
     if first == "pip":
-        project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-        extras = re.findall(r"\.\[([\w,]+)\]", " ".join(rest))
-        unknown = [
-            name for name in ",".join(extras).split(",") if name and name not in project["optional-dependencies"]
-        ]
-        return f"no extra named {', '.join(unknown)}" if unknown else ""
+        known = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+        extras = re.findall(r"\w+", " ".join(re.findall(r"\.\[([\w,]+)\]", " ".join(rest))))
+        return next((f"no extra named {name}" for name in extras if name not in known), "")
     return f"no way to check `{first}`: name it in ELSEWHERE"
