@@ -27,7 +27,7 @@ from project.parser import Parser, in_order
 from tests.conftest import REPOSITORY
 
 DOCUMENTS = [
-    *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "Dockerfile")),
+    *(REPOSITORY / name for name in ("README.md", "README.zh-CN.md", "CONTRIBUTING.md", "Dockerfile")),
     *sorted((REPOSITORY / "docs").rglob("*.md")),
     *sorted((REPOSITORY / "configs").rglob("*.yaml")),
     *sorted((REPOSITORY / "scripts").iterdir()),

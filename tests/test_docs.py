@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from project.__main__ import TOOLS
 from project.cli import main
 from tests.commands import DOCUMENTS, refused, shown, words_of
 from tests.conftest import QUICK, REPOSITORY, fit
@@ -105,3 +106,21 @@ def test_every_command_in_the_documents_is_one_that_is_accepted(scratch: Path) -
             said = refused(standing_in(command.text))
             wrong += [f"{command.place}: {command.text}\n    {said}"] if said else []
     assert not wrong, "\n".join(["", *wrong])
+
+
+def test_both_readmes_show_the_same_commands() -> None:
+    english, chinese = (list(shown(REPOSITORY / name)) for name in ("README.md", "README.zh-CN.md"))
+    for one, other in itertools.zip_longest(english, chinese):
+        assert one and other and one.text == other.text, f"{one} and {other}"
+    configs = [
+        set(re.findall(r"`(configs/[^`]+)`", (REPOSITORY / r.file).read_text())) for r in (english[0], chinese[0])
+    ]
+    assert configs[0] == configs[1]
+
+
+def test_every_tool_and_config_is_in_the_reference() -> None:
+    commands = (REPOSITORY / "docs" / "reference" / "commands.md").read_text()
+    assert [name for name, (module, _) in TOOLS.items() if f"::: {module}.{name}\n" not in commands] == []
+    configs = (REPOSITORY / "docs" / "reference" / "configs.md").read_text()
+    there = [str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "configs").rglob("*.yaml")]
+    assert [path for path in there if f'--8<-- "{path}"' not in configs] == []
