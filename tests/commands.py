@@ -55,8 +55,12 @@ class Shown:
         return f"{self.file.relative_to(REPOSITORY)}:{self.line}"
 
 
-def shown(file: Path) -> Iterator[Shown]:
+def shown(file: Path) -> list[Shown]:
     """Every command in a document, and in the comments of any other file, in order."""
+    return sorted(_shown(file), key=lambda command: command.line)
+
+
+def _shown(file: Path) -> Iterator[Shown]:
     text = file.read_text(encoding="utf-8")
     if file.suffix != ".md":  # its comments alone; a block is set off by two spaces there
         lines = (line[1:].removeprefix(" ") if line.startswith("#") else "" for line in text.split("\n"))
@@ -73,14 +77,19 @@ def shown(file: Path) -> Iterator[Shown]:
         prose.append("")
         if fence in ("python", "yaml"):
             continue
-        words = re.split(r"\s{2,}#|\s#\s", waiting + line.strip())[0].strip().removeprefix("(umask 077; ")
+        words = (
+            re.split(r"\s{2,}#|\s#\s", waiting + line.strip())[0]
+            .strip()
+            .removeprefix("(umask 077; ")
+            .removesuffix(")" if "(umask" in line else "")
+        )
         waiting = words.removesuffix("\\") if words.endswith("\\") else ""
         if not waiting and STARTS.match(words):
             yield Shown(file, number, words, block=True)
-    yield from in_sentences(file, "\n".join(prose))
+    yield from _in_sentences(file, "\n".join(prose))
 
 
-def in_sentences(file: Path, prose: str) -> Iterator[Shown]:
+def _in_sentences(file: Path, prose: str) -> Iterator[Shown]:
     """Commands in backticks; `train.py a` / `b --x` stands for both with --x, as a table has no room."""
     for match in re.finditer(r"`[^`]+`(?: / `[^`]+`)*", prose):
         first, *others = (" ".join(span.split()) for span in re.findall(r"`([^`]+)`", match[0]))
@@ -103,6 +112,30 @@ def words_of(command: str) -> list[str]:
     plain = re.sub(rf"^{ASSIGNMENTS}", "", command.replace("PROJECT_KEY=$(cat F) ", ""))
     plain = re.sub(r"\[RUN \.\.\.\]| \.\.\.(?= )", "", plain)
     return shlex.split(re.sub(r"\[(--[^\]]*)\]", r"\1", plain))
+
+
+STAND_INS = {
+    "FOLDER_OR_IMAGE": "photos",
+    "FOLDER": "photos",
+    "DIR": "photos",
+    "C": "configs/convnet.yaml",
+    "S": "configs/sweep/convnet.yaml",
+    "FILE": "best.ckpt",
+    "RUN": "logs/convnet/version_0",
+    "X": "camera",
+    "N": "1",
+    "M": "1",
+}
+"""What stands for a file, a folder or a number in the documents, and what it is here."""
+
+ALONG = {"--trainer.callbacks.every_n_epochs": ["--trainer.callbacks", "project.explain.Watch"]}
+"""Options that a document shows without the one that they belong to."""
+
+
+def standing_in(command: str) -> list[str]:
+    """The words of a command, with what stands in for its DIR and the like."""
+    words = [STAND_INS.get(word, word) for word in words_of(command)]
+    return [*ALONG.get(words[0], []), *words]
 
 
 class Accepted(Exception):  # noqa: N818 - not an error

@@ -11,7 +11,7 @@ import pytest
 
 from project.__main__ import TOOLS
 from project.cli import main
-from tests.commands import DOCUMENTS, refused, shown, words_of
+from tests.commands import DOCUMENTS, refused, shown, standing_in
 from tests.conftest import QUICK, REPOSITORY, fit
 
 
@@ -49,20 +49,6 @@ def test_a_trained_model_answers_in_python(tree: Path, here: Path) -> None:
     assert shown.stdout == "red\n", shown.stderr
 
 
-STAND_INS = {
-    "FOLDER_OR_IMAGE": "photos",
-    "FOLDER": "photos",
-    "DIR": "photos",
-    "C": "configs/convnet.yaml",
-    "S": "configs/sweep/convnet.yaml",
-    "FILE": "best.ckpt",
-    "RUN": "logs/convnet/version_0",
-    "X": "camera",
-    "N": "1",
-    "M": "1",
-}
-"""What stands for a file, a folder or a number in the documents, and what it is here."""
-
 ELSEWHERE = {
     "source .venv/bin/activate": "changes the shell",
     "openssl": "run with the commands that use its key",
@@ -73,14 +59,6 @@ ELSEWHERE = {
     "--max-restarts": "an option of torchrun",
 }
 """Commands that are not ours, and options of such; and why they are not looked at."""
-
-ALONG = {"--trainer.callbacks.every_n_epochs": ["--trainer.callbacks", "project.explain.Watch"]}
-"""Options that a document shows without the one that they belong to."""
-
-
-def standing_in(command: str) -> list[str]:
-    words = [STAND_INS.get(word, word) for word in words_of(command)]
-    return [*ALONG.get(words[0], []), *words]
 
 
 @pytest.fixture
