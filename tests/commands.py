@@ -77,12 +77,8 @@ def _shown(file: Path) -> Iterator[Shown]:
         prose.append("")
         if fence in ("python", "yaml"):
             continue
-        words = (
-            re.split(r"\s{2,}#|\s#\s", waiting + line.strip())[0]
-            .strip()
-            .removeprefix("(umask 077; ")
-            .removesuffix(")" if "(umask" in line else "")
-        )
+        words = re.split(r"\s{2,}#|\s#\s", waiting + line.strip())[0].strip()
+        words = re.sub(r"^\(umask 077; (.*)\)$", r"\1", words)
         waiting = words.removesuffix("\\") if words.endswith("\\") else ""
         if not waiting and STARTS.match(words):
             yield Shown(file, number, words, block=True)
