@@ -48,7 +48,7 @@ FIT = [
 PHOTOS = ["--data.root", "photos"]
 SHORTER = {
     "fit": [*PHOTOS, *FIT],
-    "fit --ckpt_path last": ["--trainer.max_epochs", "2"],
+    "fit --ckpt_path last": ["--trainer.max_epochs", "4"],
     "find_lr": [*PHOTOS, *FIT[2:], "--steps", "12"],
     "find_batch_size": [*PHOTOS, *FIT[2:], "--smallest", "4"],
     "explain": ["--images", "2"],
@@ -62,15 +62,16 @@ SHORTER = {
 
 @pytest.fixture
 def stranger(here: Path) -> Path:
-    """The configs, and sixty photographs from which nothing can be learned, so that a model has mistakes to show."""
+    """The configs, and photographs told by colour, every fifth of which has another's: a model has mistakes to show."""
     for name in ("configs", "scripts"):
         shutil.copytree(REPOSITORY / name, name)
     noise = np.random.default_rng(0)
-    for number in range(60):
+    for number in range(120):
         place = Path("photos", ("ant", "bee", "wasp")[number % 3])
         place.mkdir(parents=True, exist_ok=True)
-        picture = Image.fromarray(noise.integers(0, 255, (5, 6, 3), dtype=np.uint8)).resize((72, 60))
-        picture.save(place / f"{number:02d}.jpg")
+        pixels = noise.integers(0, 120, (5, 6, 3), dtype=np.uint8)
+        pixels[..., (number + (number % 5 == 0)) % 3] += 120
+        Image.fromarray(pixels).resize((72, 60)).save(place / f"{number:03d}.jpg")
     Path("F").write_text(os.urandom(32).hex())
     return here
 
