@@ -49,7 +49,7 @@ PHOTOS = ["--data.root", "photos"]
 SHORTER = {
     "fit": [*PHOTOS, *FIT],
     "fit --ckpt_path last": ["--trainer.max_epochs", "4"],
-    "find_lr": [*PHOTOS, *FIT[2:], "--steps", "12"],
+    "find_lr": [*PHOTOS, *FIT[2:], "--steps", "20"],
     "find_batch_size": [*PHOTOS, *FIT[2:], "--smallest", "4"],
     "explain": ["--images", "2"],
     "robustness": ["--images", "4"],
