@@ -144,12 +144,12 @@ def stop(*_: Any, **__: Any) -> NoReturn:
 
 
 @cache
-def train_parser() -> Parser:
-    """The parser of train.py."""
+def train_parser(command: str) -> Parser:
+    """The parser of train.py, with the options of a command."""
     found: list[Any] = []
     grab = patch.object(cli.CLI, "parse_arguments", lambda _, parser, __: (found.append(parser), stop()))
     with grab, contextlib.suppress(Accepted):
-        cli.main([])
+        cli.main([command])
     return found[0]  # type: ignore[no-any-return]
 
 
@@ -157,8 +157,10 @@ def train_parser() -> Parser:
 def option_names() -> set[str]:
     """Every option of every command, tool and benchmark."""
     tools = [getattr(importlib.import_module(module), name) for name, (module, _) in TOOLS.items()]
-    commands = next(a for a in train_parser()._actions if isinstance(a, argparse._SubParsersAction)).choices
-    parsers = [*commands.values(), *(auto_cli(each, parser_class=Parser, return_parser=True) for each in tools)]
+    parsers = [auto_cli(each, parser_class=Parser, return_parser=True) for each in tools]
+    for command in cli.CLI.subcommands():
+        actions = train_parser(command)._actions
+        parsers += [a.choices[command] for a in actions if isinstance(a, argparse._SubParsersAction)]
     names = {name for parser in parsers for action in parser._actions for name in action.option_strings}
     benchmarks = (path.read_text() for path in (REPOSITORY / "benchmarks").glob("*.py"))
     return names.union(*(re.findall(r"""add_argument\("(--[\w-]+)""", text) for text in benchmarks))
@@ -179,7 +181,7 @@ def complaint(run: Callable[[], object]) -> str:
 
 
 def _train(words: list[str]) -> str:
-    return complaint(lambda: train_parser().parse_args(in_order(words)))
+    return complaint(lambda: train_parser(words[0]).parse_args(in_order(words)))
 
 
 def _tool(words: list[str]) -> str:

@@ -28,6 +28,7 @@ NOT_HERE = {
     "python -m project serve": "does not end; it has a test of its own",
     "python train.py fit --config configs/transfer.yaml": "needs weights; test_pretrained.py",
     "python train.py fit --config configs/convnet.yaml --config configs/trainer/ddp": "two processes; test_launch.py",
+    "sbatch ": "no SLURM here; test_scripts.py",
     "scripts/": "several processes; test_launch.py",
     "NAME=": "several processes; test_launch.py",
     "python train.py fit --config configs/convnet.yaml --config configs/debug/fast_run": "a new file in src/",
