@@ -185,9 +185,9 @@ def _train(words: list[str]) -> str:
 
 
 def _tool(words: list[str]) -> str:
-    if words[0] not in TOOLS:
+    if words and words[0] not in TOOLS:
         return f"no tool named {words[0]}"
-    if words[1:] == []:  # the tool is meant, not a command of it
+    if not words[1:]:  # the tool, or all of them, are meant, not a command of it
         return ""
     with patch.object(Parser, "instantiate", stop):
         said = complaint(lambda: tool(words))
