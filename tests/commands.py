@@ -114,6 +114,8 @@ STAND_INS = {
     "FOLDER_OR_IMAGE": "photos",
     "FOLDER": "photos",
     "DIR": "photos",
+    "A": "configs/convnet.yaml",
+    "B": "configs/trainer/cpu.yaml",
     "C": "configs/convnet.yaml",
     "S": "configs/sweep/convnet.yaml",
     "FILE": "best.ckpt",
