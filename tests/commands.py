@@ -114,6 +114,8 @@ STAND_INS = {
     "FOLDER_OR_IMAGE": "photos",
     "FOLDER": "photos",
     "DIR": "photos",
+    "COMMAND": "fit",
+    "TOOL": "sweep",
     "A": "configs/convnet.yaml",
     "B": "configs/trainer/cpu.yaml",
     "C": "configs/convnet.yaml",
