@@ -32,7 +32,7 @@ DOCUMENTS = [
     *sorted((REPOSITORY / "configs").rglob("*.yaml")),
     *sorted((REPOSITORY / "scripts").iterdir()),
 ]
-ASSIGNMENTS = r"(?:[A-Z_]+=\S+ +)*"
+ASSIGNMENTS = r"(?:[A-Z_]+=(?:\$\([^)]*\)|\S+) +)*"
 STARTS = re.compile(
     rf"{ASSIGNMENTS}(?:python |train\.py |pip |make [a-z]|sbatch |docker |openssl |source |scripts/\S+\.sh|--\w"
     r"|configs/\S+\.yaml --)"
@@ -105,7 +105,7 @@ def _in_sentences(file: Path, prose: str) -> Iterator[Shown]:
 
 def words_of(command: str) -> list[str]:
     """The words of a command without variables before it; what stands in [brackets] may be typed and is kept."""
-    plain = re.sub(rf"^{ASSIGNMENTS}", "", command.replace("PROJECT_KEY=$(cat F) ", ""))
+    plain = re.sub(rf"^{ASSIGNMENTS}", "", command)
     plain = re.sub(r"\[RUN \.\.\.\]| \.\.\.(?= )", "", plain)
     return shlex.split(re.sub(r"\[(--[^\]]*)\]", r"\1", plain))
 
