@@ -1,7 +1,10 @@
 # syntax=docker/dockerfile:1
-# docker build --target train -t project . && docker run --rm -it --shm-size 2g -v "$PWD/logs:/app/logs" project
-# docker build --target serve -t project-serve . && docker run --rm --read-only --tmpfs /tmp -p 8000:8000 \
-#     -v "$PWD/logs/convnet/version_0/model.onnx:/model.onnx:ro" project-serve
+# Two images, one to train and one to serve an exported model:
+#
+#   docker build --target train -t project . && docker run --rm -it --shm-size 2g -v "$PWD/logs:/app/logs" project
+#   docker build --target serve -t project-serve . && docker run --rm --read-only --tmpfs /tmp -p 8000:8000 \
+#       -v "$PWD/logs/convnet/version_0/model.onnx:/model.onnx:ro" project-serve
+#
 FROM python:3.11-slim AS base
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1
 RUN useradd --create-home --uid 1000 app && mkdir -p /app/logs /app/data && chown -R app:app /app

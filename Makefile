@@ -8,7 +8,7 @@ BIN := .venv/bin
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-.PHONY: help install train test test-fast lint format tensorboard clean
+.PHONY: help install train test test-fast lint format docs rename tensorboard clean
 help:  ## show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -34,8 +34,18 @@ format: .venv/installed  ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: .venv/installed  ## build the site of docs/ into site/; a broken link is an error
+	$(BIN)/zensical build --strict
+	@(printf 'var __index = '; cat site/search.json) > site/search.js  # what a page read from the disk searches in
+
+rename: .venv/installed  ## give the package your own name: make rename NAME=my_birds
+	$(BIN)/python tools/rename.py '$(NAME)'
+	$(BIN)/ruff check --quiet --select I --fix .
+	$(BIN)/ruff format --quiet .
+	$(BIN)/pip uninstall --quiet --yes project
+
 tensorboard: .venv/installed  ## look at the curves of all runs
 	$(BIN)/python -m tensorboard.main --logdir logs
 
 clean:  ## remove the virtual environment, caches and generated data; runs stay
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache src/*.egg-info data
+	rm -rf .venv site .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache src/*.egg-info data
