@@ -54,6 +54,7 @@ EXTRAS = {
     "onnx": "export",
     "onnxruntime": "export",
     "onnxscript": "export",
+    "opacus": "private",
     "optuna": "search",
     "s3fs": "s3",
     "safetensors": "transfer",

@@ -79,7 +79,7 @@ class Images(Dataset[Batch]):
     def _place(self, request: Request) -> Tensor:
         """uint8 (N, image_size, image_size, 3), not yet filled."""
         count = len(request.positions)
-        if request.place is not None:
+        if request.place is not None and count <= len(self.places[request.place]):
             return self.places[request.place][:count]
         if get_worker_info() is not None:
             return shared_memory(count, self.image_size)
