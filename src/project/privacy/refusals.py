@@ -35,7 +35,7 @@ def _reasons(trainer: Any, delta: float) -> Iterator[str]:
     )
     images = data.split_sizes()["train"]
     if delta <= 0 or delta * images >= 1:
-        yield f"at delta {delta:g} one of {images:,} images may be told: take DifferentialPrivacy.delta {0.1 / images:.0e}"
+        yield f"at delta {delta:g} one of {images:,} images may be told: take a delta such as {0.1 / images:.0e}"
     if trainer.world_size > 1:
         yield "several devices would each add noise of their own, which is not accounted for: --trainer.devices 1"
     if trainer.precision not in ("32-true", "64-true"):
