@@ -79,7 +79,7 @@ def test_noise_and_steps_that_are_found_use_the_budget_up() -> None:
     steps = steps_within(3.0, 1e-5, [], noise, 0.1, math.inf)
     assert 200 <= steps <= 215 and epsilon_of([[noise, 0.1, steps + 1]], 1e-5) > 3.0
     # What other noise has spent counts, whatever comes after.
-    before = [[1.0, 0.1, 30]]
+    before = [[3.0, 0.1, 30]]
     left = steps_within(3.0, 1e-5, before, noise, 0.1, 1000)
     assert 0 < left < steps
     assert epsilon_of(add_steps(before, noise, 0.1, left), 1e-5) <= 3.0
@@ -162,7 +162,7 @@ def test_no_image_moves_the_sum_by_more_than_twice_its_limit() -> None:
         gradients = torch.autograd.grad(nn.functional.cross_entropy(net(x), y, reduction="sum"), list(net.parameters()))
         return torch.cat([g.flatten() for g in gradients])
 
-    assert float((plain(other, label) - plain(images, labels)).norm()) > 100  # which clipping is there for
+    assert float((plain(other, label) - plain(images, labels)).norm()) > 5  # which clipping is there for
     one_by_one = sum(
         (g := plain(images[i : i + 1], labels[i : i + 1])) * min(1.0, 1 / float(g.norm())) for i in range(12)
     )

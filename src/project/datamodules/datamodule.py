@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from project.datamodules.augment import augment, default_augmentation, is_fixed
 from project.datamodules.index import ImageIndex, index_unlabelled
 from project.datamodules.loader import Images, Loader
+from project.datamodules.masks import HideBy, Masks
 from project.datamodules.origin import Origin
 from project.datamodules.packed import warn_of_copies
 from project.datamodules.parallel import worker_count
@@ -51,6 +53,9 @@ class ImageDataModule(ImageData):
         balance_column: A column of that CSV, such as a skin type or a camera: `balanced` then draws every pair of class
             and entry equally often, so that the entry tells nothing of the class.
         on_corrupt: What an unreadable image does: `error` lists all of them and stops; `skip` trains without.
+        mask_boxes: A CSV of regions to be hidden, such as faces, before anything else is done with an image: columns
+            path, left, top, right, bottom, in pixels of the upright image. Of shards they are hidden on writing.
+        mask_by: `fill` leaves plain grey there, `blur` four by four points.
         item_transforms: What each image goes through before it is brought to `image_size`: modules that take and
             return uint8 (3, H, W). Those that draw at random are left out in validation and test.
         batch_transforms: Augmentation: modules that take and return a float batch (N, 3, H, W) in [0, 1] on the
@@ -79,6 +84,8 @@ class ImageDataModule(ImageData):
         channel_statistics: Literal["train", "fixed"] = "train",
         balance_column: str | None = None,
         on_corrupt: Literal["error", "skip"] = "error",
+        mask_boxes: str | None = None,
+        mask_by: HideBy = "fill",
         item_transforms: list[nn.Module] | None = None,
         batch_transforms: list[nn.Module] | None = None,
         pack_limit: float | None = None,
@@ -96,6 +103,7 @@ class ImageDataModule(ImageData):
         self.splitting = Splitting(val_fraction, test_fraction, split_seed, folds, fold)
         self.image_size, self.batch_size = image_size, batch_size
         self.sampling, self.channel_statistics, self.on_corrupt = sampling, channel_statistics, on_corrupt
+        self.mask_boxes, self.mask_by = mask_boxes, mask_by
         self.item_transforms = nn.ModuleList(item_transforms or [])
         for transform in self.item_transforms:
             if isinstance(transform, RandomResizedCrop):
@@ -125,11 +133,11 @@ class ImageDataModule(ImageData):
         if stage == "predict":
             if self.origin.is_sharded:
                 raise UserError(f"{self.origin.root} holds shards: predict reads a folder of images, or a single one")
-            self.index = self._readable(index_unlabelled(self.folder))
+            self.index = self._readable(self._masked(index_unlabelled(self.folder)))
             return
         if self.index is not None and self.index.class_names:
             return  # `test` after `fit` on the same datamodule
-        index = self.origin.index(known.class_names if known else None)
+        index = self._masked(self.origin.index(known.class_names if known else None))
         if not self.origin.is_sharded:
             index = self._readable(index)
         self.index = self.splitting(index)
@@ -146,6 +154,15 @@ class ImageDataModule(ImageData):
                 f"{self.folder} is not as it was when the model was trained, so its splits are drawn anew: images that"
                 " were trained on may be among them. To test on images of your choice, give DIR/test/CLASS/IMAGE"
             )
+
+    def _masked(self, index: ImageIndex) -> ImageIndex:
+        if self.mask_boxes is None:
+            return index
+        if self.origin.is_sharded:
+            raise UserError(
+                "data.mask_boxes: regions of shards are hidden when these are written, by `shard --mask_boxes`"
+            )
+        return replace(index, masks=Masks(Path(self.mask_boxes), self.mask_by, index.paths))
 
     def _readable(self, index: ImageIndex) -> ImageIndex:
         """The index without what cannot be read; takes the pixels where they fit."""

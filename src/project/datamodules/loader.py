@@ -96,7 +96,7 @@ class Images(Dataset[Batch]):
 
     def _decode(self, row: int, epoch: int) -> Tensor:
         try:
-            image = decode_image(self.read(row))
+            image = self.index.hide(decode_image(self.read(row)), row)
         except UnreadableImageError as error:
             raise UserError(f"cannot read image {self._name(row)}: {error}") from error
         if self._draws:
