@@ -19,6 +19,7 @@ from torch import Tensor
 from project.checkpoints import load_checkpoint
 from project.interface import Batch, class_names, image_classifier, image_data, test_folder
 from project.machine import describe_device
+from project.words import without_secrets
 
 FINDINGS = "test.json"
 SHOWN = 12
@@ -122,7 +123,7 @@ class Findings(L.Callback):
         return {
             "privacy": privacy,
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "command": shlex.join(sys.orig_argv),
+            "command": without_secrets(shlex.join(sys.orig_argv)),
             "checkpoint": str(Path(trainer.ckpt_path).resolve()) if trainer.ckpt_path else None,
             "seconds_of_training": self._seconds,
             "split": "test" if sizes["test"] else "val",
