@@ -4,7 +4,7 @@
     python benchmarks/private.py -- --data.root CIFAR10 --data.image_size 32 --data.batch_size 1024 \
         --model.net project.modules.ResNet --model.net.norm group --model.optimizer.lr 0.002
 
-Trains configs/private.yaml at each epsilon and the same without privacy, tests the best checkpoint and runs `leak_test`.
+Trains configs/private.yaml at each epsilon and without privacy, tests the best checkpoint and runs `leak_test`.
 """
 
 import argparse

@@ -179,6 +179,7 @@ def test_accumulated_batches_make_the_same_step() -> None:
 # -- runs -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_private_run_logs_epsilon_and_its_checkpoint_is_like_any_other(
     tree: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -210,16 +211,17 @@ def test_a_private_run_logs_epsilon_and_its_checkpoint_is_like_any_other(
     assert "Trained with differential privacy: epsilon" in Path("logs/test/version_0/model_card.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_run_stops_where_its_budget_ends_and_then_stays_stopped(
     tree: Path, here: Path, capsys: pytest.CaptureFixture[str], failing: Callable[[list[str]], str]
 ) -> None:
-    noise = ("--trainer.callbacks.noise_multiplier", "1.5", "--trainer.callbacks.epsilon", "6")
-    main(private(tree, "--data.batch_size", "8", "--trainer.max_epochs", "500", callback=noise))
+    noise = ("--trainer.callbacks.noise_multiplier", "1.5", "--trainer.callbacks.epsilon", "4")
+    main(private(tree, "--data.batch_size", "8", "--trainer.max_epochs", "50", callback=noise))
     assert "the budget has no room for another step" in capsys.readouterr().out
     saved = load(RUN)
     (entry,) = saved["privacy"]["history"]
-    assert 0 < entry[2] < 500 and saved["global_step"] == entry[2]
-    assert epsilon_of([entry], 0.001) <= 6 < epsilon_of([[1.5, entry[1], entry[2] + 1]], 0.001)
+    assert 0 < entry[2] < 250 and saved["global_step"] == entry[2]
+    assert epsilon_of([entry], 0.001) <= 4 < epsilon_of([[1.5, entry[1], entry[2] + 1]], 0.001)
     assert "the privacy budget is spent" in failing(["fit", "--ckpt_path", "last"])
 
 

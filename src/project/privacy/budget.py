@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from functools import lru_cache
 
 History = list[list[float]]
 
@@ -11,12 +12,17 @@ def epsilon_of(history: History, delta: float) -> float:
 
     Gopi, Lee, Wutschitz, Numerical Composition of Differential Privacy, 2021; for adding or removing one image.
     """
+    return _epsilon_of(tuple((noise, rate, int(steps)) for noise, rate, steps in history), delta)
+
+
+@lru_cache(maxsize=16)  # an epoch's end asks several times
+def _epsilon_of(history: tuple[tuple[float, float, int], ...], delta: float) -> float:
     from opacus.accountants import PRVAccountant
 
     if not history:
         return 0.0
     accountant = PRVAccountant()
-    accountant.history = [(noise, rate, int(steps)) for noise, rate, steps in history]
+    accountant.history = list(history)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of densities that vanish far outside
         return float(accountant.get_epsilon(delta))

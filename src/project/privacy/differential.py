@@ -47,7 +47,7 @@ class DifferentialPrivacy(L.Callback):
         self.epsilon, self.delta, self.max_grad_norm = epsilon, delta, max_grad_norm
         self.noise_multiplier = noise_multiplier
         self.history: History = []
-        self._noise, self._rate, self._left = 0.0, 0.0, 0
+        self._noise, self._rate, self._left, self._cut = 0.0, 0.0, 0, False
         self._optimizer: Any = None
         self._hooks: Any = None
 
@@ -94,6 +94,7 @@ class DifferentialPrivacy(L.Callback):
                 )
             self._noise = noise_for(self.epsilon, self.delta, self._rate, int(to_go))
         self._left = steps_within(self.epsilon, self.delta, self.history, self._noise, self._rate, to_go)
+        self._cut = self._left < to_go
         if not self._left:
             raise UserError(
                 f"the privacy budget is spent: epsilon {self.spent:.2f} of {self.epsilon:g} at delta {self.delta:g};"
@@ -118,7 +119,7 @@ class DifferentialPrivacy(L.Callback):
         )
         trainer.print(
             f"private   epsilon up to {self.epsilon:g} at delta {self.delta:g}: noise multiplier {self._noise:g},"
-            f" sampling rate {self._rate:.4f}, room for {counted(self._left, 'step')}\n"
+            f" sampling rate {self._rate:.4f}, {counted(self._left, 'step')}\n"
         )
 
     # -- each step ----------------------------------------------------------------------------------------------------
@@ -162,7 +163,7 @@ class DifferentialPrivacy(L.Callback):
             del parameter.summed_grad
         trainer.print(
             f"private   epsilon {self.spent:.2f} of {self.epsilon:g} at delta {self.delta:g}, for each image of the"
-            f" train split{'' if self._left else '; the budget has no room for another step'}"
+            f" train split{'; the budget has no room for another step' if self._cut and not self._left else ''}"
         )
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
