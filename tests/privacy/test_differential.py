@@ -107,15 +107,31 @@ def test_each_image_is_drawn_by_itself_and_once_a_step() -> None:
 
 
 class Probe(L.Callback):
-    """Notes the clipped sums and the gradients that the optimizer is given."""
-
-    seen: list[tuple[list[torch.Tensor], list[torch.Tensor]]]
+    """Notes, of each step of a run, how many images were drawn and how long their sum is before the noise."""
 
     def __init__(self) -> None:
-        Probe.seen = []
+        self.drawn = 0
+        seen.clear()
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self.drawn = len(batch.index)
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: Any, optimizer: Any) -> None:
-        Probe.seen.append(([], [p.grad.clone() for p in pl_module.net.parameters()]))
+        summed = torch.cat([p.summed_grad.flatten() for p in pl_module.net.parameters()])
+        seen.append((self.drawn, float(summed.norm())))
+
+
+seen: list[tuple[int, float]] = []
+
+
+def test_in_a_run_each_image_counts_for_its_limit_over_the_expected_number(tree: Path, here: Path) -> None:
+    limit = ("--trainer.callbacks.max_grad_norm", "0.01")  # far below any gradient's length
+    probe = ["--trainer.callbacks", "tests.privacy.test_differential.Probe"]
+    args = fit(tree, *PRIVATE, *probe, *CALLBACK, *DELTA, *limit, "--data.batch_size", "8", "--test_after_fit", "false")
+    main(args)
+    for drawn, length in seen:
+        assert 0.2 * drawn * 0.01 / 8 < length <= 1.001 * drawn * 0.01 / 8
+    assert len(seen) == 10 and len({drawn for drawn, _ in seen}) > 1
 
 
 def clipped_sum(images: torch.Tensor, labels: torch.Tensor, net: nn.Module, parts: int) -> torch.Tensor:
