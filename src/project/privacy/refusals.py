@@ -84,7 +84,7 @@ def _of_net(net: nn.Module, size: int) -> Iterator[str]:
                 " group norm (--model.net.norm group, where it is a ResNet), or freeze all but the head"
                 " (--model.freeze_epochs -1)"
             )
-    for error in ModuleValidator.validate(net.train(net.training), strict=False):
+    for error in ModuleValidator.validate(deepcopy(net).train(), strict=False):
         yield f"Opacus cannot take {type(net).__name__} apart by images ({error})"
     device = next(net.parameters()).device
     one = torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
