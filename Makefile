@@ -8,7 +8,7 @@ BIN := .venv/bin
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-.PHONY: help install train test test-fast lint format docs rename tensorboard clean
+.PHONY: help install train test test-fast lint audit format docs rename tensorboard clean
 help:  ## show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -29,6 +29,9 @@ lint: .venv/installed  ## check style, types, layers and the Dockerfile
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
+
+audit: .venv/installed  ## look for known vulnerabilities of the packages
+	$(BIN)/python scripts/audit.py
 
 format: .venv/installed  ## format the code
 	$(BIN)/ruff check --fix .

@@ -65,7 +65,7 @@ QUIET = (
 FINDERS = ("find_lr", "find_batch_size")
 """Commands that train, but only to find something out."""
 MISTAKES = (UserError, MisconfigurationException)
-ON_A_MODEL = ("calibrate", "export", "prune", "robustness")
+ON_A_MODEL = ("calibrate", "export", "leak_test", "prune", "robustness")
 """Commands that write beside their checkpoint."""
 
 

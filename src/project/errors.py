@@ -54,6 +54,7 @@ EXTRAS = {
     "onnx": "export",
     "onnxruntime": "export",
     "onnxscript": "export",
+    "opacus": "private",
     "optuna": "search",
     "prometheus_client": "serve",
     "python_multipart": "serve",

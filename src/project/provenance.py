@@ -19,6 +19,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 from project.interface import image_data
 from project.machine import describe_device, memory
 from project.run import ENVIRONMENT
+from project.words import without_secrets
 
 
 class SaveRun(SaveConfigCallback):
@@ -54,7 +55,7 @@ def record_start(file: Path, facts: dict[str, Any]) -> None:
     """
     document = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": shlex.join(sys.orig_argv),
+        "command": without_secrets(shlex.join(sys.orig_argv)),
         "folder": str(Path.cwd()),
         **facts,
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
@@ -95,7 +96,7 @@ def _git() -> dict[str, Any] | None:
         return {
             "commit": ask("rev-parse", "HEAD").strip(),
             "untracked": [line[3:] for line in status if line.startswith("??")],
-            "diff": "\n".join(line.rstrip() for line in ask("diff", "HEAD").splitlines()),
+            "diff": without_secrets("\n".join(line.rstrip() for line in ask("diff", "HEAD").splitlines())),
         }
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -15,7 +15,7 @@ from project.words import counted
 
 ORIGIN = ("root", "labels", "source")
 """Options of the datamodule that say where images are; given one, the others of a checkpoint do not count."""
-ABOUT_ORIGIN = (*ORIGIN, "group_column", "balance_column", "folds", "fold")
+ABOUT_ORIGIN = (*ORIGIN, "mask_boxes", "group_column", "balance_column", "folds", "fold")
 """Options that mean something only for the images that a model was trained on."""
 
 

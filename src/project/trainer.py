@@ -140,6 +140,28 @@ class Trainer(L.Trainer):
         assert ckpt_path is not None  # the command line insists on one
         robustness(self, model, datamodule, Path(ckpt_path), images)
 
+    def leak_test(
+        self,
+        model: "Classifier",
+        datamodule: "ImageDataModule",
+        ckpt_path: str | None = None,
+        weights_only: bool | None = None,
+        images: int = 10_000,
+    ) -> None:
+        """Try to tell by the loss which images the model was trained on; leak_test.json in the model's run.
+
+        Args:
+            model: The classifier.
+            datamodule: The images that it was trained on, and a split that it was not.
+            ckpt_path: A trained model: a file, or best or last for the newest run.
+            weights_only: As Lightning has it; checkpoints are always read so.
+            images: Use at most this many of either kind, evenly mixed.
+        """
+        from project.audit.leak_test import leak_test
+
+        assert ckpt_path is not None  # the command line insists on one
+        leak_test(self, model, datamodule, Path(ckpt_path), images)
+
     def export(
         self,
         model: "Classifier",

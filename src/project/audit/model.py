@@ -18,7 +18,8 @@ def batches(
     if most is not None:
         model.trainer.limit_test_batches = 0.5  # what is limited comes mixed
     left = data.split_sizes()[split] if most is None else most
-    for batch in data.val_dataloader() if split == "val" else data.test_dataloader():
+    loaders = {"train": data.train_dataloader, "val": data.val_dataloader, "test": data.test_dataloader}
+    for batch in loaders[split]():
         if left <= 0:
             break
         # Copied, as loaders use the memory of a batch again.

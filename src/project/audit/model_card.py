@@ -1,12 +1,14 @@
 """`python -m project model_card RUN`: what to know of a model before using it, as far as it was measured."""
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from project.audit.groups import GAPS, GROUPS
+from project.audit.leak_test import LEAK, sentences
 from project.audit.robustness import ROBUSTNESS, Row, mean_of_corruptions
 from project.callbacks.findings import FINDINGS
 from project.checkpoints import load_checkpoint
@@ -57,7 +59,18 @@ def _percent(share: float) -> str:
 def _facts(run: Run) -> dict[str, Any]:
     tested, start = run.predictions, run.starts[-1] if run.starts else {}
     assert tested is not None
-    keys = ("folder", "split", "image_size", "precision", "net", "parameters", "split_sizes", "train_counts", "device")
+    keys = (
+        "privacy",
+        "folder",
+        "split",
+        "image_size",
+        "precision",
+        "net",
+        "parameters",
+        "split_sizes",
+        "train_counts",
+        "device",
+    )
     facts = {**dict.fromkeys(keys), **run.facts}
     sizes, counts, packages = facts["split_sizes"] or {}, facts["train_counts"] or [], start.get("packages", {})
     parts = [f"{facts['net']}, {facts['parameters']:,} parameters"] if facts["net"] else ["Net not recorded"]
@@ -70,6 +83,7 @@ def _facts(run: Run) -> dict[str, Any]:
         Row(row["kind"], row["name"], int(row["severity"]), float(row["accuracy"]), int(row["images"]))
         for row in measured
     ]
+    leak = (run.trained or run.folder) / LEAK
     hardware = start.get("hardware") or {}
     return {
         "run": run,
@@ -95,6 +109,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "temperature": round(float(kept["state_dict"].get("temperature", 1)), 4) if kept else None,
         "threshold": kept["hyper_parameters"].get("sure_above") if kept else None,
         "calibrated_later": kept is not None and _later(Path(facts["checkpoint"]), run.folder / FINDINGS),
+        "leak": sentences(json.loads(leak.read_text())) if leak.is_file() else [],
         "robustness": robustness,
         "robust_folder": measured[0]["folder"] if measured else "",
         "mean_of_corruptions": mean_of_corruptions(robustness) if robustness else None,

@@ -102,6 +102,8 @@ class Console(L.Callback):
         before, self._best = self._best, _best(trainer)
         mark = " best" if self._best != before else ""
         self._best_epoch = self._epoch if mark else self._best_epoch
+        if "privacy/epsilon" in value:
+            mark = f" epsilon {value['privacy/epsilon']:.2f}{mark}"
         self._say(
             trainer,
             f"{f'{self._epoch}/{last}':>9} {cell('train/loss', '.4f'):>11} {cell('train/acc', '.2%'):>8}"

@@ -16,8 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from project.checkpoints import load_checkpoint
 from project.interface import Batch, class_names, image_classifier, image_data, test_folder
 from project.machine import describe_device
+from project.words import without_secrets
 
 FINDINGS = "test.json"
 SHOWN = 12
@@ -117,9 +119,11 @@ class Findings(L.Callback):
         model, data = image_classifier(trainer), image_data(trainer)
         sizes = data.split_sizes()
         assert model.data_description is not None
+        privacy = load_checkpoint(Path(trainer.ckpt_path)).get("privacy") if trainer.ckpt_path else None
         return {
+            "privacy": privacy,
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "command": shlex.join(sys.orig_argv),
+            "command": without_secrets(shlex.join(sys.orig_argv)),
             "checkpoint": str(Path(trainer.ckpt_path).resolve()) if trainer.ckpt_path else None,
             "seconds_of_training": self._seconds,
             "split": "test" if sizes["test"] else "val",

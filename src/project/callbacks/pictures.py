@@ -29,7 +29,8 @@ class Pictures(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
         """Show the first batch, augmented."""
-        if trainer.global_step == 0 and batch_idx == 0 and (writer := tensorboard_writer(trainer)):
+        first = trainer.global_step == 0 and batch_idx == 0 and len(batch.index)  # a private step may draw no image
+        if first and (writer := tensorboard_writer(trainer)):
             writer.add_image("train/first_batch", image_sheet(batch.image[:FIRST_IMAGES]), 0)
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

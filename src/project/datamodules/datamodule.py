@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,11 +14,12 @@ from torch import Tensor, nn
 from project.datamodules.augment import augment, default_augmentation, is_fixed
 from project.datamodules.index import ImageIndex, index_unlabelled
 from project.datamodules.loader import Images, Loader
+from project.datamodules.masks import HideBy, Masks
 from project.datamodules.origin import Origin
 from project.datamodules.packed import warn_of_copies
 from project.datamodules.parallel import worker_count
 from project.datamodules.pixels import PixelStore
-from project.datamodules.sampler import EpochBatches, Order, Request, seed_draws
+from project.datamodules.sampler import EpochBatches, Order, PoissonBatches, Request, seed_draws
 from project.datamodules.source import Source
 from project.datamodules.split import Splitting, write_splits
 from project.datamodules.statistics import channel_statistics
@@ -44,10 +46,16 @@ class ImageDataModule(ImageData):
         split_seed: Another seed, another split; apart from the seed of training, so that runs can be compared.
         folds: Cut the images into this many parts and hold out one, for cross-validation; 0 does not.
         fold: The part that is held out, from 0: as test, or as val where the data bring a test split.
-        sampling: `balanced` draws every class equally often in training; `natural` as often as it is there.
+        sampling: `balanced` draws every class equally often in training; `natural` as often as it is there; `poisson`
+            draws each image by itself for each step, which private training needs.
+        channel_statistics: Images are normalised by mean and standard deviation of the `train` images; or by `fixed`
+            ones, 0.5, for which no image is looked at.
         balance_column: A column of that CSV, such as a skin type or a camera: `balanced` then draws every pair of class
             and entry equally often, so that the entry tells nothing of the class.
         on_corrupt: What an unreadable image does: `error` lists all of them and stops; `skip` trains without.
+        mask_boxes: A CSV of regions to be hidden, such as faces, before anything else is done with an image: columns
+            path, left, top, right, bottom, in pixels of the upright image. Of shards they are hidden on writing.
+        mask_by: `fill` leaves plain grey there, `blur` four by four points.
         item_transforms: What each image goes through before it is brought to `image_size`: modules that take and
             return uint8 (3, H, W). Those that draw at random are left out in validation and test.
         batch_transforms: Augmentation: modules that take and return a float batch (N, 3, H, W) in [0, 1] on the
@@ -72,9 +80,12 @@ class ImageDataModule(ImageData):
         split_seed: int = 0,
         folds: int = 0,
         fold: int = 0,
-        sampling: Literal["natural", "balanced"] = "natural",
+        sampling: Literal["natural", "balanced", "poisson"] = "natural",
+        channel_statistics: Literal["train", "fixed"] = "train",
         balance_column: str | None = None,
         on_corrupt: Literal["error", "skip"] = "error",
+        mask_boxes: str | None = None,
+        mask_by: HideBy = "fill",
         item_transforms: list[nn.Module] | None = None,
         batch_transforms: list[nn.Module] | None = None,
         pack_limit: float | None = None,
@@ -91,7 +102,8 @@ class ImageDataModule(ImageData):
         self.origin = Origin(root, labels, group_column, source, Path(cache_dir), balance_column)
         self.splitting = Splitting(val_fraction, test_fraction, split_seed, folds, fold)
         self.image_size, self.batch_size = image_size, batch_size
-        self.sampling, self.on_corrupt = sampling, on_corrupt
+        self.sampling, self.channel_statistics, self.on_corrupt = sampling, channel_statistics, on_corrupt
+        self.mask_boxes, self.mask_by = mask_boxes, mask_by
         self.item_transforms = nn.ModuleList(item_transforms or [])
         for transform in self.item_transforms:
             if isinstance(transform, RandomResizedCrop):
@@ -121,11 +133,11 @@ class ImageDataModule(ImageData):
         if stage == "predict":
             if self.origin.is_sharded:
                 raise UserError(f"{self.origin.root} holds shards: predict reads a folder of images, or a single one")
-            self.index = self._readable(index_unlabelled(self.folder))
+            self.index = self._readable(self._masked(index_unlabelled(self.folder)))
             return
         if self.index is not None and self.index.class_names:
             return  # `test` after `fit` on the same datamodule
-        index = self.origin.index(known.class_names if known else None)
+        index = self._masked(self.origin.index(known.class_names if known else None))
         if not self.origin.is_sharded:
             index = self._readable(index)
         self.index = self.splitting(index)
@@ -143,6 +155,15 @@ class ImageDataModule(ImageData):
                 " were trained on may be among them. To test on images of your choice, give DIR/test/CLASS/IMAGE"
             )
 
+    def _masked(self, index: ImageIndex) -> ImageIndex:
+        if self.mask_boxes is None:
+            return index
+        if self.origin.is_sharded:
+            raise UserError(
+                "data.mask_boxes: regions of shards are hidden when these are written, by `shard --mask_boxes`"
+            )
+        return replace(index, masks=Masks(Path(self.mask_boxes), self.mask_by, index.paths))
+
     def _readable(self, index: ImageIndex) -> ImageIndex:
         """The index without what cannot be read; takes the pixels where they fit."""
         if self.trainer and self.trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -158,7 +179,9 @@ class ImageDataModule(ImageData):
 
     def _describe(self) -> DataDescription:
         index = self._index()
-        mean, std = channel_statistics(self._images("train", self._fixed()))
+        mean, std = [0.5] * 3, [0.5] * 3
+        if self.channel_statistics == "train":
+            mean, std = channel_statistics(self._images("train", self._fixed()))
         counts = np.bincount(index.labels[index.rows("train")], minlength=len(index.class_names))
         return DataDescription(
             index.class_names, self.image_size, mean, std, train_counts=counts.tolist(), fingerprint=index.fingerprint()
@@ -252,7 +275,10 @@ class ImageDataModule(ImageData):
                 f" and in each split ({split or 'this folder'} has {len(images)})"
             )
         strata = images.index.strata(images.rows) if split == "train" and self.sampling == "balanced" else None
-        batches = EpochBatches(len(images), self.batch_size, self._order(split), self._seed(), rank, world, strata)
+        if training and self.sampling == "poisson":
+            batches: EpochBatches = PoissonBatches(len(images), self.batch_size, trainer.accumulate_grad_batches)  # type: ignore[union-attr]
+        else:
+            batches = EpochBatches(len(images), self.batch_size, self._order(split), self._seed(), rank, world, strata)
         images.pixels = self._pixels.near(trainer.strategy.root_device if trainer else torch.device("cpu"))
         pin = torch.cuda.is_available() and not isinstance(images.pixels, Tensor)
         counted = trainer.fit_loop.epoch_loop.batch_progress.current if trainer and training else None
@@ -287,7 +313,7 @@ class ImageDataModule(ImageData):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment a training batch on its device; what this step draws is a function of (seed, step, rank)."""
         trainer = self.trainer
-        if trainer is None or not trainer.training or self._by_heart:
+        if trainer is None or not trainer.training or self._by_heart or not len(batch.index):
             return batch
         step = trainer.fit_loop.epoch_loop.total_batch_idx + 1
         seed_draws(self._seed(), step, trainer.global_rank, device=batch.image.device)

@@ -9,7 +9,9 @@ from typing import Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
+from project.datamodules.masks import Masks
 from project.errors import UserError
 from project.images import EXTENSIONS, find_images
 from project.interface import SPLITS, Split
@@ -71,6 +73,7 @@ class ImageIndex:
         class_names: Sorted; the position is the label.
         groups: What each image belongs to, str (N,), where images of a group must not be torn apart; None otherwise.
         balance: What training is to see evenly besides the classes, str (N,); None for nothing.
+        masks: Regions to be hidden as images are read; None for none.
     """
 
     root: Path
@@ -80,6 +83,11 @@ class ImageIndex:
     class_names: list[str]
     groups: NDArray[np.str_] | None = None
     balance: NDArray[np.str_] | None = None
+    masks: Masks | None = None
+
+    def hide(self, image: Tensor, row: int) -> Tensor:
+        """An image, uint8 (3, H, W), upright and as large as it was found, without what nobody is to see."""
+        return image if self.masks is None else self.masks.hide(image, self.paths[row])
 
     def rows(self, split: Split | Literal["", "skip"]) -> NDArray[np.int64]:
         """Rows of one split, int64, ascending."""

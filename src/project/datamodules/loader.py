@@ -79,7 +79,7 @@ class Images(Dataset[Batch]):
     def _place(self, request: Request) -> Tensor:
         """uint8 (N, image_size, image_size, 3), not yet filled."""
         count = len(request.positions)
-        if request.place is not None:
+        if request.place is not None and count <= len(self.places[request.place]):
             return self.places[request.place][:count]
         if get_worker_info() is not None:
             return shared_memory(count, self.image_size)
@@ -96,7 +96,7 @@ class Images(Dataset[Batch]):
 
     def _decode(self, row: int, epoch: int) -> Tensor:
         try:
-            image = decode_image(self.read(row))
+            image = self.index.hide(decode_image(self.read(row)), row)
         except UnreadableImageError as error:
             raise UserError(f"cannot read image {self._name(row)}: {error}") from error
         if self._draws:

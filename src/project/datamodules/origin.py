@@ -9,6 +9,7 @@ from project.datamodules.labels import index_table
 from project.datamodules.shards import ShardReader, is_sharded, read_shard_index
 from project.datamodules.source import Source
 from project.errors import UserError
+from project.words import without_secrets
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,11 @@ class Origin:
     balance_column: str | None = None
 
     def __post_init__(self) -> None:
+        if self.root and without_secrets(self.root) != self.root:
+            raise UserError(
+                "data.root holds a password or key, which every run would write down: keep it in a file of the"
+                " user's or in the environment, where fsspec looks"
+            )
         for name in ("group_column", "balance_column"):
             if getattr(self, name) and not self.labels:
                 raise UserError(f"data.{name} names a column of a CSV: give it by data.labels")

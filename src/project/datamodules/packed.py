@@ -62,7 +62,7 @@ def decode_all(index: ImageIndex, size: int, transforms: Sequence[nn.Module], pa
     """
     key = _files_key(index)
     look = blake2b(
-        f"{FORMAT} {size} {[repr(transform) for transform in transforms]}".encode(), digest_size=4
+        f"{FORMAT} {size} {[repr(transform) for transform in transforms]} {index.masks or ''}".encode(), digest_size=4
     ).hexdigest()
     report, packed = folder / f"{key}.csv", folder / f"{key}_{look}.npy"
     folder.mkdir(parents=True, exist_ok=True)
@@ -146,7 +146,7 @@ class _Work:
         try:
             data = read_bytes(path)
             content = content_hash(data)
-            image = decode_image(data)
+            image = self.index.hide(decode_image(data), row)
         except UnreadableImageError as error:
             return content, str(error)
         if self.file is not None:

@@ -3,6 +3,7 @@
 import io
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from PIL import Image
 from project.datamodules.decode import decode_image
 from project.datamodules.index import ImageIndex, PathTable, check_classes, index_tree
 from project.datamodules.labels import index_table
+from project.datamodules.masks import HideBy, Masks
 from project.datamodules.packed import content_hash, skip_unreadable, warn_of_copies
 from project.datamodules.parallel import each
 from project.datamodules.split import complete_splits
@@ -34,6 +36,8 @@ def shard(
     test_fraction: float = 0.15,
     split_seed: int = 0,
     on_corrupt: Literal["error", "skip"] = "error",
+    mask_boxes: Path | None = None,
+    mask_by: HideBy = "fill",
 ) -> None:
     """Write images as shards, which `--data.root OUT` then reads; copy OUT to an object store as it is if you like.
 
@@ -50,6 +54,8 @@ def shard(
         test_fraction: As of the datamodule.
         split_seed: As of the datamodule.
         on_corrupt: As of the datamodule.
+        mask_boxes: As of the datamodule.
+        mask_by: As of the datamodule.
 
     Raises:
         UserError: `out` exists; or as of the datamodule.
@@ -59,6 +65,8 @@ def shard(
     if out.exists():
         raise UserError(f"{out} exists: shards are written to a new folder")
     index = index_table(labels, root, group_column) if labels else index_tree(root)
+    if mask_boxes is not None:
+        index = replace(index, masks=Masks(mask_boxes, mask_by, index.paths))
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -103,7 +111,7 @@ class _Encode:
     def __call__(self, row: int) -> tuple[bytes, str, int]:
         try:
             data = read_bytes(self.index.root / self.index.paths[row])
-            pixels = decode_image(data)
+            pixels = self.index.hide(decode_image(data), row)
         except UnreadableImageError as error:
             return b"", str(error), 0
         image = Image.fromarray(pixels.permute(1, 2, 0).numpy())

@@ -230,7 +230,7 @@ class Classifier(ImageClassifier):
         total = F.cross_entropy(
             logits, batch.label, weight=self.class_weights, label_smoothing=smoothing, reduction="sum"
         )
-        loss = total / len(logits)
+        loss = total / max(1, len(logits))  # by chance, private training may draw no image
         # In training such a loss stops the run, or its batch is skipped and does not count.
         cast(Scores, self.scores[f"{stage}_scores"]).update(loss, logits, batch.label, only_finite=stage == "train")
         return loss, logits

@@ -33,7 +33,9 @@ class FeatureStore:
         """
         if self._features is not None and bool(self._known[index].all()):
             return cast(Tensor, self._head(self._features[index]))
-        if self._refused or (self._features is None and not self._net.training):  # where nothing is drawn at random
+        if (
+            self._refused or not len(index) or (self._features is None and not self._net.training)
+        ):  # where nothing is drawn at random
             return cast(Tensor, self._net(images()))
         image, found = images(), list[Tensor]()
         hook = self._head.register_forward_pre_hook(lambda module, inputs: found.append(inputs[0].detach()))
@@ -51,6 +53,7 @@ class FeatureStore:
             self._known[index] = True
         return logits
 
+    @torch.no_grad()  # gradients of single images count every other call
     def _begin(self, found: list[Tensor], logits: Tensor, again: Tensor) -> None:
         """Make room; not for a net that draws at random before its head or works on behind it."""
         feature = found[0] if found else logits

@@ -1,7 +1,12 @@
 """The residual network for small images."""
 
+import math
+from typing import Literal
+
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+Norm = Literal["batch", "group"]
 
 
 class ResNet(nn.Module):
@@ -15,12 +20,15 @@ class ResNet(nn.Module):
         image_size: Height and width of the images; any, the paper's is 32.
         depth: Layers, 6n + 2: 20, 32, 44, 56, 110.
         width: Channels of the first stage; the paper's is 16.
+        norm: The paper's `batch` norm; or `group` norm, which looks at each image by itself, as private training must.
 
     Raises:
         ValueError: there is no such depth.
     """
 
-    def __init__(self, num_classes: int, image_size: int, depth: int = 20, width: int = 16) -> None:
+    def __init__(
+        self, num_classes: int, image_size: int, depth: int = 20, width: int = 16, norm: Norm = "batch"
+    ) -> None:
         super().__init__()
         if depth < 8 or depth % 6 != 2:
             raise ValueError(f"ResNet's depth must be 6n + 2, such as 20, 32 or 56; got {depth}")
@@ -29,9 +37,9 @@ class ResNet(nn.Module):
         for stage in range(3):
             for block in range((depth - 2) // 6):
                 outputs, stride = width * 2**stage, 2 if stage and not block else 1
-                blocks.append(Block(inputs, outputs, stride))
+                blocks.append(Block(inputs, outputs, stride, norm))
                 inputs = outputs
-        self.stem = nn.Sequential(nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(True))
+        self.stem = nn.Sequential(nn.Conv2d(3, width, 3, padding=1, bias=False), _norm(norm, width), nn.ReLU(True))
         self.blocks = nn.Sequential(*blocks)
         self.head = nn.Linear(inputs, num_classes)
         for module in self.modules():
@@ -47,15 +55,19 @@ class ResNet(nn.Module):
 class Block(nn.Module):
     """Two 3x3 convolutions beside a shortcut; float (N, inputs, H, W) to (N, outputs, H / stride, W / stride)."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, norm: Norm = "batch") -> None:
         super().__init__()
         self.stride, self.new_channels = stride, outputs - inputs
         self.first = nn.Sequential(
-            nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(True)
+            nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False), _norm(norm, outputs), nn.ReLU(True)
         )
-        self.second = nn.Sequential(nn.Conv2d(outputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs))
+        self.second = nn.Sequential(nn.Conv2d(outputs, outputs, 3, padding=1, bias=False), _norm(norm, outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         """Add what the convolutions find to what came in."""
         shortcut = F.pad(x[:, :, :: self.stride, :: self.stride], [0, 0, 0, 0, 0, self.new_channels])
         return F.relu(self.second(self.first(x)) + shortcut)
+
+
+def _norm(norm: Norm, channels: int) -> nn.Module:
+    return nn.BatchNorm2d(channels) if norm == "batch" else nn.GroupNorm(math.gcd(8, channels), channels)

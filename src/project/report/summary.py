@@ -33,6 +33,8 @@ def tiles(run: Run) -> list[tuple[str, str, str]]:
     if tested:
         images = f"{facts.get('split', 'test')} images, {len(tested.names):,} classes"
         found.append(("Tested on", f"{len(tested.paths):,}", images))
+        if privacy := facts.get("privacy"):
+            found.append(("Privacy", f"ε {privacy['epsilon']:.2f}", f"at delta {privacy['delta']:g}, a train image"))
         found.append(("Calibration error", percent(tested.calibration_error), "expected, 0 is best"))
     return found
 

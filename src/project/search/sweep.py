@@ -21,6 +21,7 @@ from project.run import TRAIN
 from project.search.report import conclude, describe
 from project.search.space import any_point, options, point_of, read_space
 from project.search.trial import TrialRun
+from project.words import without_secrets
 
 HEARTBEAT, GRACE = 5, 45
 """Seconds between a worker's signs of life, and without one until its trial counts as lost; a trial that is asked to
@@ -116,7 +117,7 @@ class Worker:
             )
         except Exception as error:  # of the data base's own driver
             line = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(f"the storage {self.address} cannot be used: {line}") from error
+            raise UserError(without_secrets(f"the storage {self.address} cannot be used: {line}")) from error
 
     def _begin(self, config: str) -> optuna.Study:
         """The study, new or as it stands; a new one first tries the config as it is."""
@@ -154,7 +155,7 @@ class Worker:
         print(
             f"sweep     {self.folder}: {self.trials} trials by {self.metric} ({self.mode}), {len(self.space)} options"
         )
-        print(f"watch     optuna-dashboard {self.address}", flush=True)
+        print(f"watch     optuna-dashboard {without_secrets(self.address)}", flush=True)
         while True:
             optuna.storages.fail_stale_trials(self.study)
             self._find_nameless()

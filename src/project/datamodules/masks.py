@@ -1,0 +1,86 @@
+"""Regions of images that nobody is to see, such as faces and number plates: hidden as images are read."""
+
+import csv
+from collections.abc import Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from project.errors import UserError
+
+HideBy = Literal["fill", "blur"]
+COLUMNS = ("path", "left", "top", "right", "bottom")
+GREY, POINTS = 128, 4
+"""What a region is filled with; to how many points a side it is blurred."""
+
+
+class Masks:
+    """The regions that a CSV lists, a row each: path, left, top, right, bottom.
+
+    Args:
+        table: The CSV. Paths are those of the data set, relative to its root; edges are in pixels of the upright image,
+            left and top from 0, right and bottom just outside.
+        by: `fill` leaves plain grey; `blur` leaves four by four points.
+        paths: Those of the data set.
+
+    Raises:
+        UserError: the table cannot be read, lacks a column, names another image, or holds what is no region.
+    """
+
+    def __init__(self, table: Path, by: HideBy, paths: Sequence[str]) -> None:
+        self.table, self.by = table, by
+        self.boxes: dict[str, list[tuple[int, int, int, int]]] = {}
+        try:
+            with table.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
+                reader = csv.DictReader(stream)
+                rows = list(reader)
+        except (OSError, csv.Error) as error:
+            raise UserError(f"cannot read {table}: {error}") from error
+        if missing := [name for name in COLUMNS if name not in (reader.fieldnames or ())]:
+            raise UserError(f"{table} has no column '{missing[0]}': it needs {', '.join(COLUMNS)}")
+        for number, row in enumerate(rows, start=2):
+            try:
+                left, top, right, bottom = (int(row[name]) for name in COLUMNS[1:])
+            except (TypeError, ValueError):
+                raise UserError(f"{table}, line {number}: edges are whole pixels, such as 12") from None
+            if not (0 <= left < right and 0 <= top < bottom):
+                raise UserError(f"{table}, line {number}: a region needs 0 <= left < right and 0 <= top < bottom")
+            self.boxes.setdefault(row["path"], []).append((left, top, right, bottom))
+        unknown = sorted(set(self.boxes) - set(paths))
+        if unknown:
+            raise UserError(
+                f"{table} names {len(unknown):,} images that are not there, such as {unknown[0]}: paths are to be like"
+                f" {paths[0]}"
+            )
+
+    def __repr__(self) -> str:
+        """Stands for all that decides how images look."""
+        return f"{self.by} {blake2b(repr(sorted(self.boxes.items())).encode(errors='surrogateescape')).hexdigest()}"
+
+    def hide(self, image: Tensor, path: str) -> Tensor:
+        """uint8 (3, H, W), in and out.
+
+        Raises:
+            UserError: a region of this image reaches beyond it.
+        """
+        boxes = self.boxes.get(path)
+        if not boxes:
+            return image
+        image, (height, width) = image.clone(), image.shape[1:]
+        for left, top, right, bottom in boxes:
+            if right > width or bottom > height:
+                raise UserError(
+                    f"{self.table}: the region {left},{top},{right},{bottom} reaches beyond {path}, which has"
+                    f" {width} x {height} pixels (upright, as EXIF has it)"
+                )
+            part = image[:, top:bottom, left:right]
+            part[:] = GREY if self.by == "fill" else _blurred(part)
+        return image
+
+
+def _blurred(part: Tensor) -> Tensor:
+    points = F.adaptive_avg_pool2d(part[None].float(), POINTS)
+    return F.interpolate(points, tuple(part.shape[1:]), mode="bilinear")[0].round().to(part.dtype)

@@ -1,0 +1,63 @@
+"""How much privacy steps cost. A history is a list of [noise multiplier, sampling rate, steps], in order."""
+
+import math
+import warnings
+from functools import lru_cache
+
+History = list[list[float]]
+
+
+def epsilon_of(history: History, delta: float) -> float:
+    """Epsilon that a history has spent, an upper bound within 0.01.
+
+    Gopi, Lee, Wutschitz, Numerical Composition of Differential Privacy, 2021; for adding or removing one image.
+    """
+    return _epsilon_of(tuple((noise, rate, int(steps)) for noise, rate, steps in history), delta)
+
+
+@lru_cache(maxsize=16)  # an epoch's end asks several times
+def _epsilon_of(history: tuple[tuple[float, float, int], ...], delta: float) -> float:
+    from opacus.accountants import PRVAccountant
+
+    if not history:
+        return 0.0
+    accountant = PRVAccountant()
+    accountant.history = list(history)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of densities that vanish far outside
+        return float(accountant.get_epsilon(delta))
+
+
+def add_steps(history: History, noise: float, rate: float, steps: int) -> History:
+    """The history after so many more steps."""
+    if history and history[-1][:2] == [noise, rate]:
+        return [*history[:-1], [noise, rate, history[-1][2] + steps]]
+    return [*history, [noise, rate, steps]]
+
+
+def steps_within(epsilon: float, delta: float, history: History, noise: float, rate: float, most: float) -> int:
+    """How many more steps a budget has room for, no more than `most`, which may be infinite."""
+
+    def fits(steps: int) -> bool:
+        return epsilon_of(add_steps(history, noise, rate, steps), delta) <= epsilon
+
+    if most < math.inf and fits(int(most)):
+        return int(most)
+    low, high = 0, 1
+    while high < most and fits(high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def noise_for(epsilon: float, delta: float, rate: float, steps: int) -> float:
+    """The least noise multiplier, to a hundredth, with which so many steps stay within a budget."""
+    low, high = 0.2, 0.4
+    while epsilon_of([[high, rate, steps]], delta) > epsilon:
+        low, high = high, 2 * high
+    while high - low > 0.005 * low:
+        middle = (low + high) / 2
+        low, high = (low, middle) if epsilon_of([[middle, rate, steps]], delta) <= epsilon else (middle, high)
+    return math.ceil(high * 1000) / 1000

@@ -1,0 +1,77 @@
+"""The leak test finds what a net learnt by heart, and nothing in one that learnt nothing."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+from project.audit.leak_test import membership
+from project.cli import main
+from tests.conftest import QUICK, fit
+from tests.runs import load
+
+RUN = Path("logs/run/version_0")
+
+
+def test_the_auc_is_that_of_scikit_learn_and_its_interval_covers() -> None:
+    draw = np.random.default_rng(0)
+    inside = 0
+    for _ in range(200):
+        seen, new = draw.normal(0.5, 1, 80).round(1), draw.normal(0, 1, 120).round(1)
+        found = membership(seen, new)
+        truth = roc_auc_score([1] * 80 + [0] * 120, [*seen, *new])
+        assert found["auc"] == pytest.approx(truth)
+        inside += found["auc_interval"][0] <= 0.6382 <= found["auc_interval"][1]  # Phi(0.5 / sqrt(2))
+    assert 180 <= inside <= 198
+
+
+def test_so_many_are_found_at_one_false_alarm_in_a_thousand() -> None:
+    new, seen = np.arange(2000.0), np.array([1997.5, 1996.5, 3000.0, 5.0])
+    found = membership(seen, new)
+    assert found["false_alarms"] == 2 and found["found"] == 0.5  # 3000 and 1997.5 lie above all but two
+
+
+def memorable(root: Path) -> None:
+    """Noise under labels drawn by chance: nothing to learn but by heart."""
+    draw = np.random.default_rng(0)
+    for split, count in (("train", 60), ("test", 60)):
+        for number in range(count):
+            folder = root / split / f"class{draw.integers(3)}"
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(draw.integers(0, 256, (8, 8, 3), np.uint8)).save(folder / f"{number}.png")
+
+
+@pytest.mark.slow
+def test_a_net_that_learnt_by_heart_is_found_and_one_that_learnt_nothing_is_not(
+    here: Path, capsys: pytest.CaptureFixture[str], failing: Callable[[list[str]], str]
+) -> None:
+    memorable(here / "images")
+    plain = ["--data.batch_transforms", "[]", "--test_after_fit", "false", "--data.sampling", "balanced"]
+    main(fit(here / "images", *plain, "--trainer.max_epochs", "40"))
+    last = str(RUN / "checkpoints/last.ckpt")
+    main(["leak_test", "--ckpt_path", last, *QUICK])
+    shown = capsys.readouterr().out
+    found = json.loads((RUN / "leak_test.json").read_text())
+    assert found["auc"] > 0.9 and found["auc_interval"][0] > 0.8 and "tells of its training images" in shown
+    train = int(shown.split("train ")[1].split()[0])
+    assert found["trained_on"] == train and found["train_accuracy"] > 0.95 > found["accuracy"] + 0.3
+
+    saved = load(RUN)
+    for name, value in saved["state_dict"].items():
+        if name.startswith("net."):
+            saved["state_dict"][name] = torch.randn(value.shape, generator=torch.Generator().manual_seed(1)) * 0.05
+    torch.save(saved, last)
+    main(["leak_test", "--ckpt_path", last, *QUICK])
+    found = json.loads((RUN / "leak_test.json").read_text())
+    assert found["auc_interval"][0] < 0.5 < found["auc_interval"][1]
+    assert "a stronger one may" in capsys.readouterr().out
+
+    for file in (here / "images/train/class0").iterdir():
+        file.unlink()
+        break
+    assert "not those that the model was trained on" in failing(["leak_test", "--ckpt_path", last, *QUICK])

@@ -1,0 +1,92 @@
+"""No password and no key gets into what a run leaves, nor onto the screen."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from project.words import without_secrets
+from scripts.audit import verdict
+from tests.conftest import QUICK, fit
+from tests.runs import finish
+
+TOKENS = {
+    "AWS_SECRET_ACCESS_KEY": "plantedSECRETaccess/key+0",
+    "AWS_ACCESS_KEY_ID": "AKIAPLANTED000000000",
+    "WANDB_API_KEY": "plantedwandb0123456789",
+    "HF_TOKEN": "hf_plantedtoken0123456789",
+    "PROJECT_KEY": "planted" + 57 * "0",
+}
+URL = "postgresql://someone:plantedPassword@127.0.0.1:1/database"
+PLANTED = [*TOKENS.values(), "plantedPassword"]
+
+
+def test_what_is_secret_is_taken_out_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_TOKEN", "0123456789")
+    text = "see https://me:pass@host/x, https://host:80/a@b and --key 0123456789 of s3://bucket/0123"
+    assert (
+        without_secrets(text)
+        == "see https://me:***@host/x, https://host:80/a@b and --key $SOME_TOKEN of s3://bucket/0123"
+    )
+
+
+@pytest.mark.slow
+def test_a_run_and_its_tools_leave_no_secret_behind(tree: Path, tmp_path: Path, here: Path) -> None:
+    shown = finish([*fit(tree), "--run_name", f"a {TOKENS['HF_TOKEN'][:2]}"], here, **TOKENS)
+    shown += finish(["predict", "--ckpt_path", "best", "--data.root", str(tree), *QUICK], here, **TOKENS)
+    shown += finish(["test", "--ckpt_path", "best", *QUICK, "--require_signature", ""], here, **TOKENS)
+    assert "tested" in shown or "test" in shown
+    files = {file: file.read_bytes() for file in (here / "logs").rglob("*") if file.is_file()}
+    assert len(files) > 10
+    assert not [(file, token) for file, data in files.items() for token in PLANTED if token.encode() in data]
+    assert not [token for token in PLANTED if token in shown]
+
+
+def test_the_command_is_recorded_without_what_was_typed_in_it(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.argv[:] = sys.argv; from pathlib import Path; from project.provenance import record_start;"
+        f"record_start(Path({str(tmp_path / 'environment.yaml')!r}), {{}})"
+    )
+    command = [sys.executable, "-c", code, "--storage", URL, "--key", TOKENS["HF_TOKEN"]]
+    import os
+
+    subprocess.run(command, check=True, env={**os.environ, **TOKENS})
+    text = (tmp_path / "environment.yaml").read_text()
+    assert "someone:***@" in text and "$HF_TOKEN" in text and not [token for token in PLANTED if token in text]
+
+
+def test_an_address_with_a_password_is_refused_as_data(here: Path, failing: Callable[[list[str]], str]) -> None:
+    message = failing(fit(Path("x"), "--data.root", "s3://me:plantedPassword@bucket/shards"))
+    assert "holds a password" in message and "plantedPassword" not in message
+    assert not (here / "logs").exists() or not any((here / "logs").rglob("*.yaml"))
+    shutil.rmtree(here / "logs", ignore_errors=True)
+
+
+def test_a_sweep_whose_data_base_is_not_there_does_not_show_its_password(
+    tree: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from project.__main__ import main as tools
+
+    Path("space.yaml").write_text("model.optimizer.lr: {low: 0.001, high: 0.1, log: true}\n")
+    Path("c.yaml").write_text(f"data: {{root: {tree}}}\ntrainer: {{max_epochs: 1}}\n")
+    with pytest.raises(SystemExit):
+        tools(["sweep", "--config", "c.yaml", "--space", "space.yaml", "--trials", "1", "--storage", URL, "--",
+               "--checkpoint.monitor", "val/acc"])  # fmt: skip
+    shown = capsys.readouterr()
+    assert "plantedPassword" not in shown.out + shown.err and "someone:***@127.0.0.1" in shown.err
+
+
+def test_a_known_vulnerability_fails_and_a_data_base_out_of_reach_does_not() -> None:
+    skipped = [{"name": "a", "skip_reason": "not found"}]
+    assert verdict([], {})[1] == verdict(skipped, {})[1] == 0
+    bad = [
+        *skipped,
+        {"name": "b", "version": "1", "vulns": [{"id": "PYSEC-1", "aliases": ["CVE-2"], "fix_versions": []}]},
+    ]
+    lines, code = verdict(bad, {})
+    assert code == 1 and "b 1: PYSEC-1" in lines[0]
+    assert verdict(bad, {"CVE-2": "not used"})[1] == 0
+    assert verdict([{"name": "b", "version": "1", "vulns": []}], {})[1] == 0
