@@ -42,7 +42,7 @@ docs: .venv/installed  ## build the site of docs/ into site/; a broken link is a
 	@(printf 'var __index = '; cat site/search.json) > site/search.js  # what a page read from the disk searches in
 
 rename: .venv/installed  ## give the package your own name: make rename NAME=my_birds
-	$(BIN)/python tools/rename.py '$(NAME)'
+	$(BIN)/python scripts/rename.py '$(NAME)'
 	$(BIN)/ruff check --quiet --select I --fix .
 	$(BIN)/ruff format --quiet .
 	$(BIN)/pip uninstall --quiet --yes project

@@ -51,13 +51,13 @@ def run(clone: Path) -> Run:
 
 @pytest.mark.slow
 def test_a_renamed_package_works_and_the_old_name_is_gone(clone: Path, run: Run, tree: Path) -> None:
-    done = run("tools/rename.py", "my_birds")
+    done = run("scripts/rename.py", "my_birds")
     assert done.returncode == 0, done.stderr
     assert run("-m", "ruff", "check", "--select", "I", "--fix", ".").returncode == 0
     assert run("-m", "ruff", "format", ".").returncode == 0
     commit(clone)
     modules = "|".join(sorted({path.stem for path in (clone / "src" / "my_birds").iterdir()} - {"__init__"}))
-    old = rf"\bproject\.({modules})\b|\b(from|import|-m|src/) ?project\b|\"-m\", \"project|tools/|make rename"
+    old = rf"\bproject\.({modules})\b|\b(from|import|-m|src/) ?project\b|\"-m\", \"project|scripts/rename|make rename"
     left = subprocess.run(["git", "grep", "-nP", old], cwd=clone, capture_output=True, text=True).stdout
     assert not left
     lint_imports = "from importlinter.cli import lint_imports_command; lint_imports_command()"
@@ -82,7 +82,7 @@ def test_a_renamed_package_works_and_the_old_name_is_gone(clone: Path, run: Run,
 )
 def test_a_name_that_cannot_be_is_refused(name: str, why: str) -> None:
     done = subprocess.run(
-        [sys.executable, str(REPOSITORY / "tools" / "rename.py"), name], capture_output=True, text=True
+        [sys.executable, str(REPOSITORY / "scripts" / "rename.py"), name], capture_output=True, text=True
     )
     assert done.returncode == 2 and why in done.stderr and len(done.stderr.splitlines()) == 1
 
@@ -90,6 +90,6 @@ def test_a_name_that_cannot_be_is_refused(name: str, why: str) -> None:
 @pytest.mark.slow
 def test_what_is_not_committed_is_not_renamed(clone: Path, run: Run) -> None:
     (clone / "README.md").write_text("my own words")
-    done = run("tools/rename.py", "my_birds")
+    done = run("scripts/rename.py", "my_birds")
     assert done.returncode == 2 and "commit or stash first" in done.stderr and "README.md" in done.stderr
     assert (clone / "src" / "project").is_dir() and (clone / "README.md").read_text() == "my own words"

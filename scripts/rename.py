@@ -7,14 +7,13 @@ not the English word.
 import importlib.util
 import keyword
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 OLD = "project"
-TEMPLATE_ONLY = ("tools", "tests/test_rename.py")
+TEMPLATE_ONLY = ("scripts/rename.py", "tests/test_rename.py")
 
 
 def refuse(message: str) -> None:
@@ -68,7 +67,7 @@ def main(name: str) -> None:
     changed = 0
     rules = patterns()
     for file in files():
-        if file.relative_to(ROOT).as_posix().startswith(TEMPLATE_ONLY):
+        if file.relative_to(ROOT).as_posix() in TEMPLATE_ONLY:
             continue
         try:
             text = file.read_bytes().decode()
@@ -88,7 +87,6 @@ def main(name: str) -> None:
             changed += 1
     (ROOT / "src" / OLD).rename(ROOT / "src" / name)
     for place in TEMPLATE_ONLY:
-        shutil.rmtree(ROOT / place, ignore_errors=True)
         (ROOT / place).unlink(missing_ok=True)
     print(f"src/{OLD} is src/{name} now; {changed} files mention it. Checkpoints from before name {OLD}: train anew.")
 
