@@ -7,6 +7,7 @@ import logging
 import warnings
 from typing import Any
 
+import simplejpeg
 from PIL import Image
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import create_form_parser
@@ -16,6 +17,8 @@ from project.images import Pixels, UnreadableImageError, decode_pixels
 
 FIELDS = 16
 """Parts of a form, at most."""
+FEW = 128 * 128
+"""Pixels."""
 
 for library in ("PIL", "python_multipart"):
     logging.getLogger(library).setLevel(logging.CRITICAL)  # whoever sent it is told
@@ -28,23 +31,39 @@ def limit_pixels(pixels: int) -> None:
     warnings.simplefilter("error", Image.DecompressionBombWarning)  # what Pillow only warns of up to twice as many
 
 
-def read_picture(content_type: str, body: bytes) -> Pixels:
-    """Decode what was sent, as training does: upright RGB, uint8 (H, W, 3).
+def encoded_picture(content_type: str, body: bytes) -> bytes:
+    """The file of a picture that a body holds.
 
     Raises:
-        HTTPException: 400 where the body or the picture is not what it should be, 415 for another content type.
+        HTTPException: 400 where the body is not what it should be, 415 for another content type.
     """
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "application/json":
-        data = _from_json(body)
-    elif kind == "multipart/form-data":
-        data = _from_form(content_type, body)
-    elif kind.startswith("image/") or kind == "application/octet-stream":
-        data = body
-    else:
-        raise HTTPException(
-            415, "send a picture as image/*, as the field `image` of multipart/form-data, or in base64 in JSON"
-        )
+        return _from_json(body)
+    if kind == "multipart/form-data":
+        return _from_form(content_type, body)
+    if kind.startswith("image/") or kind == "application/octet-stream":
+        return body
+    raise HTTPException(
+        415, "send a picture as image/*, as the field `image` of multipart/form-data, or in base64 in JSON"
+    )
+
+
+def is_small(data: bytes) -> bool:
+    """Whether a picture is a JPEG of so few pixels that decoding it takes less time than handing it to a thread."""
+    try:
+        height, width, *_ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return False
+    return bool(height * width <= FEW)
+
+
+def decode_picture(data: bytes) -> Pixels:
+    """Decode it as training does: upright RGB, uint8 (H, W, 3).
+
+    Raises:
+        HTTPException: 400, it is no picture, or too large a one.
+    """
     try:
         return decode_pixels(data)
     except (UnreadableImageError, Image.DecompressionBombWarning) as error:
