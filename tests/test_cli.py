@@ -14,6 +14,7 @@ import yaml
 from lightning.pytorch import Callback, Trainer
 from PIL import Image
 
+from project.__main__ import main as tool
 from project.cli import main
 from project.interface import Batch
 from project.modules import Classifier
@@ -474,3 +475,10 @@ def test_the_main_command_from_a_process(tmp_path: Path) -> None:
     accuracy = float(done.stdout.split("accuracy ")[1].split("%")[0])
     assert accuracy >= 97
     Image.open(tmp_path / "data" / "digits" / "0" / "0000.png").verify()
+
+
+def test_a_tool_that_trains_nothing_takes_no_config(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["check_data", "--config", "c.yaml"], ["sign", "file", "--", "--trainer.max_epochs", "1"]):
+        with pytest.raises(SystemExit) as stopped:
+            tool(words)
+        assert stopped.value.code == 2 and f"{words[0]} trains nothing" in capsys.readouterr().err

@@ -60,7 +60,10 @@ def main(args: list[str] | None = None) -> None:
         rest = rest[2:]
     try:
         tool: Callable[..., Any] = getattr(importlib.import_module(TOOLS[name][0]), name)
-        first = next(iter(inspect.signature(tool).parameters.values()))
+        wanted = inspect.signature(tool).parameters
+        if given and "fit_options" not in wanted:
+            raise UserError(f"{name} trains nothing: it takes neither --config nor options behind --")
+        first = next(iter(wanted.values()))
         if get_origin(first.annotation) is list and first.default is first.empty:  # RUN RUN ... on the command line
             words = list(itertools.takewhile(lambda arg: not arg.startswith("-"), rest))
             rest = [json.dumps(words), *rest[len(words) :]] if words else rest
