@@ -10,9 +10,9 @@ from pathlib import Path
 import yaml
 
 from project.errors import UserError
+from project.files import write_table
 from project.parser import in_order
 from project.run import TRAIN
-from project.tables import write_table
 
 SHARES = ("acc", "precision", "recall", "f1")
 """Figures that are shown in per cent, as in a run."""

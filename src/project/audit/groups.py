@@ -9,9 +9,9 @@ import numpy as np
 
 from project.audit.gaps import FIGURES, SMALL, Gap, Grouping, find_gap
 from project.errors import UserError
+from project.files import write_table
 from project.report.figures import Predictions, holm, wilson
 from project.report.read import Run, read_run
-from project.tables import write_table
 
 GROUPS, GAPS = "groups.csv", "gaps.csv"
 

@@ -15,6 +15,7 @@ from scipy.stats import rankdata
 from project.audit.model import batches, logits
 from project.datamodules import ImageDataModule
 from project.errors import UserError
+from project.files import write_text
 from project.interface import Split
 from project.modules import Classifier
 from project.report.figures import wilson
@@ -59,9 +60,7 @@ def leak_test(trainer: L.Trainer, model: Classifier, data: ImageDataModule, chec
         print(f"{name:<16}{len(loss):>8,}{right:>10.2%}{loss.mean():>11.4f}")
     print("\n" + "\n".join(sentences(found)))
     file = (run_of(checkpoint) or checkpoint.parent) / LEAK
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(found, indent=2))
-    partial.replace(file)
+    write_text(file, json.dumps(found, indent=2))
     print(file)
 
 

@@ -13,6 +13,7 @@ from project.audit.robustness import ROBUSTNESS, Row, mean_of_corruptions
 from project.callbacks.findings import FINDINGS
 from project.checkpoints import load_checkpoint
 from project.errors import UserError
+from project.files import write_text
 from project.report.read import Run, read_run
 from project.words import duration
 
@@ -37,9 +38,7 @@ def model_card(run: Path, output: Path | None = None) -> None:
         raise UserError(f"{found.folder} was tested on no image: there is nothing to say of the model")
     if output is None and file.exists():
         raise UserError(f"{file} is there, and you may have filled it in: give another by --output FILE.md")
-    partial = file.with_suffix(".partial")
-    partial.write_text(_render(found), encoding="utf-8", errors="replace")
-    partial.replace(file)
+    write_text(file, _render(found))
     print(f"model card {file}")
 
 

@@ -1,6 +1,5 @@
 """The command `robustness`: what is left of accuracy when images are not as they were in training."""
 
-import csv
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ from project.audit.corruptions import CORRUPTIONS, MOVES, corrupt
 from project.audit.model import batches, logits
 from project.datamodules import ImageDataModule
 from project.errors import UserError
+from project.files import write_table
 from project.modules import Classifier
 from project.report.figures import wilson
 from project.run import run_of
@@ -76,12 +76,7 @@ def robustness(trainer: L.Trainer, model: Classifier, data: ImageDataModule, che
     for name, steps in ATTACKS.items():
         add("attack", name, _under_attack(model, parts, steps))
     file = (run_of(checkpoint) or checkpoint.parent) / ROBUSTNESS
-    partial = file.with_suffix(".partial")
-    with partial.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow([*Row._fields, "folder"])
-        writer.writerows([*row, str(data.folder)] for row in rows)
-    partial.replace(file)
+    write_table(file, [{**row._asdict(), "folder": str(data.folder)} for row in rows])
     print(f"\nan attack of 0 % leaves no image right; a stronger one may find more than these do\n{file}")
 
 

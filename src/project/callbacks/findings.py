@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from project.checkpoints import load_checkpoint
+from project.files import write_text
 from project.interface import Batch, class_names, image_classifier, image_data, test_folder
 from project.machine import describe_device
 from project.words import without_secrets
@@ -100,9 +101,7 @@ class Findings(L.Callback):
         for kind in {kind: None for part in found for kind in part}:
             best = _worthiest(kind, [tuple(each) for part in found for each in part.get(kind, [])])
             pictures.setdefault(kind.split()[0], []).extend({"path": path(i), **texts} for _, i, texts in best)
-        partial = parts[0].with_suffix(".partial")
-        partial.write_text(json.dumps({**self._facts(trainer), "pictures": pictures}))
-        partial.replace(self._folder / FINDINGS)
+        write_text(self._folder / FINDINGS, json.dumps({**self._facts(trainer), "pictures": pictures}))
         for part in parts:
             part.unlink()
 

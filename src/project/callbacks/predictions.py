@@ -2,7 +2,6 @@
 
 import csv
 import heapq
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -11,6 +10,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from project.files import whole
 from project.interface import Batch, class_names, image_classifier, image_data, test_folder
 
 TESTED = "test_predictions.csv"
@@ -117,12 +117,10 @@ class PredictionTable(L.Callback):
 def join_parts(parts: Sequence[Path], file: Path, header: list[str]) -> None:
     """Merge CSV parts, each ascending in its first column (a row number, which is dropped), into one file."""
     streams = [part.open(newline="", encoding="utf-8", errors="surrogateescape") for part in parts]
-    partial = file.with_suffix(".partial")
-    with partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as out:
+    with whole(file) as partial, partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as out:
         writer = csv.writer(out)
         writer.writerow(header)
         merged = heapq.merge(*(csv.reader(stream) for stream in streams), key=lambda row: int(row[0]))
         writer.writerows(row[1:] for row in merged)
     for stream in streams:
         stream.close()
-    shutil.move(partial, file)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from project.datamodules.index import ImageIndex, PathTable, index_tree
+from project.files import whole
 
 LARGE = 10_000
 """Smaller trees are scanned anew: that takes no time."""
@@ -53,8 +54,7 @@ def _load(file: Path, root: Path) -> ImageIndex | None:
 def _save(file: Path, index: ImageIndex, folders: list[str], times: list[int]) -> None:
     characters, ends = index.paths.arrays()
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(f".{os.getpid()}.partial")
-    with partial.open("wb") as stream:
+    with whole(file) as partial, partial.open("wb") as stream:
         np.savez(
             stream,
             folders=np.array(folders),
@@ -65,4 +65,3 @@ def _save(file: Path, index: ImageIndex, folders: list[str], times: list[int]) -
             splits=index.splits,
             class_names=np.array(index.class_names),
         )
-    partial.replace(file)

@@ -16,6 +16,7 @@ from project.deploy.parity import checked_images, require_parity
 from project.deploy.quantise import compare_int8, quantise
 from project.deploy.raw import RawClassifier
 from project.errors import UserError
+from project.files import whole
 from project.modules import Classifier
 from project.run import run_of
 from project.trained import bring_up
@@ -47,19 +48,13 @@ def export(
     file = output or (run_of(checkpoint) or checkpoint.parent) / f"model{'_int8' if int8 else ''}.{format}"
     if file.suffix != f".{format}":
         raise UserError(f"--output {file}: the name of a file of --format {format} ends in .{format}")
-    partial = file.with_name(f".partial_{file.name}")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with whole(file) as partial:
         write(partial, model, metadata(model, checkpoint), format)
         print(f"parity    {require_parity(partial, model, images)}")
         if int8:
             quantise(partial, data, partial)
             print(f"{data.test_split:<10}{compare_int8(partial, model, data.test_dataloader())}")
-        partial.replace(file)
-    except OSError as error:
-        raise UserError(f"cannot write {file}: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
     print(f"exported  {file} ({file.stat().st_size / 1e6:,.1f} MB)")
     return file
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from project.deploy.load import load_exported
 from project.errors import UserError
+from project.files import whole
 from project.images import EXTENSIONS, Pixels, UnreadableImageError, decode_pixels, find_images, read_bytes
 from project.words import counted
 
@@ -41,19 +42,12 @@ def predict_exported(
     if not paths:
         raise UserError(f"{images} has no images ({', '.join(EXTENSIONS)})")
     names = exported.class_names
-    partial = output.with_name(f".partial_{output.name}")
-    try:
-        with partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
-            writer = csv.writer(stream)
-            writer.writerow(["path", "class", *names])
-            for some, pixels in _batches(root, paths):
-                for path, row in zip(some, exported.probabilities(pixels), strict=True):
-                    writer.writerow([path, names[int(row.argmax())], *(f"{p:.6f}" for p in row.tolist())])
-        partial.replace(output)
-    except OSError as error:
-        raise UserError(f"cannot write {output}: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(output) as partial, partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["path", "class", *names])
+        for some, pixels in _batches(root, paths):
+            for path, row in zip(some, exported.probabilities(pixels), strict=True):
+                writer.writerow([path, names[int(row.argmax())], *(f"{p:.6f}" for p in row.tolist())])
     print(f"predictions of {counted(len(paths), 'image')}: {output}")
 
 

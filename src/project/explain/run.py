@@ -15,9 +15,9 @@ from project.explain.deletion import faithfulness, random_evidence
 from project.explain.features import embed, feature_maps_picture, filters_picture, write_embeddings
 from project.explain.maps import Method, evidence
 from project.explain.pictures import enlarge, overlay, page
+from project.files import write_table
 from project.interface import Batch, ImageData, Split
 from project.modules import Classifier
-from project.tables import write_table
 from project.trained import bring_up
 
 CHUNK = 16

@@ -8,6 +8,7 @@ import numpy as np
 
 from project.callbacks.calibration import BINS
 from project.errors import UserError
+from project.files import write_text
 from project.parser import flatten
 from project.report.charts import confusion_chart, confusion_picture, reliability_diagram
 from project.report.comparison import comparison_page
@@ -43,21 +44,15 @@ def report(runs: list[Path], output: Path | None = None) -> None:
         found = [replace(run, name=str(run.folder)) for run in found]
     html = run_page(found[0]) if len(found) == 1 else comparison_page(found)
     file = output or (found[0].folder / "report.html" if len(runs) == 1 else Path("comparison.html"))
-    _write(file, html)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_text(file, html)
     print(f"report    {file}")
 
 
 def write_report(folder: Path) -> Path:
     """Write report.html into the folder of a run that was tested; where it is."""
-    _write(folder / "report.html", run_page(read_run(folder)))
+    write_text(folder / "report.html", run_page(read_run(folder)))
     return folder / "report.html"
-
-
-def _write(file: Path, html: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    partial.write_text(html, encoding="utf-8", errors="replace")
-    partial.replace(file)
 
 
 def run_page(run: Run) -> str:

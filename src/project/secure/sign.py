@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from project.errors import UserError
+from project.files import whole
 
 SIGNED = (
     *("**/*.ckpt", "*.onnx", "*.pt2", "*.safetensors", "config.yaml"),
@@ -70,12 +71,8 @@ def sign(path: Path, *, key: Path) -> None:
         raise UserError(f"nothing to sign in {path}: give the folder of a run, logs/NAME/version_N, or a file")
     manifest = json.dumps({"key": _name(private.public_key()), "files": files}, indent=1).encode()
     target = signature_of(path)
-    partial = target.with_name(f".{target.name}.partial")
-    try:
+    with whole(target) as partial:
         partial.write_bytes(private.sign(PURPOSE + manifest).hex().encode() + b"\n" + manifest)
-        partial.replace(target)
-    except OSError as error:
-        raise UserError(f"cannot write {target}: {error.strerror}") from error
     print(f"signed    {target} ({', '.join(files)})")
 
 
