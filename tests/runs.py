@@ -92,15 +92,15 @@ def same(one: Any, other: Any, where: str = "") -> None:
     if isinstance(one, torch.Tensor):
         assert torch.equal(one, other), where
     elif isinstance(one, dict):
-        assert one.keys() == other.keys(), where
+        assert one.keys() == other.keys(), f"{where}: {one.keys()} and {other.keys()}"
         for key in one:
             same(one[key], other[key], f"{where}.{key}")
     elif isinstance(one, (list, tuple)):
-        assert len(one) == len(other), where
+        assert len(one) == len(other), f"{where}: {one} and {other}"
         for number, pair in enumerate(zip(one, other, strict=True)):
             same(*pair, f"{where}[{number}]")
     else:
-        assert one == other, where
+        assert one == other, f"{where}: {one} and {other}"
 
 
 def rows(run: Path) -> list[dict[str, str]]:
@@ -124,8 +124,8 @@ def load(run: Path, name: str = "last.ckpt") -> dict[str, Any]:
 
 def same_runs(one: Path, other: Path) -> None:
     """Assert that two runs ended with the same weights, optimizer, schedule, callbacks, metrics and curves."""
-    assert rows(one) == rows(other)
-    assert curves(one) == curves(other)
+    same(rows(one), rows(other), "metrics.csv")
+    same(curves(one), curves(other), "curves")
     for name in ("last.ckpt", "best.ckpt"):
         ends = [load(run, name) for run in (one, other)]
         for saved in ends:

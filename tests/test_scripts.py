@@ -25,7 +25,7 @@ sys.exit(max(abs(process.wait()) for process in processes))
 """
 
 
-@pytest.mark.parametrize("script", sorted((REPOSITORY / "scripts").iterdir()), ids=lambda path: path.name)
+@pytest.mark.parametrize("script", sorted((REPOSITORY / "scripts").glob("*.sh")), ids=lambda path: path.name)
 def test_scripts_are_well_formed_and_executable(script: Path) -> None:
     assert subprocess.run(["bash", "-n", str(script)], capture_output=True).returncode == 0
     assert os.access(script, os.X_OK)

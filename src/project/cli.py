@@ -179,9 +179,9 @@ class CLI(LightningCLI):
     def _require_signature(self, checkpoint: str | Path | None) -> None:
         key = self.config[self.config["subcommand"]].require_signature
         if checkpoint and key:
-            from project.secure.sign import require_signature
+            from project.secure.sign import check_signature
 
-            require_signature(Path(checkpoint), Path(key))
+            check_signature(Path(checkpoint), Path(key))
 
     def instantiate_classes(self) -> None:
         """Build what the config says; a mistake that a class finds in its arguments is told as such."""

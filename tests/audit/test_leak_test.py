@@ -57,7 +57,7 @@ def test_a_net_that_learnt_by_heart_is_found_and_one_that_learnt_nothing_is_not(
     main(["leak_test", "--ckpt_path", last, *QUICK])
     shown = capsys.readouterr().out
     found = json.loads((RUN / "leak_test.json").read_text())
-    assert found["auc"] > 0.9 and found["auc_interval"][0] > 0.8 and "tells of its training images" in shown
+    assert found["auc"] > 0.9 and found["auc_interval"][0] > 0.8 and "tells training images from others" in shown
     train = int(shown.split("train ")[1].split()[0])
     assert found["trained_on"] == train and found["train_accuracy"] > 0.95 > found["accuracy"] + 0.3
 

@@ -17,7 +17,7 @@ from project.cli import main
 from project.datamodules.sampler import PoissonBatches
 from project.privacy import DifferentialPrivacy
 from project.privacy.budget import add_steps, epsilon_of, noise_for, steps_within
-from tests.conftest import QUICK, fit
+from tests.conftest import QUICK, fit, process
 from tests.runs import RUN, kill, load, rows, start
 
 PRIVATE = ["--data.sampling", "poisson", "--data.channel_statistics", "fixed", "--data.batch_transforms", "[]"]
@@ -302,13 +302,19 @@ def test_a_killed_run_goes_on_from_what_it_had_spent(
         (["--trainer.callbacks.delta", "0.1"], "one of 42 images may be told"),
         (["--trainer.callbacks.epsilon", "0"], "above 0"),
         (["--trainer.max_epochs", "-1", "--trainer.max_time", "00:00:01:00"], "length of the run"),
-        (["--trainer.devices", "2"], "--trainer.devices 1"),
     ],
 )
 def test_what_voids_the_guarantee_is_refused(
     more: list[str], reason: str, tree: Path, here: Path, failing: Callable[[list[str]], str]
 ) -> None:
     assert reason in failing(private(tree, *more, "--trainer.logger", "false"))
+
+
+@pytest.mark.ddp
+@pytest.mark.slow
+def test_several_devices_are_refused(tree: Path, here: Path) -> None:
+    done = process(private(tree, "--trainer.devices", "2", "--trainer.strategy", "ddp"), here)
+    assert done.returncode == 2 and "--trainer.devices 1" in done.stderr.strip().splitlines()[-1], done.stderr
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from project.audit.model import batches, logits
 from project.callbacks.calibration import BINS, brier
+from project.callbacks.describe import python
 from project.checkpoints import DurableCheckpointIO, load_checkpoint
 from project.datamodules import ImageDataModule
 from project.errors import UserError
@@ -47,6 +48,8 @@ def calibrate(
         scores, label = seen["test"]
         if F.cross_entropy(scores / after, label) > F.cross_entropy(scores / before, label):
             print(f"worse on test: {counted(sizes['val'], 'val image')} may be too few to fit a temperature on")
+    else:
+        print("no test split: the temperature was fitted on these very images, so that after flatters it")
     threshold = None
     if target_accuracy is not None:
         threshold = sure_above(*_sureness(*seen["val"], after), target_accuracy)
@@ -57,6 +60,7 @@ def calibrate(
     saved["hyper_parameters"]["sure_above"] = threshold
     DurableCheckpointIO().save_checkpoint(saved, checkpoint)
     print(f"\ntemperature {after:.4f}, before {before:.4f}: written into {checkpoint}, and used wherever it is")
+    print(f"tables and report of the run are of before; anew: {python()} train.py test --ckpt_path {checkpoint}")
 
 
 def _answers(model: Classifier, data: ImageDataModule, split: Split) -> tuple[Tensor, Tensor]:

@@ -112,8 +112,13 @@ def sentences(found: dict[str, Any]) -> list[str]:
     ]
     if found["new"] < 1 / FALSE_ALARMS:
         lines.append(f"{found['new']:,} new images are too few to tell what happens at a false alarm in a thousand.")
+    if found["split"] == "val":
+        lines.append("These are val images, which chose the checkpoint: with a test split the AUC may be higher.")
     if low > 0.5:
-        lines.append("The model tells of its training images; more of them, augmentation or private training help.")
+        lines.append(
+            "The loss tells training images from others, if both are alike in all else; more images, augmentation or"
+            " private training help."
+        )
     else:
         lines.append(
             "This attack finds nothing; a stronger one may. Only training that is private by proof bounds them all."

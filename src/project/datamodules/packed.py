@@ -188,6 +188,8 @@ def skip_unreadable(
     for label, name in enumerate(index.class_names):
         if (splits[index.labels == label] == "skip").all():
             raise UserError(f"class '{name}' in {index.root} has no readable image", names)
+    if policy == "error" and len(index.paths) == 1:
+        raise UserError(f"cannot read {names[0]}")
     if policy == "error":
         raise UserError(
             f"{len(unreadable):,} of {len(index.paths):,} images in {index.root} cannot be read ({names[0]}):"

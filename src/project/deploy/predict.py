@@ -32,9 +32,9 @@ def predict_exported(
             cannot be written.
     """
     if require_signature is not None:
-        from project.secure.sign import verified
+        from project.secure.sign import check_signature
 
-        verified(model, require_signature)
+        check_signature(model, require_signature)
     exported = load_exported(model)
     if not images.exists():
         raise UserError(f"no such folder or image: {images}")
@@ -48,6 +48,8 @@ def predict_exported(
         for some, pixels in _batches(root, paths):
             for path, row in zip(some, exported.probabilities(pixels), strict=True):
                 writer.writerow([path, names[int(row.argmax())], *(f"{p:.6f}" for p in row.tolist())])
+    if len(paths) == 1:
+        print(f"{paths[0]}: {names[int(row.argmax())]} {row.max():.1%}")
     print(f"predictions of {counted(len(paths), 'image')}: {output}")
 
 

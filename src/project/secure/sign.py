@@ -39,6 +39,7 @@ def make_key(file: Path) -> None:
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     try:
+        file.parent.mkdir(parents=True, exist_ok=True)
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
             stream.write(secret)
         public.write_bytes(
@@ -99,7 +100,10 @@ def verified(path: Path, key: Path) -> dict[str, str]:
     try:
         signature, _, manifest = target.read_bytes().partition(b"\n")
     except OSError as error:
-        raise UserError(f"{path} is not signed: cannot read {target} ({error.strerror})") from error
+        raise UserError(
+            f"{path} is not signed: cannot read {target} ({error.strerror}); whoever"
+            " made it signs it by `python -m project sign`"
+        ) from error
     try:
         public.verify(_bytes(signature), PURPOSE + manifest)
     except (InvalidSignature, ValueError):
@@ -120,19 +124,20 @@ def verified(path: Path, key: Path) -> dict[str, str]:
     return signed
 
 
-def require_signature(checkpoint: Path, key: Path) -> None:
-    """See, before a checkpoint is loaded, that it is signed: by FILE.sig beside it, or else with its run.
+def check_signature(file: Path, key: Path) -> None:
+    """See, before a model is loaded, that it is signed: by FILE.sig beside it, or else with the folder of its run.
 
     Raises:
         UserError: as `verify` does.
     """
-    from project.run import run_of  # here, as it brings torch, which an exported model does without
-
-    run = run_of(checkpoint)
-    if run is None or signature_of(checkpoint).is_file():
-        verified(checkpoint, key)
-    elif f"{checkpoint.parent.name}/{checkpoint.name}" not in verified(run, key):
-        raise UserError(f"{checkpoint} is not among the signed files of {run}: a checkpoint is called NAME.ckpt")
+    folders = [folder for folder in (file.parent, file.parent.parent) if signature_of(folder).is_file()]
+    if signature_of(file).is_file() or not folders:
+        verified(file, key)
+    elif file.relative_to(folders[0]).as_posix() not in verified(folders[0], key):
+        raise UserError(
+            f"{file} is not among the signed files of {folders[0]}: if it may be trusted, sign it by"
+            f" `python -m project sign {file} --key KEY`"
+        )
 
 
 def signature_of(path: Path) -> Path:

@@ -59,9 +59,9 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         if settings.require_signature is not None:
-            from project.secure.sign import verified
+            from project.secure.sign import check_signature
 
-            verified(settings.model, settings.require_signature)
+            check_signature(settings.model, settings.require_signature)
         limit_pixels(settings.max_pixels)
         self.settings = settings
         self.exported = load_exported(settings.model, settings.threads)
@@ -125,10 +125,11 @@ class Service:
         pixels, square = self._prepare(data) if short and is_small(data) else await in_thread(self._prepare, data)
         row: Probabilities = await self.batcher(square)
         best = int(row.argmax())
-        found = {"class": self.names[best], "probability": float(row[best])}
+        shares = [round(share, 6) for share in row.tolist()]  # as in predictions.csv
+        found = {"class": self.names[best], "probability": shares[best]}
         if self.sure_above is not None:
             found["sure"] = float(row[best]) >= self.sure_above
-        found["probabilities"] = dict(zip(self.names, row.tolist(), strict=True))
+        found["probabilities"] = dict(zip(self.names, shares, strict=True))
         if evidence:
             rows = await asyncio.gather(*map(self.batcher, cover(square, self.about["mean"])))
             after = np.stack(rows)
