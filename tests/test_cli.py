@@ -255,7 +255,7 @@ def test_class_help_of_callbacks(here: Path, capsys: pytest.CaptureFixture[str])
         (["fit", "--model.net.dropou", "0.1"], "unknown key dropou; did you mean dropout?"),
         (["fit", "--config", "typo.yaml"], "unknown key trainer.max_epoch; did you mean trainer.max_epochs?"),
         (["fit", "--config", "none.yaml"], "no such config: "),
-        (["fti"], "invalid choice: 'fti'"),
+        (["tset"], "robustness; did you mean test?"),
         (["fit", "--data.root", "nowhere"], "no such folder: nowhere"),
         (["fit"], "no images: give --data.root DIR"),
         (["test"], "test needs a trained model"),

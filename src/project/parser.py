@@ -67,20 +67,23 @@ class Parser(ArgumentParser):
         """One line from jsonargparse's several, with the likely spelling of a name that it does not know."""
         key = match[1] if (match := re.search(r'Parser key "([^"]+)"', message)) else ""
         if match := re.search(r"unrecognized arguments: --([^\s=]+)", message):
-            return f"unknown option --{match[1]}{self._hint(match[1], self._options())}"
+            return f"unknown option --{match[1]}{self.hint(match[1], self._options())}"
         if match := re.search(
             r"'([^']+)' is not (?:expected|accepted)|not accept (?:option|key|nested key) '([^']+)'", message
         ):
             name = match[1] or match[2]
             options = {option: text.lstrip("-") for option, text in self._options().items()}
-            return f"unknown key {name}{f' in {key}' if key else ''}{self._hint(name, options)}"
+            return f"unknown key {name}{f' in {key}' if key else ''}{self.hint(name, options)}"
         if match := re.search(r"Expected a dot import path string: (\S+)", message):
-            return f"{key}: no class named {match[1]}{self._hint(match[1], {name: name for name in _class_names()})}"
+            return f"{key}: no class named {match[1]}{self.hint(match[1], {name: name for name in _class_names()})}"
         if match := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", message):
             names = {name: name for name in dir(importlib.import_module(match[1]))}
-            return f"{key}: {match[1]} has no {match[2]}{self._hint(match[2], names)}"
+            return f"{key}: {match[1]} has no {match[2]}{self.hint(match[2], names)}"
         if match := re.search(r"(Multiple subclasses with name .*)", message):
             return f"{key}: {match[1]}"
+        if match := re.search(r"argument subcommand: invalid choice: '([^']+)' \(choose from (.*)\)", message):
+            known = re.findall(r"'([^']+)'", match[2])
+            return f"no command {match[1]} among {', '.join(known)}{self.hint(match[1], {n: n for n in known})}"
         if 'expected "subcommand"' in message:
             commands = (re.findall(r"{(.*)}", message) or ["fit"])[0].replace(",", ", ")
             return f"say first what to do, then the options: train.py {commands}"
@@ -104,7 +107,8 @@ class Parser(ArgumentParser):
         )
 
     @staticmethod
-    def _hint(name: str, known: Mapping[str, str]) -> str:
+    def hint(name: str, known: Mapping[str, str]) -> str:
+        """The likely spelling of a name, of those that are known; empty if none is close."""
         last = name.rpartition(".")[2]
         if last in known:
             return f"; did you mean {known[last]}?"
