@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from project.words import without_secrets
+from project.redact import without_secrets
 from scripts.audit import verdict
 from tests.conftest import QUICK, fit
 from tests.runs import finish

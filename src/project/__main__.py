@@ -1,6 +1,5 @@
 """`python -m project TOOL`: what needs no Trainer. A tool is a typed function, imported when it is called."""
 
-import difflib
 import importlib
 import inspect
 import itertools
@@ -43,8 +42,9 @@ def main(args: list[str] | None = None) -> None:
     name, *rest = args
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # file names may be in any encoding
     if name not in TOOLS:
-        close = difflib.get_close_matches(name, TOOLS, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
+        from project.parser import Parser
+
+        hint = Parser.hint(name, {tool: tool for tool in TOOLS})
         report(UserError(f"no tool {name} among {', '.join(TOOLS)}{hint}"))
     given: dict[str, Any] = {}
     if "--" in rest:

@@ -18,8 +18,8 @@ from lightning.pytorch.cli import SaveConfigCallback
 
 from project.interface import image_data
 from project.machine import describe_device, memory
+from project.redact import without_secrets
 from project.run import ENVIRONMENT
-from project.words import without_secrets
 
 
 class SaveRun(SaveConfigCallback):

@@ -37,6 +37,11 @@ def run_of(checkpoint: Path) -> Path | None:
     return run if checkpoint.parent.name == CHECKPOINTS and re.fullmatch(r"version_\d+", run.name) else None
 
 
+def home_of(checkpoint: Path) -> Path:
+    """Where what is made from a checkpoint is written: its run, or the folder of one that lies in none."""
+    return run_of(checkpoint) or checkpoint.parent
+
+
 def logger_of(root: Path, name: str, continued: Path | None, from_step: int | None) -> "RunLogger":
     """The logger of a run: a new one, or one that goes on.
 

@@ -19,7 +19,7 @@ from project.files import write_text
 from project.interface import Split
 from project.modules import Classifier
 from project.report.figures import wilson
-from project.run import run_of
+from project.run import home_of
 from project.trained import bring_up
 
 LEAK = "leak_test.json"
@@ -59,7 +59,7 @@ def leak_test(trainer: L.Trainer, model: Classifier, data: ImageDataModule, chec
     for name, loss, right in (("trained on", seen, seen_right), (f"{others} split", new, new_right)):
         print(f"{name:<16}{len(loss):>8,}{right:>10.2%}{loss.mean():>11.4f}")
     print("\n" + "\n".join(sentences(found)))
-    file = (run_of(checkpoint) or checkpoint.parent) / LEAK
+    file = home_of(checkpoint) / LEAK
     write_text(file, json.dumps(found, indent=2))
     print(file)
 

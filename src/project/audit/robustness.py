@@ -15,7 +15,7 @@ from project.errors import UserError
 from project.files import write_table
 from project.modules import Classifier
 from project.report.figures import wilson
-from project.run import run_of
+from project.run import home_of
 from project.trained import bring_up
 
 ROBUSTNESS = "robustness.csv"
@@ -75,7 +75,7 @@ def robustness(trainer: L.Trainer, model: Classifier, data: ImageDataModule, che
     print(f"\n{'changed by, of 255':<22}{''.join(f'{epsilon:>8}' for epsilon in EPSILONS)}")
     for name, steps in ATTACKS.items():
         add("attack", name, _under_attack(model, parts, steps))
-    file = (run_of(checkpoint) or checkpoint.parent) / ROBUSTNESS
+    file = home_of(checkpoint) / ROBUSTNESS
     write_table(file, [{**row._asdict(), "folder": str(data.folder)} for row in rows])
     print(f"\nan attack of 0 % leaves no image right; a stronger one may find more than these do\n{file}")
 

@@ -20,7 +20,7 @@ from project.checkpoints import load_checkpoint
 from project.files import write_text
 from project.interface import Batch, class_names, image_classifier, image_data, test_folder
 from project.machine import describe_device
-from project.words import without_secrets
+from project.redact import without_secrets
 
 FINDINGS = "test.json"
 SHOWN = 12

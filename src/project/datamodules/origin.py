@@ -9,7 +9,7 @@ from project.datamodules.labels import index_table
 from project.datamodules.shards import ShardReader, is_sharded, read_shard_index
 from project.datamodules.source import Source
 from project.errors import UserError
-from project.words import without_secrets
+from project.redact import without_secrets
 
 
 @dataclass(frozen=True)

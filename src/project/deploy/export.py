@@ -18,7 +18,7 @@ from project.deploy.raw import RawClassifier
 from project.errors import UserError
 from project.files import whole
 from project.modules import Classifier
-from project.run import run_of
+from project.run import home_of
 from project.trained import bring_up
 
 Format = Literal["onnx", "pt2", "safetensors"]
@@ -45,7 +45,7 @@ def export(
     bring_up(trainer, model, data, checkpoint, labelled=int8)
     model.cpu().float()
     images = checked_images(data)
-    file = output or (run_of(checkpoint) or checkpoint.parent) / f"model{'_int8' if int8 else ''}.{format}"
+    file = output or home_of(checkpoint) / f"model{'_int8' if int8 else ''}.{format}"
     if file.suffix != f".{format}":
         raise UserError(f"--output {file}: the name of a file of --format {format} ends in .{format}")
     file.parent.mkdir(parents=True, exist_ok=True)

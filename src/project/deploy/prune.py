@@ -13,7 +13,7 @@ from project.errors import UserError
 from project.modules import Classifier
 from project.modules.layers import head
 from project.modules.pruned import Pruned
-from project.run import run_of
+from project.run import home_of, run_of
 
 KEPT = ("hyper_parameters", "datamodule_hyper_parameters", "pytorch-lightning_version", "epoch", "global_step")
 
@@ -56,7 +56,7 @@ def prune(model: Classifier, checkpoint: Path, ratio: float, output: Path | None
     net = {"class_path": "project.modules.Pruned", "init_args": init_args}
     written["hyper_parameters"] = {**saved["hyper_parameters"], "net": net}
     written["state_dict"] = model.state_dict()
-    file = output or (run_of(checkpoint) or checkpoint.parent) / "pruned.ckpt"
+    file = output or home_of(checkpoint) / "pruned.ckpt"
     DurableCheckpointIO().save_checkpoint(written, file)
     config = file.with_suffix(".yaml")
     config.write_text(yaml.safe_dump({"model": {"net": net, "init_from": str(file)}}, sort_keys=False))

@@ -33,9 +33,8 @@ class FeatureStore:
         """
         if self._features is not None and bool(self._known[index].all()):
             return cast(Tensor, self._head(self._features[index]))
-        if (
-            self._refused or not len(index) or (self._features is None and not self._net.training)
-        ):  # where nothing is drawn at random
+        untold = self._features is None and not self._net.training  # whether it draws at random, only training shows
+        if self._refused or not len(index) or untold:
             return cast(Tensor, self._net(images()))
         image, found = images(), list[Tensor]()
         hook = self._head.register_forward_pre_hook(lambda module, inputs: found.append(inputs[0].detach()))

@@ -17,11 +17,11 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from project.errors import Interrupted, UserError
+from project.redact import without_secrets
 from project.run import TRAIN
 from project.search.report import conclude, describe
 from project.search.space import any_point, options, point_of, read_space
 from project.search.trial import TrialRun
-from project.words import without_secrets
 
 HEARTBEAT, GRACE = 5, 45
 """Seconds between a worker's signs of life, and without one until its trial counts as lost; a trial that is asked to
