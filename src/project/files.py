@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, and tables that people write."""
 
 import csv
 import os
@@ -46,3 +46,28 @@ def write_table(file: Path, rows: Sequence[dict[str, Any]], heading: Sequence[st
         writer = csv.DictWriter(stream, list(rows[0]) if rows else heading)
         writer.writeheader()
         writer.writerows({k: f"{v:.6f}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+
+
+def read_table(file: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a CSV that somebody wrote: UTF-8, with a header; a cell that is not there is empty.
+
+    Args:
+        file: The CSV. Bytes that are no UTF-8 are kept, as they are in names of files.
+        columns: Those that it must have.
+
+    Raises:
+        UserError: it cannot be read, is no text, or lacks a column.
+    """
+    try:
+        with file.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
+            reader = csv.DictReader(stream, restval="")
+            rows = list(reader)
+    except (OSError, csv.Error) as error:
+        raise UserError(f"cannot read {file}: {error}") from error
+    found = ", ".join(reader.fieldnames or ())
+    if not found.isprintable():
+        raise UserError(f"{file} is no comma-separated text in UTF-8: save it as CSV")
+    for column in columns:
+        if column not in (reader.fieldnames or ()):
+            raise UserError(f"{file} has no column '{column}'; it has {found or 'nothing'}")
+    return rows

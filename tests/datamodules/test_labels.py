@@ -70,7 +70,9 @@ def test_splits_of_the_table_stay(table: Path) -> None:
         (lambda text: text.replace("blue/003", "blue/002"), "line 5: scans/blue/002.png is listed twice"),
         (lambda text: text.replace(",BLUE,p0", ",,p0"), "line 2: scans/blue/000.png has no label"),
         (lambda text: text.replace("scans/blue/000.png,BLUE,p0", ",BLUE"), "line 2: no path"),
+        (lambda text: text.replace("scans/blue/000.png,BLUE,p0", "scans/blue/000.png"), "line 2: .* has no label"),
         (lambda text: text.splitlines()[0], "lists no images"),
+        (lambda text: "PK\x03\x04" + text, "no comma-separated text"),
         (lambda text: text.replace("GREEN", "BLUE").replace("RED", "BLUE"), "only one class, 'BLUE'"),
     ],
 )

@@ -1,6 +1,5 @@
 """`python -m project groups RUN`: whether a model serves all groups of images alike."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ import numpy as np
 
 from project.audit.gaps import FIGURES, SMALL, Gap, Grouping, find_gap
 from project.errors import UserError
-from project.files import write_table
+from project.files import read_table, write_table
 from project.report.figures import Predictions, holm, wilson
 from project.report.read import Run, read_run
 
@@ -75,16 +74,7 @@ def _labels(run: Run) -> Path:
 
 def _read(table: Path, columns: Sequence[str], tested: Predictions) -> dict[str, list[str]]:
     """The entry of each tested image in each column; empty where the table does not say."""
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as stream:
-            rows = list(csv.DictReader(stream))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"cannot read {table}: {error}") from error
-    for column in ("path", *columns):
-        if not rows or column not in rows[0]:
-            there = ", ".join(map(str, rows[0])) if rows else "nothing"
-            raise UserError(f"{table} has no column '{column}'; it has {there}")
-    known = {row["path"]: row for row in rows}
+    known = {row["path"]: row for row in read_table(table, ["path", *columns])}
     missing = [path for path in tested.paths if path not in known]
     if len(missing) == len(tested.paths):
         raise UserError(f"{table} names none of the tested images: its paths are to be like {missing[0]}")
@@ -93,7 +83,7 @@ def _read(table: Path, columns: Sequence[str], tested: Predictions) -> dict[str,
             f"{len(missing):,} of {len(tested.paths):,} tested images are not in {table} and left out, such as"
             f" {missing[0]}"
         )
-    return {column: [(known.get(path) or {}).get(column) or "" for path in tested.paths] for column in columns}
+    return {column: [known[path][column] if path in known else "" for path in tested.paths] for column in columns}
 
 
 def _grouping(title: str, values: list[str], tested: Predictions) -> Grouping:

@@ -1,12 +1,12 @@
 """Which images there are: a table of paths and labels in place of folders."""
 
-import csv
 from pathlib import Path
 
 import numpy as np
 
 from project.datamodules.index import SPLIT_FOLDERS, ImageIndex, PathTable, check_classes
 from project.errors import UserError
+from project.files import read_table
 
 
 def index_table(
@@ -25,19 +25,12 @@ def index_table(
         UserError: no such file or column, a path twice, a file that is not there, an empty path or label, an
             unknown split, one class only, or classes other than the model's.
     """
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as stream:
-            rows = list(csv.DictReader(stream))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"cannot read {table}: {error}") from error
+    rows = read_table(table, ["path", "label", *filter(None, (group, balance))])
     if not rows:
-        raise UserError(f"{table} lists no images: it needs a header and a row for each")
-    for column in ("path", "label", *filter(None, (group, balance))):
-        if column not in rows[0]:
-            raise UserError(f"{table} has no column '{column}'; it has {', '.join(map(str, rows[0]))}")
+        raise UserError(f"{table} lists no images: it needs a row for each")
     seen: set[str] = set()
     for number, row in enumerate(rows, start=2):
-        path, split = row["path"], row.get("split") or ""
+        path, split = row["path"], row.get("split", "")
         if not path or not row["label"]:
             raise UserError(f"{table}, line {number}: {path + ' has no label' if path else 'no path'}")
         if split and split.lower() not in SPLIT_FOLDERS:
@@ -64,5 +57,5 @@ def index_table(
         splits,
         list(label_of),
         np.array([row[group] or f"alone: {row['path']}" for row in rows]) if group else None,
-        np.array([row[balance] or "" for row in rows]) if balance else None,
+        np.array([row[balance] for row in rows]) if balance else None,
     )

@@ -1,6 +1,5 @@
 """Regions of images that nobody is to see, such as faces and number plates: hidden as images are read."""
 
-import csv
 from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from project.errors import UserError
+from project.files import read_table
 
 HideBy = Literal["fill", "blur"]
 COLUMNS = ("path", "left", "top", "right", "bottom")
@@ -33,18 +33,10 @@ class Masks:
     def __init__(self, table: Path, by: HideBy, paths: Sequence[str]) -> None:
         self.table, self.by = table, by
         self.boxes: dict[str, list[tuple[int, int, int, int]]] = {}
-        try:
-            with table.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
-                reader = csv.DictReader(stream)
-                rows = list(reader)
-        except (OSError, csv.Error) as error:
-            raise UserError(f"cannot read {table}: {error}") from error
-        if missing := [name for name in COLUMNS if name not in (reader.fieldnames or ())]:
-            raise UserError(f"{table} has no column '{missing[0]}': it needs {', '.join(COLUMNS)}")
-        for number, row in enumerate(rows, start=2):
+        for number, row in enumerate(read_table(table, COLUMNS), start=2):
             try:
                 left, top, right, bottom = (int(row[name]) for name in COLUMNS[1:])
-            except (TypeError, ValueError):
+            except ValueError:
                 raise UserError(f"{table}, line {number}: edges are whole pixels, such as 12") from None
             if not (0 <= left < right and 0 <= top < bottom):
                 raise UserError(f"{table}, line {number}: a region needs 0 <= left < right and 0 <= top < bottom")
