@@ -5,14 +5,23 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from project.cli import main
-from project.modules import Classifier, Pruned
+from project.modules import Classifier, ConvNet, Pruned
 from tests.conftest import QUICK, fit
 
 RUN = Path("logs/run/version_0")
+
+
+def built(num_classes: int, image_size: int) -> nn.Module:
+    """A net that a function makes."""
+    return ConvNet(num_classes, image_size)
+
+
 NETS = {
     "ConvNet": [],
+    "function": ["--model.net", f"{__name__}.built"],
     "ResNet": ["--model.net", "project.modules.ResNet", "--model.net.depth", "8"],
     "timm": ["--model.net", "Timm", "--model.net.name", "test_efficientnet", "--model.net.weights", "null"],
 }

@@ -126,6 +126,7 @@ def test_mistakes(weights: Path, tree: Path, here: Path, failing: Failing) -> No
         fit(tree, *TIMM, "--model.net.name", "test_resnt")
     )
     assert "resnet18" in failing(fit(tree, "--model.net", "TorchVision", "--model.net.name", "resnet1"))
+    assert "--model.net project.modules.TorchVision" in failing(fit(tree, "--model.net", "torchvision.models.resnet18"))
     assert "no such file: gone.pth" in failing(fit(tree, *TIMM, "--model.net.weights", "gone.pth"))
     (here / "text.pth").write_text("not weights")
     assert "no file of weights" in failing(fit(tree, *TIMM, "--model.net.weights", "text.pth"))

@@ -1,6 +1,5 @@
 """The LightningModule: net, input normalisation, loss, optimizer, metrics."""
 
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any, Literal, cast
 
@@ -20,11 +19,8 @@ from project.modules.initialise import take_weights
 from project.modules.optimization import make_optimizer, make_schedule
 from project.modules.schedule import WarmupDecay, plan_to_end
 from project.modules.scores import Scores
-from project.modules.spec import plain
+from project.modules.spec import NetCallable, build_net, plain
 from project.modules.views import Views, mean_logits
-
-NetCallable = Callable[[int, int], nn.Module]
-"""Builds a net from (num_classes, image_size); any `nn.Module` class whose first two arguments are these."""
 
 
 class Classifier(ImageClassifier):
@@ -150,10 +146,7 @@ class Classifier(ImageClassifier):
             if self.data_description is None:
                 raise UserError("this model was never trained: train it with `fit`, or give a checkpoint")
             classes, size = len(self.data_description.class_names), self.data_description.image_size
-            try:
-                net = self._build_net(classes, size)
-            except ValueError as error:
-                raise UserError(f"model.net: {error}") from error
+            net = build_net(self._build_net, classes, size)
             self.net = net if self.device_mesh else net.to(memory_format=self.memory_format)
             self._prepare_net(self.net)
 

@@ -11,19 +11,19 @@ from project.errors import UserError
 from project.interface import time_limit
 from project.modules.layers import head, layers
 from project.modules.schedule import WarmupDecay
-from project.modules.spec import arguments, class_of
+from project.modules.spec import Spec, arguments, builder, init_args
 
 
-def make_optimizer(spec: dict[str, Any], build: Callable[..., Optimizer], net: nn.Module, layer_decay: float) -> Any:
+def make_optimizer(spec: Spec, build: Callable[..., Optimizer], net: nn.Module, layer_decay: float) -> Any:
     """The optimizer over `parameter_groups`, in one kernel for all parameters where it has that.
 
     Args:
-        spec: What is built, as {class_path, init_args}.
+        spec: What is built.
         build: Builds it from parameter groups.
         net: The net.
         layer_decay: See `parameter_groups`.
     """
-    chosen = {"fused": spec.get("init_args", {}).get("fused") is not False} if "fused" in arguments(spec) else {}
+    chosen = {"fused": init_args(spec).get("fused") is not False} if "fused" in arguments(spec) else {}
     optimizer: Any = build(parameter_groups(net, layer_decay), **chosen)
     for group in optimizer.param_groups:
         group["lr"] = group["lr"] * group.get("rate", 1)
@@ -33,12 +33,12 @@ def make_optimizer(spec: dict[str, Any], build: Callable[..., Optimizer], net: n
 
 
 def make_schedule(
-    spec: dict[str, Any], build: Callable[..., Any], optimizer: Optimizer, trainer: L.Trainer
+    spec: Spec, build: Callable[..., Any], optimizer: Optimizer, trainer: L.Trainer
 ) -> dict[str, Any]:
     """The schedule as Lightning wants it; one that takes `total_steps` is given the length of the run.
 
     Args:
-        spec: What is built, as {class_path, init_args}.
+        spec: What is built.
         build: Builds it from the optimizer.
         optimizer: The optimizer.
         trainer: Knows the length of the run.
@@ -56,7 +56,7 @@ def make_schedule(
     steps = trainer.estimated_stepping_batches
     if steps != float("inf"):
         steps = int(steps)
-    elif not (class_of(spec) is WarmupDecay and time_limit(trainer)):
+    elif not (builder(spec) is WarmupDecay and time_limit(trainer)):
         raise UserError("this schedule needs the length of the run: give trainer.max_epochs or trainer.max_steps")
     return {"scheduler": build(optimizer, total_steps=steps), "interval": "step"}
 

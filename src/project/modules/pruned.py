@@ -1,10 +1,8 @@
 """A net some of whose channels were taken out."""
 
-from typing import Any
-
 from torch import Size, Tensor, nn
 
-from project.modules.spec import class_of
+from project.modules.spec import Spec, builder, init_args
 
 
 class Pruned(nn.Module):
@@ -13,14 +11,14 @@ class Pruned(nn.Module):
     Args:
         num_classes: Number of logits.
         image_size: Height and width of the input in pixels.
-        net: What the net was before, as {class_path, init_args}.
+        net: What the net was before: {class_path, init_args}, or the path of a function.
         shapes: The shape of each parameter and buffer that was cut, by name; -1 where it is as long as before, which
             may depend on classes and image size.
     """
 
-    def __init__(self, num_classes: int, image_size: int, net: dict[str, Any], shapes: dict[str, list[int]]) -> None:
+    def __init__(self, num_classes: int, image_size: int, net: Spec, shapes: dict[str, list[int]]) -> None:
         super().__init__()
-        self.net = class_of(net)(num_classes, image_size, **net.get("init_args", {}))
+        self.net = builder(net)(num_classes, image_size, **init_args(net))
         for name, shape in shapes.items():
             owner, _, leaf = name.rpartition(".")
             module = self.net.get_submodule(owner)

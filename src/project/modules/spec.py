@@ -1,26 +1,63 @@
-"""What is built later, as plain data: {class_path, init_args}."""
+"""What is built later, as plain data: {class_path, init_args}, or the path of a function."""
 
 import importlib
 import inspect
+from collections.abc import Callable
 from functools import partial
+from types import FunctionType
 from typing import Any
+
+from torch import nn
+
+from project.errors import UserError
+
+Spec = dict[str, Any] | str
+NetCallable = Callable[[int, int], nn.Module]
+"""Builds a net from (num_classes, image_size): an `nn.Module` class, or a function, whose first arguments are these."""
 
 
 def plain(build: Any) -> Any:
-    """A class or partial as {class_path, init_args}, so that every checkpoint loads under `weights_only=True`."""
+    """A class, partial or function as a spec, so that every checkpoint loads under `weights_only=True`."""
     if isinstance(build, partial) and isinstance(build.func, type):
         return {**plain(build.func), "init_args": dict(build.keywords)}
     if isinstance(build, type):
         return {"class_path": f"{build.__module__}.{build.__qualname__}"}
+    if isinstance(build, FunctionType) and build.__qualname__.isidentifier():  # not one within another, or a lambda
+        return f"{build.__module__}.{build.__qualname__}"
     return build
 
 
-def class_of(spec: dict[str, Any]) -> Any:
-    """The class that a {class_path, init_args} names."""
-    module, _, name = spec["class_path"].rpartition(".")
-    return getattr(importlib.import_module(module), name)
+def builder(spec: Spec) -> Callable[..., Any]:
+    """The class or function that a spec names."""
+    module, _, name = (spec if isinstance(spec, str) else spec["class_path"]).rpartition(".")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return found
 
 
-def arguments(spec: dict[str, Any]) -> set[str]:
-    """Names of the arguments that the class of a {class_path, init_args} takes."""
-    return set(inspect.signature(class_of(spec)).parameters)
+def init_args(spec: Spec) -> dict[str, Any]:
+    """The arguments that a spec gives."""
+    return {} if isinstance(spec, str) else spec.get("init_args", {})
+
+
+def arguments(spec: Spec) -> set[str]:
+    """Names of the arguments that the class or function of a spec takes."""
+    return set(inspect.signature(builder(spec)).parameters)
+
+
+def build_net(build: NetCallable, num_classes: int, image_size: int) -> nn.Module:
+    """The net.
+
+    Raises:
+        UserError: it takes other arguments, or finds a mistake in those it is given.
+    """
+    try:
+        inspect.signature(build).bind(num_classes, image_size)
+    except TypeError as error:
+        raise UserError(
+            f"model.net is built with the number of classes and the image size as its first two arguments ({error});"
+            " for a network of torchvision: --model.net project.modules.TorchVision --model.net.name NAME"
+        ) from error
+    try:
+        return build(num_classes, image_size)
+    except ValueError as error:
+        raise UserError(f"model.net: {error}") from error
