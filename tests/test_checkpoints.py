@@ -7,12 +7,17 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import lightning as L
 import pytest
 import torch
+from kornia.augmentation import RandomHorizontalFlip
 from torch import Tensor, nn
 
 from project.checkpoints import DurableCheckpointIO, damage
+from project.cli import main
+from project.datamodules import Digits, ImageDataModule, RandomCrop
 from project.errors import UserError
+from project.modules import Classifier
 from tests.conftest import fit
 from tests.runs import finish, start
 
@@ -108,3 +113,16 @@ def test_out_of_memory_names_the_batch_size_and_what_to_try(tree: Path, here: Pa
     message = failing(fit(tree, "--model.net", "tests.test_checkpoints.Greedy"))
     assert "out of memory with data.batch_size 16 and images of 8 pixels" in message
     assert "try --data.batch_size 8" in message
+
+
+def test_a_checkpoint_from_python_is_plain_data_whatever_objects_were_given(
+    tree: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    augmentation: list[nn.Module] = [RandomHorizontalFlip(), RandomCrop(1)]
+    data = ImageDataModule(str(tree), source=Digits(), image_size=8, batch_transforms=augmentation)
+    trainer = L.Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_progress_bar=False)
+    trainer.fit(Classifier(), data)
+    trainer.save_checkpoint("python.ckpt")
+    assert torch.load("python.ckpt", weights_only=True)["datamodule_hyper_parameters"]["image_size"] == 8
+    main(["test", "--ckpt_path", "python.ckpt"])
+    assert "accuracy" in capsys.readouterr().out

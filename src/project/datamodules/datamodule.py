@@ -94,6 +94,10 @@ class ImageDataModule(ImageData):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        for name in ("source", "item_transforms", "batch_transforms"):
+            given = self.hparams[name]
+            if any(isinstance(each, nn.Module | Source) for each in (given if isinstance(given, list) else [given])):
+                del self.hparams[name]  # an object from Python: a checkpoint holds plain data only
         for name, number in {"image_size": image_size, "batch_size": batch_size}.items():
             if number < 1:
                 raise UserError(f"data.{name} must be at least 1, got {number}")
