@@ -217,6 +217,13 @@ def test_configs_merge_deeply_and_name_files_beside_them(tree: Path, here: Path)
     assert config["trainer"]["log_every_n_steps"] == 7 and config["trainer"]["max_epochs"] == 2
 
 
+def test_a_data_set_by_name_is_not_written_down_beside_own_images(tree: Path, here: Path) -> None:
+    main(fit(tree, "--data.source", "Digits", "--trainer.max_epochs", "1"))
+    run = Path("logs/run/version_0")
+    assert yaml.safe_load((run / "config.yaml").read_text())["data"]["source"] is None
+    assert "Digits" not in (run / "report.html").read_text()
+
+
 @pytest.mark.parametrize("command", ["validate", "test", "predict"])
 def test_a_runs_own_config_serves_every_command(
     command: str, tree: Path, here: Path, capsys: pytest.CaptureFixture[str]

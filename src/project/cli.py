@@ -183,6 +183,12 @@ class CLI(LightningCLI):
 
             check_signature(Path(checkpoint), Path(key))
 
+    def before_instantiate_classes(self) -> None:
+        """Do not build, or write down as if it was used, a data set by name beside the user's own images."""
+        data = self._get(self.config, "data")
+        if data.root or data.labels:
+            data.source = None
+
     def instantiate_classes(self) -> None:
         """Build what the config says; a mistake that a class finds in its arguments is told as such."""
         try:
