@@ -57,7 +57,7 @@ def test_pictures_of_filters_and_feature_maps() -> None:
     image, _, _ = planted(1)
     model = classifier(Wired)
     filters = filters_picture(model.net)  # type: ignore[arg-type]
-    assert filters is not None and filters.getpixel((20, 20)) == (0, 0, 255), "the filter that looks for blue is blue"
+    assert filters is not None and filters.getpixel((32, 58)) == (0, 0, 255), "the filter that looks for blue is blue"
     maps = feature_maps_picture(model, image[0])
     assert maps is not None and maps.width > 4 * 128 and maps.height > 2 * 128
     flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32**2, 3))

@@ -15,24 +15,29 @@ from project.modules.layers import head
 
 LAYERS, CHANNELS = 6, 8
 """Rows and columns of the picture of feature maps."""
+FILTERS, PER_ROW = 256, 16
+"""Most filters in a picture, and in one row of it."""
 SPRITE = 1536
 """Height and width, in pixels, of the picture that holds the thumbnails of all embedded images."""
 
 
 def filters_picture(net: nn.Module) -> Image.Image | None:
-    """The filters of the first convolution in colour, each from its own darkest to its brightest; None without one."""
-    from torchvision.utils import make_grid
+    """The filters of the first convolution in colour, each from its own darkest to its brightest; None without one.
 
+    Above each stands its channel, by which the table of importance calls it.
+    """
     convolutions = (m.weight.detach() for m in net.modules() if isinstance(m, nn.Conv2d) and m.in_channels == 3)
     weights = next(convolutions, None)
     if weights is None:
         return None
     low, high = weights.amin((1, 2, 3), keepdim=True), weights.amax((1, 2, 3), keepdim=True)
     shades = ((weights - low) / (high - low).clamp(min=1e-12) * 255).round().to(torch.uint8).cpu()
-    factor = -(-48 // shades.shape[-1])
-    shades = shades.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
-    sheet: Tensor = make_grid(shades[:256], nrow=16, padding=4, pad_value=255)
-    return Image.fromarray(sheet.permute(1, 2, 0).numpy())
+    side = -(-48 // shades.shape[-1]) * shades.shape[-1]
+    tiles = [
+        (str(channel), Image.fromarray(shade.permute(1, 2, 0).numpy()).resize((side, side), Image.Resampling.NEAREST))
+        for channel, shade in enumerate(shades[:FILTERS])
+    ]
+    return page([tiles[i : i + PER_ROW] for i in range(0, len(tiles), PER_ROW)])
 
 
 @torch.no_grad()

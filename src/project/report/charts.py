@@ -90,7 +90,8 @@ def reliability_diagram(bins: Sequence[Bin], width: float) -> Markup:
 
 def confusion_chart(confusion: NDArray[np.int64], names: Sequence[str]) -> Markup:
     """A confusion matrix, (classes, classes) with labels in rows, with its counts."""
-    cell, classes = 38 if len(names) <= 12 else 30, len(names)
+    classes = len(names)
+    cell = 30 if classes > 12 else max(38, min(72, 240 // classes))
     shown = [name if len(name) <= 14 else f"{name[:13]}…" for name in names]
     margin = 30 + 7 * max(map(len, shown))
     end = margin + cell * classes
