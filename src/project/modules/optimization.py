@@ -32,9 +32,7 @@ def make_optimizer(spec: Spec, build: Callable[..., Optimizer], net: nn.Module, 
     return optimizer
 
 
-def make_schedule(
-    spec: Spec, build: Callable[..., Any], optimizer: Optimizer, trainer: L.Trainer
-) -> dict[str, Any]:
+def make_schedule(spec: Spec, build: Callable[..., Any], optimizer: Optimizer, trainer: L.Trainer) -> dict[str, Any]:
     """The schedule as Lightning wants it; one that takes `total_steps` is given the length of the run.
 
     Args:
