@@ -5,7 +5,6 @@ import subprocess
 import sys
 import time
 import warnings
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +12,15 @@ import optuna
 import yaml
 from filelock import FileLock
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
-from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import Trial, TrialState
 
 from project.errors import Interrupted, UserError
 from project.redact import without_secrets
 from project.run import TRAIN
 from project.search.report import conclude, describe
 from project.search.space import any_point, options, point_of, read_space
+from project.search.study import GRACE, HEARTBEAT, again, begin, counting, give_up_lost, open_storage
 from project.search.trial import TrialRun
-
-HEARTBEAT, GRACE = 5, 45
-"""Seconds between a worker's signs of life, and without one until its trial counts as lost; a trial that is asked to
-stop takes less."""
 
 
 def sweep(
@@ -98,52 +93,14 @@ class Worker:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(self.folder / "lock")
         self.address = storage or f"sqlite:///{self.folder / 'study.db'}"
-        # The median rule needs few trials to go by, where Hyperband's brackets would have only some of 30 each. Rates
-        # that fall over the run make its beginning say little: a quarter is left to each trial.
-        self._pruner = optuna.pruners.MedianPruner(n_warmup_steps=max(1, (config["trainer"]["max_epochs"] or 0) // 4))
+        asked = {"space": {key: repr(values) for key, values in self.space.items()}, "config": yaml.safe_dump(config)}
+        # Rates that fall over the run make its beginning say little: a quarter is left to each trial.
+        warm_up = max(1, (config["trainer"]["max_epochs"] or 0) // 4)
         with self._lock:
-            self._storage = self._open()
-            self.study = self._begin(yaml.safe_dump(config))
-
-    def _open(self) -> optuna.storages.RDBStorage:
-        waits = {"connect_args": {"timeout": 60}} if self.address.startswith("sqlite") else {}
-        try:
-            return optuna.storages.RDBStorage(
-                self.address,
-                waits,
-                heartbeat_interval=HEARTBEAT,
-                grace_period=GRACE,
-                heartbeat_stale_trial_callback=again,
-            )
-        except Exception as error:  # of the data base's own driver
-            line = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(without_secrets(f"the storage {self.address} cannot be used: {line}")) from error
-
-    def _begin(self, config: str) -> optuna.Study:
-        """The study, new or as it stands; a new one first tries the config as it is."""
-        direction = StudyDirection.MAXIMIZE if self.mode == "max" else StudyDirection.MINIMIZE
-        given = {key: repr(values) for key, values in self.space.items()}
-        try:
-            study = optuna.create_study(
-                storage=self._storage, study_name=self.name, direction=direction, pruner=self._pruner
-            )
-        except optuna.exceptions.DuplicatedStudyError:
-            study = optuna.load_study(storage=self._storage, study_name=self.name, pruner=self._pruner)
-            if study.user_attrs.get("space", given) != given or study.direction != direction:
-                raise UserError(
-                    f"the sweep {self.name} was begun with another space or monitor: take --name for a new one"
-                ) from None
-            if study.user_attrs.get("config", config) != config:
-                print("warning: config or options are not those that this sweep was begun with", file=sys.stderr)
-            return study
-        if any(self.folder.glob("trial_*")):
-            optuna.delete_study(study_name=self.name, storage=self._storage)
-            raise UserError(f"{self.folder} holds trials of another sweep: remove it, or take another --name")
-        study.set_user_attr("space", given)
-        study.set_user_attr("config", config)
-        if (own := point_of(resolve(self.fit_options), self.space)) is not None:
-            study.enqueue_trial(own)
-        return study
+            self._storage = open_storage(self.address)
+            self.study, new = begin(self._storage, self.name, self.mode, asked, self.folder, warm_up)
+            if new and (own := point_of(resolve(self.fit_options), self.space)) is not None:
+                self.study.enqueue_trial(own)  # first the config as it is
 
     # -- trials -------------------------------------------------------------------------------------------------------
 
@@ -157,8 +114,7 @@ class Worker:
         )
         print(f"watch     optuna-dashboard {without_secrets(self.address)}", flush=True)
         while True:
-            optuna.storages.fail_stale_trials(self.study)
-            self._find_nameless()
+            give_up_lost(self.study)
             trial = self._next() if time.monotonic() < end else None
             if trial is not None:
                 self._run(trial)
@@ -171,7 +127,7 @@ class Worker:
         """Begin the next trial, unless all are begun."""
         with self._lock:
             known = self.study.get_trials(deepcopy=False)
-            if not any(trial.state == TrialState.WAITING for trial in known) and len(_first(known)) >= self.trials:
+            if not any(trial.state == TrialState.WAITING for trial in known) and len(counting(known)) >= self.trials:
                 return None
             # TPE, multivariate and wary of what other workers try, is Optuna's own choice up to some hundred trials.
             # Seeded by what is known: workers must not draw alike, and a sweep that continues draws as a whole one.
@@ -179,20 +135,12 @@ class Worker:
             trial = self.study.ask(self.space)
         self._storage.record_heartbeat(trial._trial_id)
         # Without a common folder there is no lock: what another machine began in the same moment may be one too many.
-        before = [other for other in _first(self.study.get_trials(deepcopy=False)) if other.number < trial.number]
+        before = [other for other in counting(self.study.get_trials(deepcopy=False)) if other.number < trial.number]
         if len(before) >= self.trials and "again" not in trial.user_attrs:
             trial.set_user_attr("surplus", True)
             self.study.tell(trial, state=TrialState.FAIL)
             return self._next()
         return trial
-
-    def _find_nameless(self) -> None:
-        """Give up what a worker began and was killed before its first sign of life, which Optuna would not miss."""
-        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            began = trial.datetime_start
-            if "run" not in trial.user_attrs and began and (datetime.now() - began).total_seconds() > GRACE:
-                self.study.tell(trial.number, state=TrialState.FAIL)
-                again(self.study, trial)
 
     def _run(self, trial: Trial) -> None:
         """One trial, from its options to its record."""
@@ -260,26 +208,6 @@ class Worker:
             conclude(self.study, self.folder, self.metric, text)
 
 
-def again(study: optuna.Study, trial: FrozenTrial, paused: str | None = None) -> None:
-    """Queue the options of a trial that came to no end of its own.
-
-    Args:
-        study: Where it is queued.
-        trial: The one that ended.
-        paused: The run that it left, for the new trial to continue. A lost worker's is begun anew: its process may
-            not be gone for certain.
-    """
-    attributes = {"again": trial.number, **({"paused": paused} if paused else {})}
-    study.add_trial(
-        optuna.create_trial(
-            state=TrialState.WAITING,
-            params=trial.params,
-            distributions=trial.distributions,
-            user_attrs=attributes,
-        )
-    )
-
-
 def resolve(fit_options: list[str], context: str = "") -> dict[str, Any]:
     """The whole config that `train.py fit` makes of options."""
     config: dict[str, Any] = yaml.safe_load(_printed(fit_options, context))
@@ -293,8 +221,3 @@ def _printed(fit_options: list[str], context: str = "") -> str:
         line = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
         raise UserError(f"{context}{line.removeprefix('error: ')}")
     return done.stdout
-
-
-def _first(trials: list[FrozenTrial]) -> list[FrozenTrial]:
-    """The trials that count: not those that are run again for another."""
-    return [trial for trial in trials if not {"again", "surplus"} & set(trial.user_attrs)]

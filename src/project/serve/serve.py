@@ -62,8 +62,9 @@ def serve(
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared.name
     import uvicorn
 
-    from project.serve.app import Service, Settings, create_app
+    from project.serve.app import create_app
     from project.serve.protocol import PATIENCE, Protocol, Workers
+    from project.serve.service import Service, Settings
 
     settings = Settings(
         model=model,
