@@ -1,5 +1,6 @@
 """Private training is what its accounting takes it for, and refuses what it is not."""
 
+import copy
 import math
 import signal
 from collections.abc import Callable
@@ -132,6 +133,46 @@ def test_in_a_run_each_image_counts_for_its_limit_over_the_expected_number(tree:
     for drawn, length in seen:
         assert 0.2 * drawn * 0.01 / 8 < length <= 1.001 * drawn * 0.01 / 8
     assert len(seen) == 10 and len({drawn for drawn, _ in seen}) > 1
+
+
+class Compare(L.Callback):
+    """Holds the sum of each step's gradients, of which none was clipped, against what autograd makes of the batch."""
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if len(batch.index):
+            net = copy.deepcopy(pl_module.net)
+            for module in net.modules():
+                module._forward_hooks.clear()
+                module._forward_pre_hooks.clear()
+                module._backward_hooks.clear()
+            loss = nn.functional.cross_entropy(net(pl_module._normalise(batch.image)), batch.label, reduction="sum")
+            self.plain = torch.autograd.grad(loss / trainer.datamodule.batch_size, list(net.parameters()))  # type: ignore[attr-defined]
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: Any, optimizer: Any) -> None:
+        for (name, parameter), plain in zip(pl_module.net.named_parameters(), self.plain, strict=True):
+            difference = float((parameter.summed_grad - plain).norm() / plain.norm().clamp(min=1e-6))
+            compared.setdefault(name, []).append(difference)
+
+
+compared: dict[str, list[float]] = {}
+
+
+NETS = {
+    "ConvNet": ["ConvNet", "--model.net.dropout", "0"],
+    "ResNet": ["project.modules.ResNet", "--model.net.depth", "8", "--model.net.norm", "group"],
+    "ChannelsLast": ["tests.privacy.nets.ChannelsLast"],
+}
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_in_a_run_the_gradients_of_images_add_up_to_that_of_the_batch(tree: Path, here: Path, net: str) -> None:
+    compared.clear()
+    limit = ("--trainer.callbacks.max_grad_norm", "1e6", "--trainer.callbacks.epsilon", "1e6")
+    probe = ["--trainer.callbacks", "tests.privacy.test_differential.Compare"]
+    small = ["--data.batch_size", "8", "--trainer.max_epochs", "1", "--test_after_fit", "false"]
+    still = ["--model.net", *NETS[net], "--model.optimizer.lr", "0"]
+    main(fit(tree, *PRIVATE, *probe, *CALLBACK, *DELTA, *limit, *small, *still))
+    assert compared and all(max(found) < 1e-3 for found in compared.values()), compared
 
 
 def clipped_sum(images: torch.Tensor, labels: torch.Tensor, net: nn.Module, parts: int) -> torch.Tensor:

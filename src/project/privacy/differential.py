@@ -7,12 +7,21 @@ from typing import Any
 
 import lightning as L
 import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from project.datamodules.sampler import PoissonBatches
 from project.errors import UserError
 from project.privacy.budget import History, add_steps, epsilon_of, noise_for, steps_within
 from project.privacy.refusals import refuse
 from project.words import counted
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def _contiguous(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Opacus 1.6.0 finds wrong gradients of single images where channels lie last, be it by a net's own permute."""
+    return (inputs[0].contiguous(), *inputs[1:])
 
 
 class DifferentialPrivacy(L.Callback):
@@ -50,6 +59,7 @@ class DifferentialPrivacy(L.Callback):
         self._noise, self._rate, self._left, self._cut = 0.0, 0.0, 0, False
         self._optimizer: Any = None
         self._hooks: Any = None
+        self._layouts: list[RemovableHandle] = []
 
     @property
     def spent(self) -> float:
@@ -71,8 +81,11 @@ class DifferentialPrivacy(L.Callback):
         self._noise = checkpoint["privacy"]["noise_multiplier"]
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Refuse what would void the guarantee."""
+        """Refuse what would void the guarantee; lay out the net as Opacus expects it."""
         refuse(trainer, self.delta)
+        model: Any = pl_module
+        model.memory_format = torch.contiguous_format
+        model.net.to(memory_format=torch.contiguous_format)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Find noise and number of steps; have the gradient of every image taken by itself."""
@@ -103,6 +116,8 @@ class DifferentialPrivacy(L.Callback):
         for module in net.modules():
             if getattr(module, "inplace", False):
                 module.inplace = False  # what it would overwrite is needed for the gradients of single images
+            if isinstance(module, CONVOLUTIONS):
+                self._layouts.append(module.register_forward_pre_hook(_contiguous))
         warnings.filterwarnings("ignore", "Full backward hook is firing")  # an image needs no gradient of its pixels
         self._hooks = GradSampleHooks(net, loss_reduction="sum")
         # The loss is the sum over the images, divided by their expected number: so is the length to clip to.
@@ -159,6 +174,8 @@ class DifferentialPrivacy(L.Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Leave the net as it was, and say what its training has cost."""
         self._hooks.cleanup()
+        for layout in self._layouts:
+            layout.remove()
         for parameter in self._optimizer.params:
             del parameter.summed_grad
         trainer.print(
