@@ -205,8 +205,8 @@ def send(port: int, number: int) -> int:
             return 0
         connection.sendall(data)
         answer = connection.recv(1000)
-        if answer.startswith(b"HTTP/1.1 100"):
-            answer = connection.recv(1000)
+        if answer.startswith(b"HTTP/1.1 100"):  # what follows may have come with it
+            answer = answer.partition(b"\r\n\r\n")[2] or connection.recv(1000)
         return int(answer[9:12] or 0)
     return 0
 
