@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from lightning.pytorch import Callback, Trainer
 from PIL import Image
 
 from project.__main__ import main as tool
-from project.cli import main
+from project.cli import CLI, main
 from project.interface import Batch
 from project.modules import Classifier
 from project.parser import flatten
@@ -240,6 +241,19 @@ def test_the_options_of_a_command_of_its_own_come_before_those_of_all(capsys: py
     shown = capsys.readouterr().out
     assert shown.splitlines()[0].endswith("export [options]")
     assert 0 < shown.index("--format") < shown.index("--trainer")
+
+
+def test_every_command_says_in_whole_sentences_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    listed = capsys.readouterr().out.partition("Available subcommands:")[2]
+    for command in CLI.subcommands():
+        said = re.search(rf"\n    {command} +([^\n]+(?:\n {{24}}[^\n]+)*)", listed)
+        assert said and said[1].endswith("."), command
+    with pytest.raises(SystemExit):
+        main(["test", "--help"])
+    shown = capsys.readouterr().out
+    assert "a file, or best or last" in shown and "hpc" not in shown  # not Lightning's words for it
 
 
 def test_class_help_of_callbacks(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -301,7 +301,7 @@ def main(args: list[str] | None = None) -> None:
             trainer_defaults={"enable_model_summary": False},
             seed_everything_default=0,
             parser_class=TrainParser,
-            parser_kwargs={"allow_abbrev": False},
+            parser_kwargs={"allow_abbrev": False, "description": "Train an image classifier, and use it."},
             auto_configure_optimizers=False,
             args=args,
         )

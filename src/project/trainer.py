@@ -1,7 +1,9 @@
 """Lightning's Trainer, and the commands of train.py beyond Lightning's."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import lightning as L
 
@@ -14,11 +16,32 @@ Format = Literal["onnx", "pt2", "safetensors"]
 Method = Literal["gradcam", "integrated_gradients", "occlusion"]
 
 
+def _with_help(method: Callable[..., Any], summary: str, ckpt_path: str) -> Any:
+    """The same method under a docstring for the command line; Lightning's speaks to who writes Python."""
+    known = cast(FunctionType, method)
+    same = FunctionType(known.__code__, known.__globals__, known.__name__, known.__defaults__, known.__closure__)
+    same.__annotations__, same.__kwdefaults__ = known.__annotations__, known.__kwdefaults__
+    same.__doc__ = f"{summary}\n\nArgs:\n    ckpt_path: {ckpt_path}"
+    return same
+
+
+TRAINED = "A trained model: a file, or best or last for the newest run."
+CONTINUED = (
+    "A run to continue: a file, or best or last for the newest run; resume for the newest of this run_name,"
+    " or a new one where there is none."
+)
+
+
 class Trainer(L.Trainer):
     """Devices, precision, the length of a run; as Lightning has them.
 
     A method here is a command of train.py, and its arguments are the command's options.
     """
+
+    fit = _with_help(L.Trainer.fit, "Train a net, and test its best checkpoint.", CONTINUED)
+    validate = _with_help(L.Trainer.validate, "Judge a trained model on the val split.", TRAINED)
+    test = _with_help(L.Trainer.test, "Judge a trained model on the test split.", TRAINED)
+    predict = _with_help(L.Trainer.predict, "Tell the class of each image of a folder, or of a single one.", TRAINED)
 
     def explain(
         self,
