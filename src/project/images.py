@@ -78,7 +78,9 @@ def decode_pixels(data: bytes) -> Pixels:
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as file:
                 pixels = _through_pillow(file)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # decoders meet damage in many ways: RuntimeError, TypeError, struct.error
             raise UnreadableImageError(_reason(error)) from error
     return pixels
 

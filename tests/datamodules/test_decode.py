@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from project.datamodules.decode import read_image, to_square
-from project.images import UnreadableImageError
+from project.images import UnreadableImageError, decode_pixels
 
 
 @pytest.mark.parametrize(
@@ -83,6 +83,24 @@ def test_truncated_and_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(UnreadableImageError, match="bomb"):
         read_image(tmp_path / "x.jpg")
+
+
+@pytest.mark.parametrize("suffix", ["avif", "jpg", "tif"])
+def test_damage_anywhere_is_told_as_such(suffix: str, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif.update({0x0112: 6, 0x010F: "somebody", 0x829A: (1, 50)})
+    Image.fromarray(smooth(32, 32)).save(tmp_path / f"x.{suffix}", exif=exif)
+    good = (tmp_path / f"x.{suffix}").read_bytes()
+    random, refused = np.random.default_rng(0), 0
+    for _ in range(200):
+        data = bytearray(good)
+        for at in random.integers(0, min(len(data), 600), 6):
+            data[at] = random.integers(256)
+        try:
+            decode_pixels(bytes(data))
+        except UnreadableImageError as error:
+            refused += bool(str(error))
+    assert refused > 10
 
 
 def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:

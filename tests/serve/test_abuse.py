@@ -37,13 +37,16 @@ GROWTH = 40
 Random = np.random.Generator
 
 
-def encoded(image: Image.Image, format: str) -> bytes:
+def encoded(image: Image.Image, format: str, **options: Any) -> bytes:
     stream = io.BytesIO()
-    image.save(stream, format)
+    image.save(stream, format, **options)
     return stream.getvalue()
 
 
-GOOD = [encoded(picture(1), format) for format in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")]
+EXIF = Image.Exif()
+EXIF.update({0x0112: 6, 0x010F: "somebody", 0x9286: b"x" * 20, 0x829A: (1, 50)})
+GOOD = [encoded(picture(1), format) for format in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF")]
+GOOD += [encoded(picture(1), format, exif=EXIF) for format in ("JPEG", "TIFF", "PNG")]
 
 
 def chunk(name: bytes, data: bytes) -> bytes:

@@ -66,7 +66,7 @@ def decode_picture(data: bytes) -> Pixels:
     """
     try:
         return decode_pixels(data)
-    except (UnreadableImageError, Image.DecompressionBombWarning) as error:
+    except UnreadableImageError as error:
         raise HTTPException(400, f"cannot read the picture: {error}") from error
 
 
