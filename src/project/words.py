@@ -1,4 +1,4 @@
-"""Numbers in words."""
+"""Words for people."""
 
 
 def counted(number: int, noun: str) -> str:
@@ -12,3 +12,8 @@ def duration(seconds: float) -> str:
     if whole < 60:
         return f"{whole} s"
     return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def legible(name: str) -> str:
+    """A name of a file or class as it can be shown; bytes of it that are no UTF-8 become question marks."""
+    return name.encode(errors="replace").decode()

@@ -10,12 +10,17 @@ from tests.explain.planted import COLOURS, NAMES, classifier, planted
 
 
 class Wired(nn.Module):
-    """Tells the patches apart by three channels of four, one a colour; before the head, a layer that idles."""
+    """Tells the patches apart by three channels of four, one a colour; before the head, a layer that idles.
+
+    A norm that changes nothing belongs to either layer.
+    """
 
     def __init__(self, classes: int, size: int) -> None:
         super().__init__()
         self.colours = nn.Conv2d(3, 4, 1, bias=False)
+        self.norm = nn.BatchNorm2d(4)
         self.idle = nn.Conv2d(4, 4, 1, bias=False)
+        self.idle_norm = nn.BatchNorm2d(4)
         self.head = nn.Linear(4, classes, bias=False)
         with torch.no_grad():
             self.colours.weight.copy_(
@@ -25,7 +30,8 @@ class Wired(nn.Module):
             self.head.weight.copy_(9 * torch.eye(4)[:3])
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.idle(self.colours(x).clamp(min=0)).mean((2, 3)))  # type: ignore[no-any-return]
+        x = self.norm(self.colours(x)).clamp(min=0)
+        return self.head(self.idle_norm(self.idle(x)).mean((2, 3)))  # type: ignore[no-any-return]
 
 
 def test_the_channel_of_a_class_is_what_its_images_need() -> None:
@@ -33,14 +39,14 @@ def test_the_channel_of_a_class_is_what_its_images_need() -> None:
     model = classifier(Wired)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     rows = {(row["layer"], row["channel"]): row for row in ablate(model, image, label)}
-    assert rows["colours", ""]["how"] == "zeroed" and rows["colours", ""]["accuracy_lost"] > 0.5
-    assert rows["idle", ""]["how"] == "skipped" and rows["idle", ""]["accuracy_lost"] == 0
+    assert rows["norm", ""]["how"] == "zeroed" and rows["norm", ""]["accuracy_lost"] > 0.5
+    assert rows["idle_norm", ""]["how"] == "skipped" and rows["idle_norm", ""]["accuracy_lost"] == 0
     share = torch.bincount(label, minlength=len(NAMES)) / len(label)
     for channel in range(3):
         # Without its channel a class is taken for the first one.
-        assert abs(rows["colours", channel]["accuracy_lost"] - (float(share[channel]) if channel else 0)) < 0.01
-        assert rows["colours", channel]["probability_lost"] > 0.05
-    assert abs(rows["colours", 3]["probability_lost"]) < 1e-6
+        assert abs(rows["norm", channel]["accuracy_lost"] - (float(share[channel]) if channel else 0)) < 0.01
+        assert rows["norm", channel]["probability_lost"] > 0.05
+    assert abs(rows["norm", 3]["probability_lost"]) < 1e-6
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert torch.equal(model(image).argmax(1), label), "nothing stays cut"
 

@@ -1,14 +1,19 @@
 """What a net gets wrong while it trains."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from project.callbacks.pictures import confusion_figure
 from project.cli import main
+from project.explain.features import write_embeddings
+from project.explain.pictures import page
 from project.explain.watch import classes_figure
 from tests.conftest import COLOURS, fit, write_images
 from tests.runs import RUN
@@ -51,6 +56,20 @@ def test_the_weakest_class_and_the_worst_pair_come_first() -> None:
     left, right = classes_figure(confusion, ["a", "b", "c"]).axes
     assert [label.get_text() for label in left.get_yticklabels()] == ["c", "a", "b"]
     assert [label.get_text() for label in right.get_yticklabels()] == ["c taken for a", "a taken for b"]
+
+
+def test_any_name_of_a_class_can_be_drawn(tmp_path: Path) -> None:
+    names = ["under $5_$10", os.fsdecode(b"caf\xe9")]
+    confusion = torch.tensor([[3, 2], [1, 4]])
+    for figure in (confusion_figure(confusion, names), classes_figure(confusion.numpy(), names)):
+        figure.savefig(tmp_path / "figure.png")
+        shown = {label.get_text() for axes in figure.axes for label in axes.get_yticklabels()}
+        assert {"under $5_$10", "caf?"} <= shown
+    page([[(name, Image.new("RGB", (50, 50))) for name in names]])
+    write_embeddings(
+        tmp_path, torch.rand(2, 3), torch.zeros(2, 3, 8, 8, dtype=torch.uint8), {"label": names, "of": names}
+    )
+    assert "caf?" in next(tmp_path.rglob("metadata.tsv")).read_text()
 
 
 @pytest.mark.parametrize("classes", [2, 1000])

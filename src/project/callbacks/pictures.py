@@ -8,6 +8,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from project.interface import Batch, Split, image_classifier
+from project.words import legible
 
 FIRST_IMAGES = 32
 """Images shown of the first batch."""
@@ -83,8 +84,9 @@ def confusion_figure(counts: Tensor, class_names: list[str]) -> Any:
     axes.set(xlabel="predicted", ylabel="true", title=f"accuracy {counts.diag().sum() / counts.sum().clamp(min=1):.1%}")
     step = -(-classes // 60)
     ticks = range(0, classes, step)
-    axes.set_xticks(ticks, [class_names[i] for i in ticks], rotation=90)
-    axes.set_yticks(ticks, [class_names[i] for i in ticks])
+    names = [legible(class_names[i]) for i in ticks]
+    axes.set_xticks(ticks, names, rotation=90, parse_math=False)
+    axes.set_yticks(ticks, names, parse_math=False)
     if classes <= 30:
         for row in range(classes):
             for column in range(classes):

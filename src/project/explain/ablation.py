@@ -32,9 +32,9 @@ def ablate(model: Classifier, image: Tensor, label: Tensor) -> list[Row]:
     """
     accuracy, probability = _measure(model, image, label)
     rows: list[Row] = []
-    for name, layer in places_to_cut(cast(nn.Module, model.net)):
-        for channel in (None, *_telling_channels(model, layer, image[:CHUNK], label[:CHUNK])):
-            with _without(layer, channel) as how:
+    for name, first, last in places_to_cut(cast(nn.Module, model.net)):
+        for channel in (None, *_telling_channels(model, last, image[:CHUNK], label[:CHUNK])):
+            with _without(first, last, channel) as how:
                 without = _measure(model, image, label)
             rows.append(
                 {
@@ -49,10 +49,11 @@ def ablate(model: Classifier, image: Tensor, label: Tensor) -> list[Row]:
     return sorted(rows, key=lambda row: (row["accuracy_lost"], row["probability_lost"]), reverse=True)
 
 
-def places_to_cut(net: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The last module of each layer but the head, in order, by its name."""
+def places_to_cut(net: nn.Module) -> list[tuple[str, nn.Module, nn.Module]]:
+    """The first and the last module of each layer but the head, in order, by the name of the last."""
     names = {module: name for name, module in net.named_modules()}
-    return [(names[layer.modules[-1]], layer.modules[-1]) for layer in layers(net)[:-1] if layer.modules]
+    found = [layer.modules for layer in layers(net)[:-1] if layer.modules]
+    return [(names[modules[-1]], modules[0], modules[-1]) for modules in found]
 
 
 def channel_axis(output: Tensor) -> int:
@@ -61,25 +62,30 @@ def channel_axis(output: Tensor) -> int:
 
 
 @contextmanager
-def _without(layer: nn.Module, channel: int | None) -> Iterator[list[str]]:
+def _without(first: nn.Module, last: nn.Module, channel: int | None) -> Iterator[list[str]]:
     """Cut a layer, or one channel; yields a list that says how, once the net has run."""
     how = ["zeroed"]
+    given: list[Any] = []
+
+    def remember(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        given[:] = inputs[:1]
 
     def cut(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         if channel is not None:
             axis = channel_axis(output)
             kept = torch.arange(output.shape[axis], device=output.device) != channel
             return output * kept.view(-1, *[1] * (output.ndim - 1 - axis))
-        if inputs[0].shape == output.shape:
+        if given and isinstance(given[0], Tensor) and given[0].shape == output.shape:
             how[0] = "skipped"
-            return inputs[0]
+            return given[0]
         return torch.zeros_like(output)
 
-    hook = layer.register_forward_hook(cut)
+    hooks = [first.register_forward_pre_hook(remember), last.register_forward_hook(cut)]
     try:
         yield how
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
 
 
 def _telling_channels(model: Classifier, layer: nn.Module, image: Tensor, label: Tensor) -> list[int]:

@@ -12,6 +12,7 @@ from project.explain.ablation import channel_axis, places_to_cut
 from project.explain.pictures import enlarge, page
 from project.modules import Classifier
 from project.modules.layers import head
+from project.words import legible
 
 LAYERS, CHANNELS = 6, 8
 """Rows and columns of the picture of feature maps."""
@@ -50,7 +51,7 @@ def feature_maps_picture(model: Classifier, image: Tensor) -> Image.Image | None
     """
     found: list[tuple[str, Tensor]] = []
     hooks = []
-    for name, layer in places_to_cut(cast(nn.Module, model.net)):
+    for name, _, layer in places_to_cut(cast(nn.Module, model.net)):
 
         def keep(module: nn.Module, inputs: object, output: Tensor, name: str = name) -> None:
             if output.ndim == 4 and min(output.movedim(channel_axis(output), 1).shape[2:]) > 1:
@@ -121,5 +122,5 @@ def write_embeddings(folder: Path, features: Tensor, image: Tensor, columns: dic
     side = min(image.shape[-1], int(SPRITE / max(1, len(image)) ** 0.5))
     thumbnails = F.interpolate(image.cpu() / 255, (side, side), mode="bilinear", antialias=True).clamp(0, 1)
     with SummaryWriter(str(folder)) as writer:
-        rows = [list(row) for row in zip(*columns.values(), strict=True)]
+        rows = [[*map(legible, row)] for row in zip(*columns.values(), strict=True)]
         writer.add_embedding(features, rows, thumbnails, tag="features", metadata_header=list(columns))

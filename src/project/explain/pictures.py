@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from project.words import legible
+
 SIDE = 256
 """Images are enlarged to about this many pixels."""
 MARGIN, LINE = 12, 26
@@ -53,6 +55,7 @@ def page(rows: list[list[tuple[str, Image.Image]]]) -> Image.Image:
     for row, tiles in enumerate(rows):
         for column, (title, picture) in enumerate(tiles):
             left, top = MARGIN + column * (width + MARGIN), MARGIN + row * (LINE + height + MARGIN)
+            title = legible(title)
             draw.text((left, top), title, "black", _font(title, width))
             sheet.paste(picture, (left, top + LINE))
     return sheet
