@@ -135,6 +135,18 @@ def test_predict_exported_writes_the_table_of_predict_and_says_what_it_is(photos
 
 
 @pytest.mark.slow
+def test_parity_is_asked_about_what_the_model_sees(
+    photos: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "boxes.csv").write_text(
+        "path,left,top,right,bottom\n" + "".join(f"{p.relative_to(photos)},0,0,4,4\n" for p in photos.rglob("*.*g"))
+    )
+    trained(photos, "--data.mask_boxes", "boxes.csv")
+    main(["export", "--ckpt_path", "best", *QUICK[:6]])
+    assert "100.00% of answers are the same" in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_a_file_that_disagrees_is_refused_and_deleted(photos: Path, here: Path) -> None:
     from project.datamodules import ImageDataModule
     from project.deploy.parity import checked_images, require_parity

@@ -8,11 +8,11 @@ import torch
 
 from project.datamodules import ImageDataModule
 from project.datamodules.augment import is_fixed
+from project.datamodules.decode import decode_image
 from project.datamodules.loader import Images
 from project.datamodules.sampler import Request
 from project.deploy.load import load_exported
 from project.errors import UserError
-from project.images import decode_pixels
 from project.modules import Classifier
 
 CHECKED = 100
@@ -61,8 +61,9 @@ def parity(file: Path, model: Classifier, images: Images) -> Parity:
     image = images[Request(0, positions)].image
     with torch.inference_mode():
         wanted = model.probabilities(image).numpy()
-    raw = [decode_pixels(images.read(row)).transpose(2, 0, 1)[None] for row in images.rows[positions].tolist()]
-    alone = np.concatenate([exported.probabilities(np.ascontiguousarray(pixels)) for pixels in raw])
+    rows = images.rows[positions].tolist()
+    raw = [images.index.hide(decode_image(images.read(row)), row)[None].contiguous().numpy() for row in rows]
+    alone = np.concatenate([exported.probabilities(pixels) for pixels in raw])
     together = exported.probabilities(image.contiguous().numpy())
     difference = max(float(np.abs(found - wanted).max()) for found in (alone, together))
     equal = min(float((found.argmax(1) == wanted.argmax(1)).mean()) for found in (alone, together))

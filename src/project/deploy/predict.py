@@ -24,7 +24,8 @@ def predict_exported(
     Args:
         model: What `train.py export` wrote. One in ONNX needs no torch.
         images: A folder, with all below it, or one image.
-        output: The table to write: path, class, and the probability of each class.
+        output: The table to write: path, class, and the probability of each class; between them `sure`, yes or no, of
+            a model that was told how sure to be.
         require_signature: Load the model only if this public key signed it.
 
     Raises:
@@ -41,13 +42,14 @@ def predict_exported(
     root, paths = (images.parent, [images.name]) if images.is_file() else (images, sorted(find_images(images)))
     if not paths:
         raise UserError(f"{images} has no images ({', '.join(EXTENSIONS)})")
-    names = exported.class_names
+    names, least = exported.class_names, exported.metadata.get("sure_above")
     with whole(output) as partial, partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
         writer = csv.writer(stream)
-        writer.writerow(["path", "class", *names])
+        writer.writerow(["path", "class", *([] if least is None else ["sure"]), *names])
         for some, pixels in _batches(root, paths):
             for path, row in zip(some, exported.probabilities(pixels), strict=True):
-                writer.writerow([path, names[int(row.argmax())], *(f"{p:.6f}" for p in row.tolist())])
+                sure = [] if least is None else ["yes" if float(row.max()) >= least else "no"]
+                writer.writerow([path, names[int(row.argmax())], *sure, *(f"{p:.6f}" for p in row.tolist())])
     if len(paths) == 1:
         print(f"{paths[0]}: {names[int(row.argmax())]} {row.max():.1%}")
     print(f"predictions of {counted(len(paths), 'image')}: {output}")
