@@ -91,3 +91,14 @@ def test_nothing_comes_from_elsewhere_and_what_is_no_picture_is_told(
         assert names and all(name.startswith((f"http://127.0.0.1:{running.port}/", "blob:")) for name in names)
         policy = running.ask("/").headers["content-security-policy"]
         assert policy.startswith("default-src 'none'")
+
+
+def test_an_answer_stays_where_no_heat_map_comes(browser: Browser, model: Path, folder: Path) -> None:  # noqa: F811
+    with serving(model) as running:
+        browser.get(f"http://127.0.0.1:{running.port}")
+        browser.execute_cdp_cmd("Network.enable", {})
+        browser.execute_cdp_cmd("Network.setBlockedURLs", {"urls": ["*evidence=true*"]})
+        browser.find_element(By.ID, "file").send_keys(str(folder / "0.jpg"))
+        browser.wait_for("What it rests on could not be found out.")
+        assert browser.find_element(By.ID, "verdict").text == "red"
+        assert not browser.find_element(By.ID, "error").is_displayed()

@@ -2,14 +2,17 @@
 
 import base64
 import csv
+import http.client
 import io
 import json
+import os
 import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +21,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from starlette.testclient import TestClient
 
 from project.__main__ import main as tool
 from project.datamodules.decode import to_square as theirs
@@ -25,6 +29,8 @@ from project.deploy.load import load_exported
 from project.deploy.square import to_square
 from project.images import decode_pixels
 from project.secure.sign import make_key, sign
+from project.serve.app import create_app
+from project.serve.service import Service, Settings
 from tests.serve.conftest import NAMES
 from tests.serve.running import Server, picture, serving
 
@@ -81,11 +87,11 @@ def test_answers_are_those_of_predict_exported(server: Server, model: Path, tmp_
         for answer in sent:
             assert answer.status == 200 and list(answer.json["probabilities"]) == NAMES
             np.testing.assert_allclose(list(answer.json["probabilities"].values()), wanted, rtol=0, atol=1e-6)
-            np.testing.assert_allclose(list(map(float, row[2:])), wanted, rtol=0, atol=1e-6)
+            np.testing.assert_allclose(list(map(float, row[3:])), wanted, rtol=0, atol=1e-6)
             assert answer.json["class"] == row[1] and answer.json["probability"] == max(
                 answer.json["probabilities"].values()
             )
-            assert answer.json["sure"] is (answer.json["probability"] >= 0.6)
+            assert answer.json["sure"] is (answer.json["probability"] >= 0.6) is (row[2] == "yes")
 
     with ThreadPoolExecutor(4) as pool:  # so that pictures go through the model together
         list(pool.map(check, rows))
@@ -212,6 +218,39 @@ def test_too_many_are_told_to_come_back(model: Path) -> None:
         with ThreadPoolExecutor(16) as pool:
             seen = list(pool.map(lambda _: small.ask("/predict?evidence=true", good).status, range(60)))
         assert set(seen) == {200, 503}
+
+
+def test_what_a_dead_worker_had_in_work_is_counted_no_longer(model: Path) -> None:
+    with serving(model, "--workers", "2") as losing:
+        held = [half(losing, encoded(picture())) for _ in range(4)]
+        in_work(losing, 4)
+        parent = losing.process.pid
+        for process in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+            if "spawn_main" in Path(f"/proc/{process}/cmdline").read_text():
+                os.kill(int(process), signal.SIGKILL)
+        for connection in held:
+            with suppress(ConnectionError):
+                assert connection.recv(1) == b""
+        until = time.monotonic() + 30
+        while time.monotonic() < until:
+            with suppress(OSError, http.client.HTTPException):
+                if losing.ask().status == 405:
+                    break
+        in_work(losing, 0)
+
+
+def test_a_fault_is_counted_as_one(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(*_: object) -> None:
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(Service, "answer", fail)
+    plain = Settings(model, 1, None, None, 8, 10**6, 10**6, 5, None)
+    with warnings.catch_warnings(), TestClient(create_app(plain), raise_server_exceptions=False) as client:
+        assert (
+            client.post("/predict", content=encoded(picture()), headers={"content-type": "image/png"}).status_code
+            == 500
+        )
+        assert 'predict_requests_total{status="500"} 1.0' in client.get("/metrics").text
 
 
 def test_slow_clients_lose_their_place(model: Path) -> None:

@@ -50,7 +50,7 @@ def create_app(settings: Settings) -> Starlette:
     schema = yaml.safe_load((PAGE / "openapi.yaml").read_text(encoding="utf-8"))
 
     async def predict(request: Request) -> Response:
-        began, status = time.perf_counter(), 499  # the client left
+        began, status = time.perf_counter(), 499  # the client left, unless it is told otherwise
         try:
             authorise(request, settings.token)
             evidence = request.query_params.get("evidence", "false")
@@ -68,6 +68,11 @@ def create_app(settings: Settings) -> Starlette:
             raise overloaded() from None
         except HTTPException as error:
             status = error.status_code
+            raise
+        except ClientDisconnect:
+            raise
+        except Exception:
+            status = 500
             raise
         finally:
             metrics.REQUESTS.labels(status).inc()

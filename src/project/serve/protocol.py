@@ -4,6 +4,7 @@ import asyncio
 import socket
 from typing import Any
 
+from prometheus_client.multiprocess import mark_process_dead
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.supervisors import Multiprocess
 
@@ -81,6 +82,13 @@ class Protocol(HttpToolsProtocol):
 
 class Workers(Multiprocess):
     """Several processes that answer; one that dies is replaced."""
+
+    def keep_subprocess_alive(self) -> None:
+        """Replace those that died, and count no longer what they had in work."""
+        before = {process.pid for process in self.processes}
+        super().keep_subprocess_alive()
+        for pid in before - {process.pid for process in self.processes}:
+            mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
     def terminate_all(self) -> None:
         """Let them end, and take no further connections, which nobody would answer."""

@@ -21,6 +21,7 @@ from project.serve.batches import Batcher
 from project.serve.evidence import cover, losses, overlay
 from project.serve.samples import Sample, read_samples
 from project.serve.upload import decode_picture, encoded_picture, is_small, limit_pixels
+from project.words import legible
 
 SHORT = 16 * 1024
 """Bytes of a body that is unpacked at once; a thread takes longer to wake."""
@@ -125,7 +126,7 @@ class Service:
                 "lowest_probability": float(after[:, best].min()),
                 "overlay": await in_thread(overlay, pixels, loss),
             }
-        metrics.CLASSES.labels(self.names[best]).inc()
+        metrics.CLASSES.labels(legible(self.names[best])).inc()
         return found
 
     def _prepare(self, data: bytes) -> tuple[Pixels, Pixels]:

@@ -87,14 +87,16 @@ async function classify(picture) {
     if (mine !== turn) return;
     show(found);
     $("answer").classList.remove("waiting");
-    say(`${found.class}, ${percent(found.probability)}${found.sure === false ? ", not sure" : ""}. Looking for what it rests on …`);
-    const explained = await ask(picture, true);
+    const said = `${found.class}, ${percent(found.probability)}${found.sure === false ? ", not sure" : ""}`;
+    say(`${said}. Looking for what it rests on …`);
+    const explained = await ask(picture, true).catch(() => null);
     if (mine !== turn) return;
-    explain(explained);
-    say(`${found.class}, ${percent(found.probability)}${found.sure === false ? ", not sure" : ""}. ${$("meaning").textContent}`, true);
+    if (explained) explain(explained);
+    else $("meaning").textContent = "What it rests on could not be found out.";
+    say(`${said}. ${$("meaning").textContent}`, true);
   } catch (error) {
     if (mine !== turn) return;
-    if (!$("evidence").querySelector("[src]")) $("answer").hidden = true;
+    $("answer").hidden = true;
     if (error.status === 401) {
       fail(token ? "The server does not take this token." : "");
       $("token").hidden = false;
