@@ -198,6 +198,34 @@ def test_other_images_are_not_taken_for_the_same(here: Path) -> None:
     assert "The test sets differ: 400 images" in shown and "300 images that both were tested on" in shown
 
 
+def test_classes_in_common_are_asked_for_pair_by_pair(here: Path) -> None:
+    runs = [made_run(here / name, 3, 300, accuracy) for name, accuracy in {"a": 0.5, "b": 0.8, "c": 0.5}.items()]
+    for file in ("test_predictions.csv", "test.json"):
+        (runs[2] / file).write_text((runs[2] / file).read_text().replace("class 0", "kind 0"))
+    tool(["report", *map(str, runs)])
+    shown = words(Path("comparison.html"))
+    assert "b is more accurate than here/a" in shown and "here/c and here/a have no classes in common" in shown
+    assert "No class is known to all runs" in shown
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "why"),
+    [
+        (",class 001,", ",nobody,", "'nobody'"),
+        (",0.", ",zero.", "zero."),
+        ("class_probability", "other", "no column 'class_probability'"),
+        ("path,class,", "", "no column 'path'"),
+    ],
+)
+def test_a_spoiled_table_is_told(
+    here: Path, capsys: pytest.CaptureFixture[str], before: str, after: str, why: str
+) -> None:
+    file = made_run(here / "run", 3, 30) / "test_predictions.csv"
+    file.write_text(file.read_text().replace(before, after, 1))
+    told = refused(["report", "run"], capsys)
+    assert "test_predictions.csv" in told and why in told
+
+
 def test_a_thousand_classes_make_a_small_page(here: Path) -> None:
     run = made_run(here / "many", 1000, 20_000)
     tool(["report", str(run)])

@@ -21,32 +21,36 @@ def comparison_page(runs: list[Run]) -> str:
         compare(tested[0], each, folders[0] == folder) for each, folder in zip(tested[1:], folders[1:], strict=True)
     ]
     corrected = iter(holm([result.p for result in results if result.p is not None]))
+    p_values = [None if result.p is None else next(corrected) for result in results]
     flat = [{plain_name(name): text(value) for name, value in flatten(run.config).items()} for run in runs]
     names = dict.fromkeys(name for config in flat for name in config if name != "ckpt_path")
     columns = [(name, [config.get(name, "–") for config in flat]) for name in names]
-    in_common = _class_comparison(tested)
     return render(
         "comparison.html",
         runs=runs,
         tested=tested,
         rows=_side_by_side(runs),
-        results=[(run, r, None if r.p is None else next(corrected)) for run, r in zip(runs[1:], results, strict=True)],
+        results=[
+            (run, r, p, _verdict(runs[0], run, r, p)) for run, r, p in zip(runs[1:], results, p_values, strict=True)
+        ],
         folders=folders,
         charts=charts(runs),
-        classes=in_common,
+        classes=_class_comparison(tested),
         differing=[(name, values) for name, values in columns if len(set(values)) > 1],
-        verdict=verdict if in_common else lambda *_: "The runs have no classes in common.",
     )
 
 
-def verdict(one: str, other: str, result: Comparison, p: float | None) -> str:
+def _verdict(one: Run, other: Run, result: Comparison, p: float | None) -> str:
     """What a comparison allows to say, in one sentence."""
+    assert one.predictions and other.predictions
+    if not {*one.predictions.names} & {*other.predictions.names}:
+        return f"{other.name} and {one.name} have no classes in common."
     low, high = result.interval
     clear = p < 0.05 if p is not None else low > 0 or high < 0
     if not clear:
-        return f"No difference between {other} and {one} can be told from chance."
+        return f"No difference between {other.name} and {one.name} can be told from chance."
     more = "more" if result.difference > 0 else "less"
-    return f"{other} is {more} accurate than {one}, by more than chance explains."
+    return f"{other.name} is {more} accurate than {one.name}, by more than chance explains."
 
 
 def _side_by_side(runs: list[Run]) -> list[tuple[str, list[tuple[str, str]]]]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from project.callbacks.findings import FINDINGS
 from project.callbacks.predictions import TESTED
 from project.errors import UserError
+from project.files import read_table
 from project.report.figures import Predictions
 from project.run import ENVIRONMENT, run_of
 
@@ -77,7 +78,7 @@ def read_run(folder: Path) -> Run:
         folder: Its folder; `last` for the one in logs/ that was tested last.
 
     Raises:
-        UserError: nothing was tested in this folder.
+        UserError: nothing was tested in this folder, or the table of its predictions is spoiled.
     """
     if folder == Path("last"):
         tested = sorted(Path("logs").glob(f"*/version_*/{TESTED}"), key=lambda file: file.stat().st_mtime_ns)
@@ -121,16 +122,17 @@ def _numbers(file: Path) -> list[dict[str, float]]:
 
 
 def _predictions(file: Path, class_names: list[str] | None) -> Predictions | None:
-    with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
-        rows = list(csv.reader(stream))[1:]
+    rows = read_table(file, ["path", "class", "predicted", "probability", "class_probability"])
     if not rows:
         return None
-    paths, labels, guesses, probability, class_probability = zip(*rows, strict=True)
-    names = class_names or sorted({*labels, *guesses})
+    names = class_names or sorted({row[column] for row in rows for column in ("class", "predicted")})
     number = {name: i for i, name in enumerate(names)}
 
-    def numbers(column: tuple[str, ...]) -> NDArray[np.int64]:
-        return np.array([number[name] for name in column])
+    def numbers(column: str) -> NDArray[np.int64]:
+        return np.array([number[row[column]] for row in rows])
 
-    certainties = np.array(probability, float), np.array(class_probability, float)
-    return Predictions(names, list(paths), numbers(labels), numbers(guesses), *certainties)
+    try:
+        certainties = [np.array([float(row[name]) for row in rows]) for name in ("probability", "class_probability")]
+        return Predictions(names, [row["path"] for row in rows], numbers("class"), numbers("predicted"), *certainties)
+    except (KeyError, ValueError) as error:  # no such class, no number
+        raise UserError(f"{file} was changed or cut off ({error}): write it again by `train.py test`") from error

@@ -22,8 +22,8 @@ def percent(share: float, digits: int = 2) -> str:
 
 
 def points(difference: float) -> str:
-    """0.0123 as +1.23."""
-    return f"{100 * difference:+.2f}".replace("-", "−")
+    """0.0123 as +1.23; a dash where there is nothing to say."""
+    return "–" if np.isnan(difference) else f"{100 * difference:+.2f}".replace("-", "−")
 
 
 def chance(p: float) -> str:

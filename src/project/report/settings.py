@@ -81,6 +81,7 @@ def text(value: Any) -> str:
         return f"{value['class_path'].rpartition('.')[2]}({arguments})"
     if isinstance(value, list):
         return ", ".join(map(text, value)) or "none"
-    if isinstance(value, str) and value.startswith(("torch.", "project.", "lightning.", "kornia.", "torchvision.")):
+    ours = __name__.partition(".")[0]
+    if isinstance(value, str) and value.startswith(("torch.", f"{ours}.", "lightning.", "kornia.", "torchvision.")):
         return value.rpartition(".")[2]
     return f"{value:g}" if isinstance(value, float) else str(value)
