@@ -57,7 +57,8 @@ def test_a_renamed_package_works_and_the_old_name_is_gone(clone: Path, run: Run,
     assert run("-m", "ruff", "format", ".").returncode == 0
     commit(clone)
     modules = "|".join(sorted({path.stem for path in (clone / "src" / "my_birds").iterdir()} - {"__init__"}))
-    old = rf"\bproject\.({modules})\b|\b(from|import|-m|src/) ?project\b|\"-m\", \"project|scripts/rename|make rename"
+    old = rf"\bproject\.({modules})\b|\b(from|import|-m|src/) ?project\b|\"-m\", \"project|\bproject-serve"
+    old += r"|[\"']project\.|scripts/rename|make rename"
     left = subprocess.run(["git", "grep", "-nP", old], cwd=clone, capture_output=True, text=True).stdout
     assert not left
     lint_imports = "from importlinter.cli import lint_imports_command; lint_imports_command()"
