@@ -45,6 +45,7 @@ def test_a_run_and_its_tools_leave_no_secret_behind(tree: Path, tmp_path: Path, 
     assert not [token for token in PLANTED if token in shown]
 
 
+@pytest.mark.slow
 def test_the_command_is_recorded_without_what_was_typed_in_it(tmp_path: Path) -> None:
     code = (
         "import sys; sys.argv[:] = sys.argv; from pathlib import Path; from project.provenance import record_start;"
@@ -65,6 +66,7 @@ def test_an_address_with_a_password_is_refused_as_data(here: Path, failing: Call
     shutil.rmtree(here / "logs", ignore_errors=True)
 
 
+@pytest.mark.slow
 def test_a_sweep_whose_data_base_is_not_there_does_not_show_its_password(
     tree: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

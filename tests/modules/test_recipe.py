@@ -148,6 +148,7 @@ def test_the_schedule_ends_with_the_time(tmp_path: Path, here: Path) -> None:
     assert len(found) > 50 and max(found) > 0.8e-3 and found[-1] < 0.1e-3, "rises, falls, and is over at the end"
 
 
+@pytest.mark.slow
 def test_a_net_can_be_computed_from_the_training_images(tree: Path, here: Path) -> None:
     quick = [argument if argument != "8" else "24" for argument in QUICK]
     recipe = ["--model.net", "SpeedrunNet", "--model.optimizer", "project.modules.Muon", "--test_after_fit", "false"]

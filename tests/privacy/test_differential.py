@@ -74,6 +74,7 @@ def test_epsilon_of_drawn_images_lies_just_below_another_bound(noise: float, rat
     assert 0.75 * bound < found < bound
 
 
+@pytest.mark.slow
 def test_noise_and_steps_that_are_found_use_the_budget_up() -> None:
     noise = noise_for(3.0, 1e-5, 0.1, 200)
     assert 2.9 < epsilon_of([[noise, 0.1, 200]], 1e-5) <= 3.0
@@ -125,6 +126,7 @@ class Probe(L.Callback):
 seen: list[tuple[int, float]] = []
 
 
+@pytest.mark.slow
 def test_in_a_run_each_image_counts_for_its_limit_over_the_expected_number(tree: Path, here: Path) -> None:
     limit = ("--trainer.callbacks.max_grad_norm", "0.01")  # far below any gradient's length
     probe = ["--trainer.callbacks", "tests.privacy.test_differential.Probe"]
@@ -164,6 +166,7 @@ NETS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("net", NETS)
 def test_in_a_run_the_gradients_of_images_add_up_to_that_of_the_batch(tree: Path, here: Path, net: str) -> None:
     compared.clear()
@@ -282,6 +285,7 @@ def test_the_run_stops_where_its_budget_ends_and_then_stays_stopped(
     assert "the privacy budget is spent" in failing(["fit", "--ckpt_path", "last"])
 
 
+@pytest.mark.slow
 def test_accumulation_takes_the_same_steps_at_the_same_cost(tree: Path, here: Path) -> None:
     found = []
     for number, (size, accumulated) in enumerate([("16", "1"), ("4", "4")]):
@@ -358,6 +362,7 @@ def test_several_devices_are_refused(tree: Path, here: Path) -> None:
     assert done.returncode == 2 and "--trainer.devices 1" in done.stderr.strip().splitlines()[-1], done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "more",
     [
