@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, get_origin
 
-from project.errors import Interrupted, UserError, missing_extra, report, show_warnings_as_lines
+from project.errors import Interrupted, UserError, missing_extra, print_plainly, report
 
 TOOLS = {
     "check_data": ("project.datamodules.check", "look for what would spoil a result, before training"),
@@ -40,7 +40,7 @@ def main(args: list[str] | None = None) -> None:
         print("\n".join(f"  {name:<18}{what}" for name, (_, what) in TOOLS.items()))
         return
     name, *rest = args
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # file names may be in any encoding
+    print_plainly()
     if name not in TOOLS:
         from project.parser import Parser
 
@@ -52,7 +52,6 @@ def main(args: list[str] | None = None) -> None:
         rest, given["fit_options"] = rest[:at], rest[at + 1 :]
     # --short-side and --short_side are the same, as people type both.
     rest = [re.sub(r"^--[\w-]+", lambda name: f"--{name[0][2:].replace('-', '_')}", arg) for arg in rest]
-    show_warnings_as_lines()
     from jsonargparse import auto_cli
 
     from project.parser import Parser, in_order

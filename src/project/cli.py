@@ -29,7 +29,7 @@ from project.callbacks import (
 from project.callbacks.describe import next_lines
 from project.checkpoints import DurableCheckpointIO, load_checkpoint
 from project.datamodules import ImageDataModule
-from project.errors import RunFinishedError, UserError, errors_as_lines, explain_failures, show_warnings_as_lines
+from project.errors import RunFinishedError, UserError, errors_as_lines, explain_failures, print_plainly
 from project.explain import overlays
 from project.interface import test_folder
 from project.machine import default_precision, keep_freed_memory
@@ -41,12 +41,13 @@ from project.resume import (
     ORIGIN,
     last_if_any,
     model_line,
+    refuse_another_kind,
     refuse_finished,
     requeued_run,
     resolve_checkpoint,
     saved_options,
 )
-from project.run import RunLogger, logger_of, run_of
+from project.run import RunLogger, logger_of, refuse_odd_name, run_of
 
 QUIET = (
     r".*does not have many workers.*",  # workers are chosen for the machine
@@ -64,6 +65,14 @@ QUIET = (
 )
 FINDERS = ("find_lr", "find_batch_size")
 """Commands that train, but only to find something out."""
+COUNTS = (
+    "accumulate_grad_batches",
+    "check_val_every_n_epoch",
+    "limit_train_batches",
+    "log_every_n_steps",
+    "max_epochs",
+)
+"""Options of the Trainer that zero would make meaningless."""
 MISTAKES = (UserError, MisconfigurationException)
 ON_A_MODEL = ("calibrate", "export", "leak_test", "prune", "robustness")
 """Commands that write beside their checkpoint."""
@@ -127,6 +136,7 @@ class CLI(LightningCLI):
         """Put what the checkpoint says beneath the configs and the command line, and name the file it means."""
         command = self.config["subcommand"]
         config = self.config[command]
+        refuse_odd_name(config.run_name)
         self._require_signature(config.model.init_from)
         if command in FINDERS:
             if config.ckpt_path:
@@ -168,6 +178,7 @@ class CLI(LightningCLI):
             rank_zero_only(print)(model_line(path, saved))
             return
         self.from_step = saved["global_step"]
+        refuse_another_kind(path, saved["hyper_parameters"], config.model)
         try:
             refuse_finished(path, saved, config.trainer)
         except RunFinishedError as finished:
@@ -197,11 +208,20 @@ class CLI(LightningCLI):
             cause: BaseException | None = error  # it comes wrapped in what else the option might have been
             while cause and not isinstance(cause, MISTAKES):
                 cause = cause.__cause__ or cause.__context__
-            raise cause or error from None
+            raise cause or UserError(str(error)) from error
+
+    def _set_seed(self) -> None:
+        try:
+            super()._set_seed()
+        except ValueError as error:
+            raise UserError(f"seed_everything: {error}") from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer, with the settings that suit the machine where the user chose none, and the run's logger."""
         config = self._get(self.config_init, "trainer")
+        for name in COUNTS:
+            if config[name] is not None and (config[name] == 0 or (config[name] < 0 and name != "max_epochs")):
+                raise UserError(f"trainer.{name} {config[name]}: give a number above 0, or leave it out")
         if config.precision is None:
             kwargs["precision"] = default_precision(config.accelerator)
         if config.benchmark is None and not config.deterministic:
@@ -222,17 +242,21 @@ class CLI(LightningCLI):
             name = (self._get(self.config, "run_name") or "run") if fitting else str(self.subcommand)
             continued = run_of(self.checkpoint) if self.checkpoint and fitting else None
             kwargs["logger"] = logger_of(Path(config.default_root_dir), name, continued, self.from_step)
-        keep = self._get(self.config, "checkpoint")
+        keep, kept = self._get(self.config, "checkpoint"), self._get(self.config_init, "checkpoint")
         if self.subcommand == "fit" and keep.save_top_k != 1 and keep.filename == "best":
-            self._get(self.config_init, "checkpoint").filename = "best-{epoch}"
+            kept.filename = "best-{epoch}"
         try:
             trainer = super().instantiate_trainer(**kwargs)
-        except RuntimeError as error:  # with a name of its own, or the same one twice
-            if "more than one stateful callback" not in str(error):
+        except Exception as error:
+            if isinstance(kwargs.get("logger"), RunLogger):
+                kwargs["logger"].discard_if_empty()
+            if "more than one stateful callback" not in str(error):  # with a name of its own, or the same one twice
                 raise
             raise UserError(
                 f"{error.args[0].partition('. ')[0]}: a run that continues has its callbacks already"
             ) from None
+        # The first one is what `trainer.checkpoint_callback` gives: best is its best, and its folder the run's.
+        trainer.callbacks.sort(key=lambda c: isinstance(c, ModelCheckpoint) and c is not kept)  # type: ignore[attr-defined]
         trainer.strategy.checkpoint_io = DurableCheckpointIO()
         if trainer.strategy.root_device.type == "cpu":
             keep_freed_memory()
@@ -250,7 +274,7 @@ class CLI(LightningCLI):
             with explain_failures(self.datamodule.batch_size, self.datamodule.image_size):
                 super()._run_subcommand(subcommand)
         finally:
-            if isinstance(logger, RunLogger) and (subcommand in FINDERS or isinstance(sys.exception(), MISTAKES)):
+            if isinstance(logger, RunLogger) and (subcommand in FINDERS or sys.exception()):
                 logger.discard_if_empty()
 
     def after_fit(self) -> None:
@@ -289,7 +313,7 @@ def main(args: list[str] | None = None) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in QUIET:
         warnings.filterwarnings("ignore", message)
-    show_warnings_as_lines()
+    print_plainly()
     torch.set_float32_matmul_precision("high")
     with errors_as_lines():
         CLI(
@@ -297,7 +321,7 @@ def main(args: list[str] | None = None) -> None:
             datamodule_class=ImageDataModule,
             trainer_class=project.trainer.Trainer,
             save_config_callback=SaveRun,
-            save_config_kwargs={"overwrite": True},
+            save_config_kwargs={"save_to_log_dir": False},
             trainer_defaults={"enable_model_summary": False},
             seed_everything_default=0,
             parser_class=TrainParser,

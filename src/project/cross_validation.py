@@ -36,11 +36,11 @@ def cross_validate(folds: int = 5, run_name: str = "folds", fit_options: list[st
     results: dict[Path, dict[str, float]] = {}
     for fold in range(folds):
         print(f"fold {fold + 1} of {folds}", flush=True)
-        before = set(root.glob(f"{run_name}/version_*"))
+        before = set((root / run_name).glob("version_*"))
         command = [sys.executable, str(TRAIN), "fit", *shared, "--data.fold", str(fold)]
         if (code := subprocess.run(command).returncode) != 0:
             raise UserError(f"fold {fold + 1} of {folds} ended with exit code {code}; its own message stands above")
-        new = set(root.glob(f"{run_name}/version_*")) - before
+        new = set((root / run_name).glob("version_*")) - before
         run = max(new, key=lambda folder: folder.stat().st_mtime)
         results[run] = _best(run)
     print(f"\n{'':<24}{'mean':>9}{'std':>9}   each fold")

@@ -1,6 +1,7 @@
 """The one exception for what a user can mend."""
 
 import errno
+import os
 import re
 import sys
 import warnings
@@ -10,6 +11,8 @@ from typing import NoReturn
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What a write to a full disk, or beyond a quota or a limit, ends in."""
+DENIED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+"""What a folder that is read-only, or is no folder, ends in."""
 
 
 class UserError(Exception):
@@ -76,9 +79,11 @@ def missing_extra(error: ModuleNotFoundError) -> UserError:
     return UserError(f"this needs the package {package}: pip install -e '.[{EXTRAS[package]}]'")
 
 
-def show_warnings_as_lines() -> None:
-    """Print a warning as its message alone, without the place in the code that it comes from."""
+def print_plainly() -> None:
+    """Print a warning as its message alone, without the place in the code; names of files in whatever encoding."""
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    if hasattr(sys.stdout, "reconfigure"):  # a notebook's has none
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def report(error: Exception, code: int = 2, label: str = "error: ") -> NoReturn:
@@ -108,6 +113,8 @@ def errors_as_lines() -> Iterator[None]:
     except (UserError, MisconfigurationException) as error:
         report(error)
     except OSError as error:
+        if error.errno in DENIED and error.filename is not None:
+            report(UserError(f"cannot use {os.fsdecode(error.filename)}: {error.strerror}"))
         if error.errno not in FULL:
             raise
         report(UserError(f"{error}: the checkpoints written so far are whole; make room, then --ckpt_path last"))
@@ -115,7 +122,7 @@ def errors_as_lines() -> Iterator[None]:
 
 @contextmanager
 def explain_failures(batch_size: int, image_size: int) -> Iterator[None]:
-    """Say what to do where memory is short, or where a callback watches a metric that is not there.
+    """Say what to do where memory is short, weights do not fit, or options do not suit the data or the metrics.
 
     Args:
         batch_size: Images in a step.
@@ -126,7 +133,16 @@ def explain_failures(batch_size: int, image_size: int) -> Iterator[None]:
     """
     try:
         yield
+    except ValueError as error:
+        if "val_check_interval" not in str(error):
+            raise
+        raise UserError(str(error)) from error
     except (MemoryError, RuntimeError) as error:
+        if "loading state_dict" in str(error):
+            first = str(error).partition("\n")[2].partition("\n")[0].strip()
+            raise UserError(
+                f"the weights of the checkpoint do not fit this net, which must be built as it was: {first}"
+            ) from error
         if "conditioned on metric" in str(error):
             raise UserError(str(error)) from error  # a callback's `monitor` that is not there
         short = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"

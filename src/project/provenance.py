@@ -16,6 +16,7 @@ import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
+from project.files import whole
 from project.interface import image_data
 from project.machine import describe_device, memory
 from project.redact import without_secrets
@@ -25,15 +26,30 @@ from project.run import ENVIRONMENT
 class SaveRun(SaveConfigCallback):
     """Records in the run's folder what it was made of and by."""
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Of a `fit` that is for later: one that fails to continue a run must not change what that was made by."""
+        if stage != "fit":
+            super().setup(trainer, pl_module, stage)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """By now the checkpoint of a run that goes on is read."""
+        super().setup(trainer, pl_module, "fit")
+
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write split.csv and environment.yaml beside config.yaml; called once, on the first process."""
-        data = image_data(trainer)
-        if stage == "fit" and trainer.logger is not None and trainer.logger.log_dir is not None:
-            run = Path(trainer.logger.log_dir)  # trainer.log_dir waits for all processes
+        """Write config.yaml and, of a `fit`, split.csv and environment.yaml; called once, on the first process."""
+        folder = trainer.logger.log_dir if trainer.logger else None  # trainer.log_dir waits for all processes
+        if folder is None:
+            return
+        run, config, data = Path(folder), self.config.clone(), image_data(trainer)
+        run.mkdir(parents=True, exist_ok=True)
+        if stage == "fit":
+            config.ckpt_path = None  # else `fit --config` of it would go on with this run in place of a new one
             data.write_split(run / "split.csv")
             seed = os.environ.get("PL_GLOBAL_SEED")
             facts = {"seed": seed, "data": str(data.folder), "data_fingerprint": data.description.fingerprint}
             record_start(run / ENVIRONMENT, facts)
+        with whole(run / self.config_filename) as partial:
+            self.parser.save(config, partial, skip_none=False, overwrite=True, multifile=False)
 
 
 class _Dumper(yaml.SafeDumper):

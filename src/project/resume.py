@@ -1,6 +1,7 @@
 """Going on from a checkpoint: which one a short name means, what it says of the options, whether anything is left."""
 
 import os
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from project.checkpoints import LAST, PREVIOUS, damage, load_checkpoint
 from project.errors import RunFinishedError, UserError
+from project.modules.spec import builder, plain
 from project.run import CHECKPOINTS, ENVIRONMENT
 from project.words import counted
 
@@ -36,7 +38,11 @@ def resolve_checkpoint(wanted: str, root: Path, name: str | None) -> Path:
     if wanted in ("best", "last"):
         # A kill while last.ckpt is replaced may leave only the one before it; there may be several best ones.
         names = (LAST, PREVIOUS) if wanted == "last" else ("best*.ckpt",)
-        found = [file for each in names for file in root.glob(f"{name or '*'}/version_*/{CHECKPOINTS}/{each}")]
+        found = [
+            file
+            for each in names
+            for file in root.glob(f"{escape(name) if name else '*'}/version_*/{CHECKPOINTS}/{each}")
+        ]
         newest = max(found, key=lambda file: file.stat().st_mtime_ns, default=None)
         if newest is None:
             raise UserError(f"no run in {root / (name or '')} has a {wanted} checkpoint: train one with `fit` first")
@@ -90,7 +96,7 @@ def last_if_any(root: Path, name: str | None) -> str | None:
     """
     if not name:
         raise UserError("--ckpt_path resume continues the run of one name, if there is one: give it by --run_name")
-    there = any(any(root.glob(f"{name}/version_*/{CHECKPOINTS}/{file}")) for file in (LAST, PREVIOUS))
+    there = any(any(root.glob(f"{escape(name)}/version_*/{CHECKPOINTS}/{file}")) for file in (LAST, PREVIOUS))
     return "last" if there else None
 
 
@@ -107,6 +113,27 @@ def requeued_run(root: Path) -> Path | None:
             last = file.parent / CHECKPOINTS / LAST
             return last if last.exists() or last.with_name(PREVIOUS).exists() else None
     return None
+
+
+def refuse_another_kind(checkpoint: Path, saved: dict[str, Any], model: Any) -> None:
+    """See that a run goes on with the net, optimizer and schedule whose state it has.
+
+    Args:
+        checkpoint: The file, for messages.
+        saved: The hyperparameters that it holds.
+        model: The model's configuration as it is now.
+
+    Raises:
+        UserError: it does not.
+    """
+    for name in ("net", "optimizer", "scheduler"):
+        then, now = (builder(plain(spec)) if spec else None for spec in (saved[name], model[name]))
+        if then is not now:
+            was, asked = (getattr(kind, "__name__", "none") for kind in (then, now))
+            raise UserError(
+                f"the run of {checkpoint} has model.{name} {was}, not {asked}: leave the option out"
+                f" to continue it, or begin a new run from its weights by --model.init_from {checkpoint}"
+            )
 
 
 def refuse_finished(checkpoint: Path, saved: dict[str, Any], trainer: Any) -> None:

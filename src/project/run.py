@@ -12,6 +12,8 @@ from typing import Any
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from project.errors import UserError
+
 TRAIN = Path(__file__).parents[2] / "train.py"
 CHECKPOINTS, ENVIRONMENT = "checkpoints", "environment.yaml"
 
@@ -28,6 +30,19 @@ def new_version(root: Path, name: str) -> int:
             return version
         except FileExistsError:
             version += 1
+
+
+def refuse_odd_name(name: str | None) -> None:
+    """See that a name of a run can be that of a folder, which `best`, `last` and `resume` then find.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if name is not None and (not name.strip() or name.startswith(".") or "/" in name or "\\" in name):
+        raise UserError(
+            f"run_name '{name}' is to be the name of a folder, without a slash, nor a dot in front; where all runs lie"
+            " is --trainer.default_root_dir"
+        )
 
 
 def run_of(checkpoint: Path) -> Path | None:

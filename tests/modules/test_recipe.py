@@ -131,6 +131,18 @@ def test_a_resumed_schedule_goes_on_where_it_was() -> None:
     assert rates(whole, 20) == rates(again, 20)
 
 
+def test_more_time_gives_the_schedule_of_a_longer_run() -> None:
+    spent, longer = schedule(warmup=0.2), schedule(warmup=0.2)
+    rates(spent, 1)
+    spent.plan(100, 60)
+    assert rates(spent, 99)[-1] < 0.02
+    longer.load_state_dict(spent.state_dict())
+    longer.plan(150, 60)
+    assert rates(longer, 1)[0] < 0.02, "another guess at the same time"
+    longer.plan(200, 120)
+    assert rates(longer, 2)[1] == pytest.approx(0.99 / 1.6, abs=0.01)
+
+
 @pytest.mark.slow
 def test_the_schedule_ends_with_the_time(tmp_path: Path, here: Path) -> None:
     root = tmp_path / "images"

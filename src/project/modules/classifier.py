@@ -16,7 +16,7 @@ from project.modules.distributed import average_statistics, shard
 from project.modules.features import FeatureStore
 from project.modules.freezing import Freezing
 from project.modules.initialise import take_weights
-from project.modules.optimization import make_optimizer, make_schedule
+from project.modules.optimization import make_optimizer, make_schedule, refuse_another_length
 from project.modules.schedule import WarmupDecay, plan_to_end
 from project.modules.scores import Scores
 from project.modules.spec import NetCallable, build_net, plain
@@ -47,7 +47,7 @@ class Classifier(ImageClassifier):
         channels_last: Keep images and weights as NHWC in memory, which convolutions prefer on CPUs and GPUs alike.
         compile: Let `torch.compile` fuse the net's operations in training: minutes at the start, for a faster step.
         init_from: A checkpoint of an earlier run to take the net's weights from, as far as names and shapes match;
-            another number of classes gets a new head. A new run begins; to continue one, give --ckpt_path.
+            other classes get a new head. A new run begins; to continue one, give --ckpt_path.
         sure_above: The probability from which `predict` calls an image sure; found by `calibrate --target_accuracy`
             and, as the temperature is, forgotten where training goes on.
         data_description: Found in the data on `fit` and read from the checkpoint afterwards; leave it out.
@@ -84,6 +84,8 @@ class Classifier(ImageClassifier):
         self.label_smoothing, self.views, self.sure_above = label_smoothing, views, sure_above
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self._compile = compile
+        if not 0 <= label_smoothing < 1:
+            raise UserError(f"model.label_smoothing must be at least 0 and below 1, got {label_smoothing}")
         if unfreeze_epochs < 1 or not 0 < layer_decay <= 1:
             raise UserError("model.unfreeze_epochs must be at least 1, and model.layer_decay above 0 and at most 1")
         self._freezing, self._layer_decay = Freezing(freeze_epochs, unfreeze_epochs), layer_decay
@@ -155,8 +157,8 @@ class Classifier(ImageClassifier):
         if not self._restored:
             if fitting and (init := getattr(net, "init_from_images", None)) is not None:
                 init(self._normalise(image_data(self.trainer).sample(5000).image))
-            if (known := take_weights(net, self._init_from)) is not None:
-                assert self.data_description is not None
+            assert self.data_description is not None
+            if (known := take_weights(net, self._init_from, self.data_description.class_names)) is not None:
                 self._adopt(replace(self.data_description, mean=known[0], std=known[1]))
         if self._freezing.epochs < 0:
             self._freezing(net, 0)  # for good: neither the optimizer nor other processes need to know of them
@@ -242,6 +244,7 @@ class Classifier(ImageClassifier):
             raise UserError(
                 "model.freeze_epochs on several devices: add --trainer.strategy ddp_find_unused_parameters_true"
             )
+        refuse_another_length(self.trainer)
         self.on_train_epoch_start()
         # What `calibrate` found holds for the weights as they were.
         self.temperature.fill_(1)

@@ -22,9 +22,15 @@ def make_optimizer(spec: Spec, build: Callable[..., Optimizer], net: nn.Module, 
         build: Builds it from parameter groups.
         net: The net.
         layer_decay: See `parameter_groups`.
+
+    Raises:
+        UserError: it finds a mistake in its arguments.
     """
     chosen = {"fused": init_args(spec).get("fused") is not False} if "fused" in arguments(spec) else {}
-    optimizer: Any = build(parameter_groups(net, layer_decay), **chosen)
+    try:
+        optimizer: Any = build(parameter_groups(net, layer_decay), **chosen)
+    except ValueError as error:
+        raise UserError(f"model.optimizer: {error}") from error
     for group in optimizer.param_groups:
         group["lr"] = group["lr"] * group.get("rate", 1)
     # Else a fused one would undo the scale of 16-mixed by itself, and Lightning could not clip gradients before.
@@ -42,13 +48,14 @@ def make_schedule(spec: Spec, build: Callable[..., Any], optimizer: Optimizer, t
         trainer: Knows the length of the run.
 
     Raises:
-        UserError: the schedule needs a length that is not known, or has one learning rate for all layers.
+        UserError: the schedule needs a length that is not known, has one learning rate for all layers, or finds a
+            mistake in its arguments.
     """
     named = arguments(spec)
     if "max_lr" in named and any("rate" in group for group in optimizer.param_groups):
         raise UserError("model.layer_decay: this schedule sets one learning rate for all layers; take WarmupDecay")
     if "total_steps" not in named:
-        scheduler = build(optimizer)
+        scheduler = _built(build, optimizer)
         watched = {"monitor": scheduler.monitor} if hasattr(scheduler, "monitor") else {}
         return {"scheduler": scheduler, "interval": "epoch", **watched}
     steps = trainer.estimated_stepping_batches
@@ -56,7 +63,29 @@ def make_schedule(spec: Spec, build: Callable[..., Any], optimizer: Optimizer, t
         steps = int(steps)
     elif not (builder(spec) is WarmupDecay and time_limit(trainer)):
         raise UserError("this schedule needs the length of the run: give trainer.max_epochs or trainer.max_steps")
-    return {"scheduler": build(optimizer, total_steps=steps), "interval": "step"}
+    return {"scheduler": _built(build, optimizer, total_steps=steps), "interval": "step"}
+
+
+def _built(build: Callable[..., Any], optimizer: Optimizer, **length: Any) -> Any:
+    try:
+        return build(optimizer, **length)
+    except (ValueError, ZeroDivisionError) as error:
+        raise UserError(f"model.scheduler: {error}") from error
+
+
+def refuse_another_length(trainer: L.Trainer) -> None:
+    """See that a schedule made for so many steps, which a continued run brings, still has as many.
+
+    Raises:
+        UserError: it has not; `WarmupDecay` alone knows what to do then.
+    """
+    for config in trainer.lr_scheduler_configs:
+        then, now = getattr(config.scheduler, "total_steps", None), trainer.estimated_stepping_batches
+        if not isinstance(config.scheduler, WarmupDecay) and isinstance(then, int) and then != now:
+            raise UserError(
+                f"{type(config.scheduler).__name__} was planned for {then:,} steps and cannot be stretched to {now:,}:"
+                " continue with the length that the run had, or begin a new one from its weights by --model.init_from"
+            )
 
 
 def parameter_groups(net: nn.Module, layer_decay: float = 1.0) -> list[dict[str, Any]]:

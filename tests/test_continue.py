@@ -1,0 +1,120 @@
+"""Going on with a run, with or without a mistake in what is typed, and what must not be taken for its own."""
+
+import csv
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from project.cli import main
+from tests.conftest import QUICK, REPOSITORY, fit
+from tests.runs import RUN, load
+
+Failing = Callable[[list[str]], str]
+WITHOUT_TEST = ["--test_after_fit", "false"]
+
+
+def rates(run: Path) -> list[float]:
+    """The learning rate of each logged step."""
+    with (run / "metrics.csv").open() as stream:
+        return [float(row["train/learning_rate"]) for row in csv.DictReader(stream) if row["train/learning_rate"]]
+
+
+def test_a_mistake_in_continuing_costs_nothing(tree: Path, here: Path, failing: Failing) -> None:
+    main(fit(tree, *WITHOUT_TEST))
+    before = (RUN / "config.yaml").read_bytes()
+    longer = ["fit", "--ckpt_path", "last", "--trainer.max_epochs", "3", *WITHOUT_TEST]
+    assert "has model.net ConvNet, not ResNet: leave" in failing([*longer, "--model.net", "project.modules.ResNet"])
+    assert "has model.optimizer Adam, not SGD" in failing([*longer, "--model.optimizer", "SGD"])
+    assert "has model.scheduler none, not WarmupDecay" in failing(
+        [*longer, "--model.scheduler", "project.modules.WarmupDecay"]
+    )
+    assert (RUN / "config.yaml").read_bytes() == before
+    main(longer)
+    assert load(RUN)["global_step"] == 9 and yaml.safe_load((RUN / "config.yaml").read_text())["ckpt_path"] is None
+
+
+def test_weights_that_do_not_fit_are_told(tree: Path, here: Path, failing: Failing) -> None:
+    net = ["--model.net", "project.modules.ResNet", "--model.net.depth"]
+    main(fit(tree, *WITHOUT_TEST, *net, "8", "--trainer.max_epochs", "1"))
+    before = (RUN / "config.yaml").read_bytes()
+    told = failing(["fit", "--ckpt_path", "last", "--trainer.max_epochs", "2", *net, "14"])
+    assert "do not fit this net, which must be built as it was: Missing key(s)" in told
+    assert (RUN / "config.yaml").read_bytes() == before
+
+
+def test_the_config_of_a_run_begins_another_even_after_it_was_continued(tree: Path, here: Path) -> None:
+    main(fit(tree, *WITHOUT_TEST, "--trainer.max_epochs", "1"))
+    main(["fit", "--ckpt_path", "last", "--trainer.max_epochs", "2"])
+    main(["fit", "--config", str(RUN / "config.yaml"), "--run_name", "fresh", *WITHOUT_TEST])
+    assert load(RUN)["global_step"] == load(Path("logs/fresh/version_0"))["global_step"] == 6
+
+
+def test_a_further_checkpoint_callback_takes_nothing_over(
+    tree: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    further = ["--trainer.callbacks", "ModelCheckpoint", "--trainer.callbacks.dirpath", "snapshots"]
+    main(fit(tree, *further, "--trainer.callbacks.save_top_k", "-1"))
+    assert len(list(Path("snapshots").iterdir())) == 2
+    assert {file.name for file in (RUN / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt", "previous.ckpt"}
+    assert f"train.py test --ckpt_path {RUN / 'checkpoints' / 'best.ckpt'}" in capsys.readouterr().out
+    main(["fit", "--ckpt_path", "last", "--trainer.max_epochs", "3"])
+    assert load(RUN)["global_step"] == 9
+
+
+def test_a_run_that_is_made_longer_has_the_schedule_of_a_longer_run(tree: Path, here: Path) -> None:
+    options = ["--model.scheduler", "project.modules.WarmupDecay", "--trainer.log_every_n_steps", "1", *WITHOUT_TEST]
+    main(fit(tree, *options))
+    main(["fit", "--ckpt_path", "last", "--trainer.max_epochs", "4", *WITHOUT_TEST])
+    main(fit(tree, *options, "--trainer.max_epochs", "4", "--run_name", "whole"))
+    stretched, whole = rates(RUN), rates(Path("logs/whole/version_0"))
+    assert len(stretched) == len(whole) > 2
+    assert stretched[-2:] == pytest.approx(whole[-2:]) and stretched[-2] > 0
+
+
+def test_a_schedule_that_cannot_be_stretched_says_so(tree: Path, here: Path, failing: Failing) -> None:
+    main(fit(tree, "--model.scheduler", "OneCycleLR", "--model.scheduler.max_lr", "0.01", *WITHOUT_TEST))
+    longer = ["fit", "--ckpt_path", "last", "--trainer.max_epochs", "4"]
+    assert "OneCycleLR was planned for 6 steps and cannot be stretched to 12" in failing(longer)
+
+
+def test_names_of_runs(tree: Path, here: Path, failing: Failing) -> None:
+    for name in ("nest/one", "/abs", ".hidden", " "):
+        assert "is to be the name of a folder" in failing(fit(tree, "--run_name", name))
+    again = fit(tree, *WITHOUT_TEST, "--run_name", "g[1]", "--ckpt_path", "resume")
+    main([*again, "--trainer.max_epochs", "1"])
+    main(again)
+    assert [run.name for run in Path("logs/g[1]").iterdir()] == ["version_0"]
+
+
+def test_the_head_of_other_classes_begins_anew(tree: Path, here: Path) -> None:
+    main(fit(tree, *WITHOUT_TEST, "--trainer.max_epochs", "1"))
+    shutil.move(tree / "red", tree / "white")
+    last = str(RUN / "checkpoints" / "last.ckpt")
+    with pytest.warns(UserWarning, match=r"6 of 8 tensors taken .* the head begins anew"):
+        main(fit(tree, *WITHOUT_TEST, "--model.init_from", last, "--model.optimizer.lr", "0"))
+    old, new = load(RUN)["state_dict"], load(RUN.with_name("version_1"))["state_dict"]
+    assert torch.equal(old["net.head.1.weight"], new["net.head.1.weight"])
+    assert not torch.equal(old["net.head.4.weight"], new["net.head.4.weight"])
+
+
+@pytest.mark.slow
+def test_names_in_no_encoding_are_printed_where_the_terminal_is_strict(tree: Path, here: Path) -> None:
+    odd = here / "odd"
+    shutil.copytree(tree / "red", odd)
+    (odd / "000.png").rename(os.fsdecode(bytes(odd) + b"/caf\xe9.png"))
+    strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict", "OMP_NUM_THREADS": "1"}
+    train = str(REPOSITORY / "train.py")
+    for args in (
+        fit(tree, *WITHOUT_TEST),
+        ["predict", "--ckpt_path", "best", "--data.root", os.fsdecode(bytes(odd) + b"/caf\xe9.png"), *QUICK[:4]],
+    ):
+        done = subprocess.run([sys.executable, train, *args], env=strict, capture_output=True, text=True, timeout=100)
+        assert done.returncode == 0, done.stderr
+    assert r"caf\udce9.png: red" in done.stdout
