@@ -52,4 +52,5 @@ tensorboard: .venv/installed  ## look at the curves of all runs
 	$(BIN)/python -m tensorboard.main --logdir logs
 
 clean:  ## remove the virtual environment, caches and generated data; runs stay
-	rm -rf .venv site .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache src/*.egg-info data
+	rm -rf .venv site .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache src/*.egg-info
+	rm -rf data/digits data/cifar10 data/index data/packed  # what is not ours stays

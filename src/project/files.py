@@ -20,12 +20,19 @@ def whole(file: Path) -> Iterator[Path]:
     partial = file.with_name(f".partial_{os.getpid()}_{file.name}")  # the ending says to some what to write
     try:
         yield partial
+        flush_to_disk(partial)
         partial.replace(file)
     except OSError as error:
         raise UserError(f"cannot write {file}: {error.strerror or error}") from error
     finally:
         with suppress(OSError):
             partial.unlink()
+
+
+def flush_to_disk(file: Path) -> None:
+    """See that a file's content survives a power cut; else one that is renamed after may come back full of zeros."""
+    with file.open("rb") as stream:
+        os.fsync(stream.fileno())
 
 
 def write_text(file: Path, text: str) -> None:

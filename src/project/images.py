@@ -15,7 +15,7 @@ from project.errors import UserError
 Pixels = NDArray[np.uint8]
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """What is read, whatever the name; Pillow knows others, of which some start programs."""
-EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+EXTENSIONS = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
 def find_images(folder: Path, visited: list[str] | None = None) -> Iterator[str]:

@@ -66,6 +66,14 @@ def test_refused_trees_name_what_is_wrong(tmp_path: Path, make: list[str], messa
         index_tree(tmp_path)
 
 
+def test_a_train_folder_beside_others_is_no_class(tmp_path: Path) -> None:
+    for top in ("train", "unlabeled"):
+        for name in ("a", "b"):
+            write_images(tmp_path / top / name, 1, (1, 2, 3))
+    with pytest.raises(UserError, match="has train and also unlabeled"):
+        index_tree(tmp_path)
+
+
 def test_splits_by_other_names(tmp_path: Path) -> None:
     for folder in ("Train", "validation", "Testing"):
         for name in ("a", "b"):
@@ -119,12 +127,17 @@ def test_index_of_a_large_tree_is_remembered_until_it_changes(
     (tree / "red" / "deep").mkdir()
     shutil.copy(tree / "red" / "000.png", tree / "red" / "deep" / "new.png")
     assert len(indexed().paths) == 61 and len(scans) == 2
-    (tree / "red" / "deep" / "new.png").rename(tree / "red" / "deep" / "newer.png")
-    assert "red/deep/newer.png" in list(indexed().paths) and len(scans) == 3
-    (tree / "red").rename(tree / "violet")
-    assert indexed().class_names == ["blue", "green", "violet"] and len(scans) == 4
-    indexed()
+    (kept,) = (tmp_path / "cache").glob("*.npz")
+    for damage in (kept.read_bytes()[:1000], b""):
+        kept.write_bytes(damage)
+        assert len(indexed().paths) == 61
     assert len(scans) == 4
+    (tree / "red" / "deep" / "new.png").rename(tree / "red" / "deep" / "newer.png")
+    assert "red/deep/newer.png" in list(indexed().paths) and len(scans) == 5
+    (tree / "red").rename(tree / "violet")
+    assert indexed().class_names == ["blue", "green", "violet"] and len(scans) == 6
+    indexed()
+    assert len(scans) == 6
 
 
 @pytest.mark.slow

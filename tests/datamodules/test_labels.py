@@ -8,7 +8,7 @@ import pytest
 from project.datamodules import ImageDataModule
 from project.datamodules.labels import index_table
 from project.datamodules.sampler import EpochBatches
-from project.datamodules.split import complete_splits, hold_out_fold
+from project.datamodules.split import Splitting, complete_splits, hold_out_fold
 from project.errors import UserError
 from tests.conftest import COLOURS, write_images
 
@@ -53,9 +53,13 @@ def test_splits_of_the_table_stay(table: Path) -> None:
             [lines[0] + ",split", *(f"{line},{'test' if n % 4 == 0 else ''}" for n, line in enumerate(lines[1:]))]
         )
     )
+    drawn = complete_splits(index_table(table, table.parent, None), 0.3, 0.3, 0)
+    assert [len(drawn.rows(split)) for split in ("test", "val")] == [9, 9], "what is left empty is drawn"
+    given = table.read_text() + "\n"
+    table.write_text(given.replace(",\n", ",val\n"))
     with pytest.raises(UserError, match="none of them is train"):
         index_table(table, table.parent, None)
-    table.write_text(table.read_text().replace(",\n", ",Training\n"))
+    table.write_text(given.replace(",\n", ",Training\n"))
     index = index_table(table, table.parent, None)
     assert len(index.rows("test")) == 9
     fold = hold_out_fold(index, 0, 3, 0.2, 0)
@@ -68,6 +72,7 @@ def test_splits_of_the_table_stay(table: Path) -> None:
         (lambda text: text.replace("patient", "person"), "no column 'patient'; it has path, label, person"),
         (lambda text: text.replace("blue/003", "blue/999"), "line 5: no such image"),
         (lambda text: text.replace("blue/003", "blue/002"), "line 5: scans/blue/002.png is listed twice"),
+        (lambda text: text.replace("scans/blue/003", "./scans//blue/002"), "line 5: .* is listed twice"),
         (lambda text: text.replace(",BLUE,p0", ",,p0"), "line 2: scans/blue/000.png has no label"),
         (lambda text: text.replace("scans/blue/000.png,BLUE,p0", ",BLUE"), "line 2: no path"),
         (lambda text: text.replace("scans/blue/000.png,BLUE,p0", "scans/blue/000.png"), "line 2: .* has no label"),
@@ -100,10 +105,29 @@ def test_a_class_of_one_group_cannot_be_split(table: Path) -> None:
     for patient in ("p1", "p2", "p3"):
         text = text.replace(f"BLUE,{patient}\n", "BLUE,p0\n")
     table.write_text(text)
-    index = index_table(table, table.parent, "patient")
     with pytest.raises(UserError, match="no image of class 'BLUE'"):
         for seed in range(20):
-            complete_splits(index, 0.3, 0.3, seed)
+            options = {"val_fraction": 0.3, "test_fraction": 0.3, "split_seed": seed, "pack_limit": 0}
+            ImageDataModule(labels=str(table), group_column="patient", **options).setup("fit")  # type: ignore[arg-type]
+
+
+def test_splits_that_tear_a_group_apart_are_refused(table: Path) -> None:
+    lines = table.read_text().splitlines()
+    rows = [f"{line},{('train', 'test')[n % 2]}" for n, line in enumerate(lines[1:])]
+    table.write_text("\n".join([f"{lines[0]},split", *rows]))
+    index = index_table(table, table.parent, "patient")
+    for folds in (0, 3):
+        with pytest.raises(UserError, match=r"images of group 'p\d+' .* into test and (train|val)"):
+            Splitting(0.2, 0.0, 0, folds)(index)
+    Splitting(0.2, 0.0, 0)(index_table(table, table.parent, None))
+
+
+def test_a_class_that_is_only_tested_is_told(table: Path) -> None:
+    lines = table.read_text().splitlines()
+    rows = [f"{line},{'test' if 'BLUE' in line else ('train', 'val')[n % 2]}" for n, line in enumerate(lines[1:])]
+    table.write_text("\n".join([f"{lines[0]},split", *rows]))
+    with pytest.raises(UserError, match="no image of class 'BLUE' .* is left to train on"):
+        ImageDataModule(labels=str(table), pack_limit=0).setup("fit")
 
 
 def test_too_few_groups(table: Path) -> None:

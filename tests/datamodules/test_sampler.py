@@ -16,6 +16,16 @@ def test_ranks_share_every_batch(size: int, batch: int, world: int) -> None:
     assert sorted(i for steps in ranks for step in steps for i in step.positions) == list(range(size))
 
 
+@pytest.mark.parametrize(
+    ("size", "batch", "world", "batches"), [(41, 40, 1, 1), (42, 40, 1, 2), (43, 20, 2, 2), (5, 1, 1, 5), (5, 2, 2, 2)]
+)
+def test_no_batch_has_one_image_on_a_process_unless_it_was_asked_for(
+    size: int, batch: int, world: int, batches: int
+) -> None:
+    shares = [len(r.positions) for rank in range(world) for r in EpochBatches(size, batch, "mixed", 0, rank, world)]
+    assert len(shares) == batches * world and sum(shares) == size and min(shares) >= min(2, batch // world)
+
+
 def test_order_is_a_function_of_seed_and_epoch() -> None:
     one, other = (EpochBatches(50, 8, "new each epoch", seed=1) for _ in range(2))
     first = list(one)

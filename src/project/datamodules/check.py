@@ -212,7 +212,7 @@ def _print_counts(index: ImageIndex, looks: list[Look], readable: NDArray[np.boo
         counts = [f"{np.count_nonzero(index.splits[rows] == split):,}" for split in SPLITS]
         sizes = sorted((looks[row].width * looks[row].height, looks[row].width, looks[row].height) for row in rows)
         table.add_row(name, *counts, *(f"{w}x{h}" for _, w, h in (sizes[:1] + sizes[-1:])))
-    Console(soft_wrap=True).print(table)
+    Console(soft_wrap=True, markup=False).print(table)
 
 
 def _print_findings(findings: list[Finding]) -> None:

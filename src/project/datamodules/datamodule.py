@@ -98,9 +98,11 @@ class ImageDataModule(ImageData):
             given = self.hparams[name]
             if any(isinstance(each, nn.Module | Source) for each in (given if isinstance(given, list) else [given])):
                 del self.hparams[name]  # an object from Python: a checkpoint holds plain data only
-        for name, number in {"image_size": image_size, "batch_size": batch_size}.items():
-            if number < 1:
-                raise UserError(f"data.{name} must be at least 1, got {number}")
+        least = {"image_size": (image_size, 1), "batch_size": (batch_size, 1), "split_seed": (split_seed, 0)}
+        least |= {"num_workers": (num_workers or 0, 0)}
+        for name, (number, lowest) in least.items():
+            if number < lowest:
+                raise UserError(f"data.{name} must be at least {lowest}, got {number}")
         if balance_column and sampling != "balanced":
             raise UserError("data.balance_column says what to balance besides classes: add --data.sampling balanced")
         self.origin = Origin(root, labels, group_column, source, Path(cache_dir), balance_column)
@@ -183,10 +185,13 @@ class ImageDataModule(ImageData):
 
     def _describe(self) -> DataDescription:
         index = self._index()
+        counts = np.bincount(index.labels[index.rows("train")], minlength=len(index.class_names))
+        if lacking := [name for name, count in zip(index.class_names, counts, strict=True) if not count]:
+            few = ": it has too few groups" if index.groups is not None else ""
+            raise UserError(f"no image of class '{lacking[0]}' in {index.root} is left to train on{few}")
         mean, std = [0.5] * 3, [0.5] * 3
         if self.channel_statistics == "train":
             mean, std = channel_statistics(self._images("train", self._fixed()))
-        counts = np.bincount(index.labels[index.rows("train")], minlength=len(index.class_names))
         return DataDescription(
             index.class_names, self.image_size, mean, std, train_counts=counts.tolist(), fingerprint=index.fingerprint()
         )
@@ -263,7 +268,8 @@ class ImageDataModule(ImageData):
         if split == "train":
             return "mixed" if self._by_heart else "new each epoch"
         limits = [getattr(self.trainer, f"limit_{stage}_batches", 1.0) for stage in ("val", "test")]
-        return "mixed" if split and limits != [1.0, 1.0] else "ascending"
+        limited = any(isinstance(limit, int) or limit < 1 for limit in limits)  # 1 is one batch, 1.0 are all
+        return "mixed" if split and limited else "ascending"
 
     def _loader(self, split: Split | Literal[""]) -> Loader:
         trainer = self.trainer

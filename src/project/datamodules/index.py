@@ -182,7 +182,7 @@ def _split_folders(root: Path, tops: list[str]) -> dict[Split, str]:
     found = {split: [top for top in tops if SPLIT_FOLDERS.get(top.lower()) == split] for split in SPLITS}
     folder_of = {split: tops[0] for split, tops in found.items() if tops}
     extra = sorted(set(tops) - set(folder_of.values()))
-    if "train" in folder_of and len(folder_of) > 1 and extra:
+    if "train" in folder_of and extra and (len(folder_of) > 1 or _subfolders(root / folder_of["train"])):
         raise UserError(
             f"{root} has {' and '.join(folder_of.values())} and also {', '.join(extra)}: a split tree holds"
             " one folder each of train, val and test, and nothing else"

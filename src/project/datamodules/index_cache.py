@@ -4,6 +4,7 @@ import os
 import time
 from hashlib import blake2b
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -42,13 +43,14 @@ def _times(folders: list[str]) -> list[int]:
 
 
 def _load(file: Path, root: Path) -> ImageIndex | None:
-    if not file.exists():
+    try:
+        with np.load(file) as kept:
+            if _times([str(folder) for folder in kept["folders"]]) != kept["times"].tolist():
+                return None
+            paths = PathTable.from_arrays(kept["characters"], kept["ends"])
+            return ImageIndex(root, paths, kept["labels"], kept["splits"], kept["class_names"].tolist())
+    except (OSError, ValueError, EOFError, KeyError, BadZipFile):  # not there, or damaged
         return None
-    with np.load(file) as kept:
-        if _times([str(folder) for folder in kept["folders"]]) != kept["times"].tolist():
-            return None
-        paths = PathTable.from_arrays(kept["characters"], kept["ends"])
-        return ImageIndex(root, paths, kept["labels"], kept["splits"], kept["class_names"].tolist())
 
 
 def _save(file: Path, index: ImageIndex, folders: list[str], times: list[int]) -> None:

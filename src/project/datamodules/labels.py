@@ -1,5 +1,6 @@
 """Which images there are: a table of paths and labels in place of folders."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -36,11 +37,11 @@ def index_table(
         if split and split.lower() not in SPLIT_FOLDERS:
             raise UserError(f"{table}, line {number}: split is '{split}'; it can be train, val, test or empty")
         row["split"] = SPLIT_FOLDERS[split.lower()] if split else ""
-        if path in seen:
+        if os.path.normpath(path) in seen:
             raise UserError(f"{table}, line {number}: {path} is listed twice")
         if not (root / path).is_file():
             raise UserError(f"{table}, line {number}: no such image: {root / path}")
-        seen.add(path)
+        seen.add(os.path.normpath(path))
     found = sorted({row["label"] for row in rows})
     check_classes(table, found, class_names or found, "the model was trained on")
     if len(found) < 2:
@@ -48,7 +49,7 @@ def index_table(
     rows.sort(key=lambda row: row["path"])
     label_of = {name: label for label, name in enumerate(class_names or found)}
     splits = np.array([row["split"] for row in rows])
-    if (splits != "").any() and "train" not in splits and class_names is None:
+    if not {"train", ""} & {*splits.tolist()} and class_names is None:
         raise UserError(f"{table} names splits, but none of them is train")
     return ImageIndex(
         root,

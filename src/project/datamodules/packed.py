@@ -20,6 +20,7 @@ from project.datamodules.decode import decode_image, to_square
 from project.datamodules.index import ImageIndex
 from project.datamodules.parallel import each
 from project.errors import FULL, UserError
+from project.files import flush_to_disk
 from project.images import Pixels, UnreadableImageError, read_bytes
 
 FORMAT = 1
@@ -110,9 +111,11 @@ def _decode(index: ImageIndex, size: int, transforms: Sequence[nn.Module], packe
             _allocate(partial, (count, size, size, 3))
         found = list(each(work, count, "packing images" if packed else "checking images"))
         if packed:
+            flush_to_disk(partial)
             partial.replace(packed)
         with partial.open("w", newline="", encoding="utf-8") as stream:
             csv.writer(stream).writerows((f"{content:x}", reason) for content, reason in found)
+        flush_to_disk(partial)
         partial.replace(report)
     except OSError as error:
         if error.errno not in FULL:

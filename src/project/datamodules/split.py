@@ -39,10 +39,14 @@ class Splitting:
             raise UserError(f"data.fold must be one of 0 to data.folds - 1, got fold {self.fold} of {self.folds}")
 
     def __call__(self, index: ImageIndex) -> ImageIndex:
-        """Give every image a split; see `hold_out_fold` and `complete_splits`."""
+        """Give every image a split; see `hold_out_fold` and `complete_splits`.
+
+        Raises:
+            UserError: a class or the groups are too few to share out, or given splits tear a group apart.
+        """
         if self.folds:
-            return hold_out_fold(index, self.fold, self.folds, self.val_fraction, self.split_seed)
-        return complete_splits(index, self.val_fraction, self.test_fraction, self.split_seed)
+            return _untorn(hold_out_fold(index, self.fold, self.folds, self.val_fraction, self.split_seed))
+        return _untorn(complete_splits(index, self.val_fraction, self.test_fraction, self.split_seed))
 
 
 def complete_splits(index: ImageIndex, val_fraction: float, test_fraction: float, seed: int) -> ImageIndex:
@@ -81,7 +85,7 @@ def complete_splits(index: ImageIndex, val_fraction: float, test_fraction: float
                 folds = max(2, min(most, round(1 / min(share, 1 - share))))
                 fold = _folds(index, pool, folds, seed)
                 splits[pool[fold == 0 if share <= 0.5 else fold > 0]] = split
-        return _covered(replace(index, splits=splits))
+        return replace(index, splits=splits)
     pool = np.flatnonzero(splits == "train")
     for label, name in enumerate(index.class_names):
         rows = pool[index.labels[pool] == label]
@@ -98,11 +102,18 @@ def complete_splits(index: ImageIndex, val_fraction: float, test_fraction: float
     return replace(index, splits=splits)
 
 
-def _covered(index: ImageIndex) -> ImageIndex:
-    lacking = np.setdiff1d(np.arange(len(index.class_names)), index.labels[index.rows("train")])
-    if len(lacking):
-        name = index.class_names[lacking[0]]
-        raise UserError(f"no image of class '{name}' in {index.root} is left to train on: it has too few groups")
+def _untorn(index: ImageIndex) -> ImageIndex:
+    """The index, once no group stands in two splits: that would be a leak."""
+    if index.groups is not None:
+        read = index.splits != "skip"
+        pairs = np.unique(np.stack([index.groups[read], index.splits[read]]), axis=1)
+        names, counts = np.unique(pairs[0], return_counts=True)
+        if torn := names[counts > 1].tolist():
+            splits = " and ".join(pairs[1][pairs[0] == torn[0]].tolist())
+            raise UserError(
+                f"{index.root}: the splits that are given put images of group '{torn[0]}' (data.group_column) into"
+                f" {splits}, and of {len(torn) - 1:,} groups more: let a group have one split, or leave the splits out"
+            )
     return index
 
 
@@ -152,7 +163,7 @@ def _folds(index: ImageIndex, pool: NDArray[np.int64], folds: int, seed: int) ->
     kind = StratifiedKFold if groups is None else StratifiedGroupKFold
     number = np.zeros(len(pool), np.int64)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of uneven groups; `_covered` insists on what matters
+        warnings.simplefilter("ignore")  # of uneven groups; that each class is trained on is seen later
         parts = kind(folds, shuffle=True, random_state=seed).split(pool, labels, groups)
         for fold, (_, held_out) in enumerate(parts):
             number[held_out] = fold

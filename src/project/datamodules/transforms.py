@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Beta
 
+from project.errors import UserError
+
 
 class RandomCrop(nn.Module):
     """Shifts each image by up to `padding` pixels each way: pads by reflection, then cuts out the original size.
@@ -24,6 +26,8 @@ class RandomCrop(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Float (N, C, H, W), in and out."""
         n, _, height, width = image.shape
+        if not 0 <= self.padding < min(height, width):
+            raise UserError(f"RandomCrop.padding must be less than the image's side, {min(height, width)} pixels")
         padded = F.pad(image, [self.padding] * 4, mode="reflect").contiguous(memory_format=torch.channels_last)
         windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # (N, C, shifts, shifts, H, W), a view
         down, right = torch.randint(0, 2 * self.padding + 1, (2, n), device=image.device)
@@ -92,6 +96,8 @@ class Mixing(nn.Module):
 
     def __init__(self, alpha: float) -> None:
         super().__init__()
+        if alpha <= 0:
+            raise UserError(f"{type(self).__name__}.alpha must be above 0, got {alpha}")
         self.alpha = alpha
 
     def mix(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
