@@ -285,11 +285,50 @@ def test_class_help_of_callbacks(here: Path, capsys: pytest.CaptureFixture[str])
         (["test", "--ckpt_path", "typo.yaml"], "is not a checkpoint"),
         (["fit", "--data.val_fraction", "2"], "data.val_fraction must be"),
         (["fit", "--data.batch_size", "0"], "data.batch_size must be at least 1"),
+        (["fit", "--data.num_workers", "-1"], "data.num_workers must be at least 0"),
+        (["fit", "--data.split_seed", "-1"], "data.split_seed must be at least 0"),
+        (["fit", "--seed_everything", "-1"], "seed_everything: "),
+        (["fit", "--model.label_smoothing", "2"], "model.label_smoothing must be"),
+        (["fit", "--trainer.strategy", "foo"], "invalid strategy"),
+        (["fit", "--trainer.max_epochs", "0"], "trainer.max_epochs 0: give a number above 0"),
+        (["fit", "--trainer.limit_train_batches", "0"], "trainer.limit_train_batches 0"),
+        (["fit", "--trainer.accumulate_grad_batches", "0"], "trainer.accumulate_grad_batches 0"),
+        (["fit", "--trainer.log_every_n_steps", "0"], "trainer.log_every_n_steps 0"),
+        (["fit", "--trainer.check_val_every_n_epoch", "0"], "trainer.check_val_every_n_epoch 0"),
+        (
+            ["fit", "--data.batch_transforms", "[project.datamodules.MixUp]", "--data.batch_transforms.alpha", "0"],
+            "MixUp.alpha must be above 0",
+        ),
+        (["fit", "--trainer.default_root_dir", "typo.yaml"], "cannot use typo.yaml/run: Not a directory"),
     ],
 )
 def test_mistakes_end_in_one_line(args: list[str], message: str, here: Path, failing: Failing) -> None:
     Path("typo.yaml").write_text("trainer:\n  max_epoch: 3\n")
     assert message in failing(args)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model.optimizer.lr", "-1"], "model.optimizer: Invalid learning rate"),
+        (["--model.optimizer", "LBFGS"], "model.optimizer: LBFGS"),
+        (["--model.scheduler", "project.modules.WarmupDecay", "--model.scheduler.warmup", "1"], "warmup must be"),
+        (["--trainer.val_check_interval", "1000"], "val_check_interval"),
+        (["--data.cache_dir", "file"], "cannot use file"),
+    ],
+)
+def test_mistakes_that_show_once_the_images_are_known(
+    options: list[str], message: str, tree: Path, here: Path, failing: Failing
+) -> None:
+    Path("file").write_text("")
+    assert message in failing(fit(tree, *options))
+    assert not Path("logs").exists()
+
+
+def test_a_few_batches_to_judge_by_are_of_all_classes(tree: Path, here: Path) -> None:
+    main(fit(tree, "--trainer.limit_test_batches", "1", "--data.batch_size", "6"))
+    with (here / "logs" / "run" / "version_0" / "test_predictions.csv").open() as stream:
+        assert len({row["class"] for row in csv.DictReader(stream)}) == 3
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

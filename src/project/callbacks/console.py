@@ -12,7 +12,7 @@ from rich.console import Console as RichConsole
 from rich.table import Table
 
 from project.callbacks.describe import choice_lines, data_line
-from project.interface import Split, image_classifier, image_data
+from project.interface import Split, class_names, image_classifier, image_data
 from project.words import counted, duration
 
 FEW = 5
@@ -149,9 +149,10 @@ class Console(L.Callback):
         file = Path(trainer.log_dir or ".") / "predictions.csv"
         if trainer.is_global_zero and file.is_file():
             with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
-                rows = list(islice(csv.DictReader(stream), FEW + 1))
+                _, *rows = islice(csv.reader(stream), FEW + 2)
             if len(rows) <= FEW:
-                self._say(trainer, *(f"{row['path']}: {row['class']} {float(row[row['class']]):.1%}" for row in rows))
+                classes = len(class_names(trainer))  # a class may be called as another column is
+                self._say(trainer, *(f"{row[0]}: {row[1]} {max(map(float, row[-classes:])):.1%}" for row in rows))
         self._say(trainer, f"predictions: {file}")
 
 

@@ -3,6 +3,7 @@
 import shutil
 import sys
 from pathlib import Path
+from shlex import quote
 
 import lightning as L
 
@@ -56,9 +57,9 @@ def next_lines(run: Path, best: Path, tested: bool) -> list[str]:
     command = python()
     return [
         f"run       {run}",
-        f"curves    {command} -m tensorboard.main --logdir {run.parent}",
-        f"{'again' if tested else 'test':<10}{command} train.py test --ckpt_path {best}",
-        f"predict   {command} train.py predict --ckpt_path {best} --data.root FOLDER_OR_IMAGE",
+        f"curves    {command} -m tensorboard.main --logdir {quote(str(run.parent))}",
+        f"{'again' if tested else 'test':<10}{command} train.py test --ckpt_path {quote(str(best))}",
+        f"predict   {command} train.py predict --ckpt_path {quote(str(best))} --data.root FOLDER_OR_IMAGE",
     ]
 
 

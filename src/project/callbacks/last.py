@@ -3,6 +3,7 @@
 import signal
 import time
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import lightning as L
@@ -168,7 +169,7 @@ class LastCheckpoint(Checkpoint):
         raise Interrupted(
             f"stopped by {name} after step {trainer.global_step:,}; nothing is lost"
             + (", the job is queued again" if queued else "")
-            + f". Continue by: {python()} train.py fit --ckpt_path {self.folder / LAST}",
+            + f". Continue by: {python()} train.py fit --ckpt_path {quote(str(self.folder / LAST))}",
             128 + wanted,
         )
 
