@@ -5,6 +5,7 @@ import math
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -15,7 +16,9 @@ from scipy.stats import norm
 from torch import nn
 
 from project.cli import main
+from project.datamodules import ImageDataModule
 from project.datamodules.sampler import PoissonBatches
+from project.datamodules.transforms import RandomCrop
 from project.privacy import DifferentialPrivacy
 from project.privacy.budget import add_steps, epsilon_of, noise_for, steps_within
 from tests.conftest import QUICK, fit, process
@@ -340,6 +343,14 @@ def test_a_killed_run_goes_on_from_what_it_had_spent(
         (["--trainer.precision", "bf16-mixed"], "--trainer.precision 32-true"),
         (["--model.net", "project.modules.ResNet", "--model.net.depth", "8"], "--model.net.norm group"),
         (["--model.net", "tests.privacy.nets.Centred"], "depends on the others of its batch"),
+        (["--model.net", "tests.privacy.nets.Remembering"], "keeps something of the images in its buffer seen"),
+        (
+            ["--trainer.callbacks", "GradientAccumulationScheduler", "--trainer.callbacks.scheduling", "{0: 5}"],
+            "may not",
+        ),
+        ([*CALLBACK, *DELTA], "DifferentialPrivacy is given twice"),
+        (["--trainer.callbacks.delta", "1e-16"], "epsilon cannot be counted at delta 1e-16"),
+        (["--trainer.callbacks.epsilon", "0.01"], "counted to 0.02"),
         (["--model.class_weights", "balanced"], "class weights"),
         (["--model.freeze_epochs", "1"], "--model.freeze_epochs -1 or 0"),
         (["--guard.nonfinite", "skip"], "a step that is skipped"),
@@ -353,6 +364,18 @@ def test_what_voids_the_guarantee_is_refused(
     more: list[str], reason: str, tree: Path, here: Path, failing: Callable[[list[str]], str]
 ) -> None:
     assert reason in failing(private(tree, *more, "--trainer.logger", "false"))
+
+
+@pytest.mark.parametrize(("sampling", "same"), [("natural", True), ("poisson", False)])
+def test_nobody_knows_what_is_drawn_for_a_private_batch(sampling: Any, same: bool, tree: Path, here: Path) -> None:
+    data = ImageDataModule(str(tree), image_size=8, sampling=sampling, batch_transforms=[RandomCrop()])
+    data.setup("fit")
+    epochs = SimpleNamespace(epoch_loop=SimpleNamespace(total_batch_idx=3))
+    data.trainer = SimpleNamespace(  # type: ignore[assignment]
+        training=True, overfit_batches=0, fit_loop=epochs, global_rank=0, current_epoch=0
+    )
+    one, other = (data.on_after_batch_transfer(data.sample(30), 0).image for _ in "ab")
+    assert torch.equal(one, other) is same
 
 
 @pytest.mark.ddp

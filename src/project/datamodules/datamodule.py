@@ -1,6 +1,7 @@
 """The datamodule: from a folder to augmented batches on the device."""
 
 import os
+import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -321,12 +322,17 @@ class ImageDataModule(ImageData):
     # -- augmenting ---------------------------------------------------------------------------------------------------
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Augment a training batch on its device; what this step draws is a function of (seed, step, rank)."""
+        """Augment a training batch on its device; what this step draws is a function of (seed, step, rank).
+
+        Dropout's draws, which follow, are too. In private training both are the operating system's.
+        """
         trainer = self.trainer
         if trainer is None or not trainer.training or self._by_heart or not len(batch.index):
             return batch
         step = trainer.fit_loop.epoch_loop.total_batch_idx + 1
-        seed_draws(self._seed(), step, trainer.global_rank, device=batch.image.device)
+        # Who knew what is drawn for each place of a private batch could tell whether an image is missing before it.
+        seed = secrets.randbits(63) if self.sampling == "poisson" else self._seed()
+        seed_draws(seed, step, trainer.global_rank, device=batch.image.device)
         with torch.no_grad():
             return augment(batch, self.batch_transforms, len(self.description.class_names), trainer.current_epoch)
 

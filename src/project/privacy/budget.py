@@ -4,13 +4,20 @@ import math
 import warnings
 from functools import lru_cache
 
+from project.errors import UserError
+
 History = list[list[float]]
+LEAST = 0.02
+"""The least budget: epsilon is known to 0.01."""
 
 
 def epsilon_of(history: History, delta: float) -> float:
     """Epsilon that a history has spent, an upper bound within 0.01.
 
     Gopi, Lee, Wutschitz, Numerical Composition of Differential Privacy, 2021; for adding or removing one image.
+
+    Raises:
+        UserError: delta is too small to count with.
     """
     return _epsilon_of(tuple((noise, rate, int(steps)) for noise, rate, steps in history), delta)
 
@@ -25,7 +32,10 @@ def _epsilon_of(history: tuple[tuple[float, float, int], ...], delta: float) -> 
     accountant.history = list(history)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of densities that vanish far outside
-        return float(accountant.get_epsilon(delta))
+        try:
+            return float(accountant.get_epsilon(delta))
+        except ValueError as error:
+            raise UserError(f"epsilon cannot be counted at delta {delta:g} ({error}): take a larger one") from error
 
 
 def add_steps(history: History, noise: float, rate: float, steps: int) -> History:

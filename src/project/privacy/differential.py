@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from project.datamodules.sampler import PoissonBatches
 from project.errors import UserError
-from project.privacy.budget import History, add_steps, epsilon_of, noise_for, steps_within
+from project.privacy.budget import LEAST, History, add_steps, epsilon_of, noise_for, steps_within
 from project.privacy.refusals import refuse
 from project.words import counted
 
@@ -51,12 +51,14 @@ class DifferentialPrivacy(L.Callback):
         for name, value in given.items():
             if not 0 < value < math.inf:
                 raise UserError(f"DifferentialPrivacy.{name} must be above 0, got {value}")
+        if epsilon < LEAST:
+            raise UserError(f"DifferentialPrivacy.epsilon is counted to {LEAST}: it must not be less, got {epsilon}")
         if noise_multiplier is not None and noise_multiplier < 0.2:
             raise UserError(f"DifferentialPrivacy.noise_multiplier: {noise_multiplier} hides nothing: take 0.2 or more")
         self.epsilon, self.delta, self.max_grad_norm = epsilon, delta, max_grad_norm
         self.noise_multiplier = noise_multiplier
         self.history: History = []
-        self._noise, self._rate, self._left, self._cut = 0.0, 0.0, 0, False
+        self._noise, self._rate, self._batches, self._left, self._cut = 0.0, 0.0, 1, 0, False
         self._optimizer: Any = None
         self._hooks: Any = None
         self._layouts: list[RemovableHandle] = []
@@ -82,6 +84,11 @@ class DifferentialPrivacy(L.Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Refuse what would void the guarantee; lay out the net as Opacus expects it."""
+        if sum(isinstance(each, DifferentialPrivacy) for each in trainer.callbacks) > 1:  # type: ignore[attr-defined]
+            raise UserError(
+                "DifferentialPrivacy is given twice: to change one that a config has, type its options alone, such as"
+                " --trainer.callbacks.epsilon 3"
+            )
         refuse(trainer, self.delta)
         model: Any = pl_module
         model.memory_format = torch.contiguous_format
@@ -95,7 +102,7 @@ class DifferentialPrivacy(L.Callback):
         net: Any = pl_module.net
         loader: Any = trainer.train_dataloader
         assert isinstance(loader.batch_sampler, PoissonBatches)
-        self._rate = loader.batch_sampler.rate
+        self._rate, self._batches = loader.batch_sampler.rate, loader.batch_sampler.accumulate
         to_go = trainer.estimated_stepping_batches - trainer.global_step
         if self.noise_multiplier is not None:
             self._noise = self.noise_multiplier
@@ -152,6 +159,7 @@ class DifferentialPrivacy(L.Callback):
                 "the privacy budget is spent, but the run is told to go on: leave out trainer.min_epochs"
                 " and trainer.min_steps"
             )
+        assert trainer.accumulate_grad_batches == self._batches, "a step of more batches would cost more"
         self.history = add_steps(self.history, self._noise, self._rate, 1)
         self._left -= 1
         self._optimizer.add_noise()

@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch import nn
 
 from project.callbacks import Guard
@@ -62,6 +63,8 @@ def _reasons(trainer: Any, delta: float) -> Iterator[str]:
         yield "layers can be frozen for all epochs or none: --model.freeze_epochs -1 or 0"
     if isinstance(trainer.optimizers[0], torch.optim.LBFGS):
         yield "LBFGS looks at the same images several times a step: take Adam or SGD"
+    if any(isinstance(callback, GradientAccumulationScheduler) for callback in trainer.callbacks):
+        yield "how many batches make a step may not change within a run: take trainer.accumulate_grad_batches"
     if any(isinstance(callback, Guard) and callback.nonfinite == "skip" for callback in trainer.callbacks):
         yield "a step that is skipped tells of its images: leave --guard.nonfinite skip out"
     watching = [*trainer.callbacks, *(config for config in trainer.lr_scheduler_configs)]
@@ -86,10 +89,14 @@ def _of_net(net: nn.Module, size: int) -> Iterator[str]:
             )
     for error in ModuleValidator.validate(deepcopy(net).train(), strict=False):
         yield f"Opacus cannot take {type(net).__name__} apart by images ({error})"
-    device = next(net.parameters()).device
+    device, tried = next(net.parameters()).device, deepcopy(net)
     one = torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
     other = torch.cat([3 * one[:1].flip(2) + 1, one[1:]])
     before, after = (_drawn(lambda x=x: deepcopy(net)(x)) for x in (one, other))
+    _drawn(lambda: tried(one))
+    for (name, was), now in zip(net.named_buffers(), tried.buffers(), strict=True):
+        if not torch.equal(was, now):
+            yield f"{type(net).__name__} keeps something of the images in its buffer {name}: choose another net"
     if not torch.allclose(before[1:], after[1:], rtol=1e-3, atol=1e-4, equal_nan=True):
         yield f"what {type(net).__name__} says of an image depends on the others of its batch: choose another net"
 
