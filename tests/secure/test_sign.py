@@ -149,7 +149,9 @@ def test_nothing_to_sign(tmp_path: Path, key: Path) -> None:
 
 
 @pytest.mark.slow
-def test_only_a_signed_checkpoint_predicts(tree: Path, here: Path, key: Path, failing: Failing) -> None:
+def test_only_a_signed_checkpoint_predicts(
+    tree: Path, here: Path, key: Path, failing: Failing, monkeypatch: pytest.MonkeyPatch
+) -> None:
     main(fit(tree, "--test_after_fit", "false", "--trainer.max_epochs", "1"))
     run = here / "logs" / "run" / "version_0"
     best, moved = run / "checkpoints" / "best.ckpt", here / "moved.ckpt"
@@ -159,6 +161,9 @@ def test_only_a_signed_checkpoint_predicts(tree: Path, here: Path, key: Path, fa
     sign(run, key=key)
     main([*predict, "best"])
     assert (here / "logs" / "predict" / "version_0" / "predictions.csv").is_file()
+    monkeypatch.chdir(best.parent)
+    main([*predict, "best.ckpt"])
+    monkeypatch.chdir(here)
     shutil.copy(best, best.with_suffix(".pt"))
     assert "is not among the signed files" in failing([*predict, str(best.with_suffix(".pt"))])
     shutil.copy(best, moved)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from project.cli import main
 from tests.conftest import QUICK, fit
 
 Failing = Callable[[list[str]], str]
@@ -63,3 +64,17 @@ def test_weights_run_no_code(option: str, told: str, planted: Path, tree: Path, 
     message = failing(fit(tree, *net, option, str(planted)))
     assert message.startswith("error: ") and str(planted) in message and told in message
     assert not (planted.parent / "sign").exists() and "weights_only" not in message
+
+
+def test_a_pruned_net_calls_nothing_but_nets(tree: Path, here: Path, failing: Failing) -> None:
+    main(fit(tree, "--test_after_fit", "false", "--trainer.max_epochs", "1"))
+    file = Path("logs/run/version_0/checkpoints/best.ckpt")
+    saved = torch.load(file, weights_only=True)
+    for path in ("os.path.relpath", "shelve.open"):
+        inner = {"class_path": path, "init_args": {}}
+        pruned = {"class_path": "project.modules.Pruned", "init_args": {"net": inner, "shapes": {}}}
+        saved["hyper_parameters"]["net"] = pruned
+        torch.save(saved, "evil.ckpt")
+        assert "is no nn.Module" in failing(
+            ["predict", "--ckpt_path", "evil.ckpt", "--data.root", str(tree), *QUICK[:6]]
+        )

@@ -1,7 +1,11 @@
 """A net some of whose channels were taken out."""
 
+from collections.abc import Callable
+from typing import get_type_hints
+
 from torch import Size, Tensor, nn
 
+from project.errors import UserError
 from project.modules.spec import Spec, builder, init_args
 
 
@@ -18,7 +22,7 @@ class Pruned(nn.Module):
 
     def __init__(self, num_classes: int, image_size: int, net: Spec, shapes: dict[str, list[int]]) -> None:
         super().__init__()
-        self.net = builder(net)(num_classes, image_size, **init_args(net))
+        self.net = _builder_of_nets(net)(num_classes, image_size, **init_args(net))
         for name, shape in shapes.items():
             owner, _, leaf = name.rpartition(".")
             module = self.net.get_submodule(owner)
@@ -31,6 +35,15 @@ class Pruned(nn.Module):
         """Float (N, 3, image_size, image_size) to logits (N, num_classes)."""
         logits: Tensor = self.net(x)
         return logits
+
+
+def _builder_of_nets(net: Spec) -> Callable[..., nn.Module]:
+    """What a spec names, once it is known to build nets: a checkpoint from elsewhere may name anything."""
+    build = builder(net)
+    kind = build if isinstance(build, type) else get_type_hints(build).get("return")
+    if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+        raise UserError(f"Pruned.net: {build!r} is no nn.Module, nor a function that says it returns one")
+    return build
 
 
 def _describe(module: nn.Module, shape: Size) -> None:

@@ -130,6 +130,7 @@ def check_signature(file: Path, key: Path) -> None:
     Raises:
         UserError: as `verify` does.
     """
+    file = file.absolute()  # within the folder of checkpoints a bare name has no parents; links are not followed
     folders = [folder for folder in (file.parent, file.parent.parent) if signature_of(folder).is_file()]
     if signature_of(file).is_file() or not folders:
         verified(file, key)
