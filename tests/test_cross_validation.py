@@ -1,13 +1,15 @@
 """All folds, in processes of their own."""
 
 import csv
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from project.cross_validation import _root
+from project.cross_validation import _best
 from tests.conftest import QUICK
 
 
@@ -16,21 +18,11 @@ def run(here: Path, options: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=here, capture_output=True, text=True)
 
 
-def test_the_folder_of_runs_is_the_one_that_fit_takes(here: Path) -> None:
-    (here / "one.yaml").write_text("trainer: {default_root_dir: one}")
-    (here / "sub").mkdir()
-    (here / "sub" / "two.yaml").write_text("trainer: more.yaml")
-    (here / "sub" / "more.yaml").write_text("{default_root_dir: two}")
-    (here / "none.yaml").write_text("data: {batch_size: 3}")
-    for options, root in {
-        "--config none.yaml --config gone.yaml": "logs",
-        "--config one.yaml --config none.yaml": "one",
-        "--config=sub/two.yaml --data.fold 1": "two",
-        "--config one.yaml -c sub/two.yaml": "two",
-        "--trainer.default_root_dir three --config one.yaml": "three",
-        "--config one.yaml --trainer.default_root_dir=three": "three",
-    }.items():
-        assert _root(options.split()) == Path(root), options
+def test_val_figures_are_of_the_checkpoint_that_is_tested(here: Path) -> None:
+    (here / "config.yaml").write_text("checkpoint: {monitor: val/loss, mode: min}")
+    lines = ["step,epoch,val/acc,val/loss,test/acc", "1,0,0.9,0.9,", "2,1,0.8,0.3,", "2,1,,,0.79"]
+    (here / "metrics.csv").write_text("\n".join(lines))
+    assert _best(here) == {"val/acc": 0.8, "val/loss": 0.3, "test/acc": 0.79}
 
 
 @pytest.mark.slow
@@ -56,3 +48,31 @@ def test_a_failed_fold_is_named(here: Path) -> None:
     done = run(here, ["--data.root", "nowhere"])
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith("error: fold 1 of 3 ended with exit code 2")
+
+
+@pytest.mark.slow
+def test_mistakes(tree: Path, here: Path) -> None:
+    (here / "list.yaml").write_text("- 1")
+    for options, told in {
+        ("--config", "list.yaml"): "error: ",
+        ("--data.root", str(tree), *QUICK, "--trainer.fast_dev_run", "true"): "error: fold 1 of 3 left no run",
+    }.items():
+        done = run(here, [*options])
+        assert done.returncode == 2 and done.stderr.strip().splitlines()[-1].startswith(told), done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_fold_that_is_stopped_is_saved(tree: Path, here: Path, number: signal.Signals) -> None:
+    endless = ["--data.root", str(tree), *QUICK, "--trainer.max_epochs", "100000"]
+    last = here / "logs/folds/version_0/checkpoints/last.ckpt"
+    command = [sys.executable, "-m", "project", "cross_validate", "--", *endless]
+    with subprocess.Popen(command, cwd=here, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        until = time.monotonic() + 100
+        while not last.exists() and time.monotonic() < until:
+            time.sleep(0.1)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "nothing is lost. Continue by" in errors and "Traceback" not in errors
+    assert errors.splitlines()[-1] == "stopped; fold 1 of 5 is saved, and those before it are done"

@@ -1,18 +1,13 @@
 """`python -m project cross_validate --folds 5 -- --config C`: one run a fold."""
 
-import csv
-import itertools
+import signal
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 
-import yaml
-
-from project.errors import UserError
+from project.child import resolve, start_fit, stop_by_exception
+from project.errors import Interrupted, UserError
 from project.files import write_table
-from project.parser import in_order
-from project.run import TRAIN
+from project.report.read import Run
 
 SHARES = ("acc", "precision", "recall", "f1")
 """Figures that are shown in per cent, as in a run."""
@@ -27,20 +22,21 @@ def cross_validate(folds: int = 5, run_name: str = "folds", fit_options: list[st
         fit_options: Configs and options of `train.py fit`; on the command line, write them behind ` -- `.
 
     Raises:
-        UserError: a run failed.
+        UserError: `fit` does not take the options, or a run failed.
+        Interrupted: by Ctrl-C or SIGTERM.
     """
     if folds < 2:
         raise UserError(f"cross-validation needs at least 2 folds, got {folds}")
-    root = _root(fit_options or [])
+    root = Path(resolve(fit_options or [])["trainer"]["default_root_dir"])
     shared = [*(fit_options or []), "--run_name", run_name, "--data.folds", str(folds)]
     results: dict[Path, dict[str, float]] = {}
     for fold in range(folds):
         print(f"fold {fold + 1} of {folds}", flush=True)
         before = set((root / run_name).glob("version_*"))
-        command = [sys.executable, str(TRAIN), "fit", *shared, "--data.fold", str(fold)]
-        if (code := subprocess.run(command).returncode) != 0:
-            raise UserError(f"fold {fold + 1} of {folds} ended with exit code {code}; its own message stands above")
+        _fit([*shared, "--data.fold", str(fold)], f"fold {fold + 1} of {folds}")
         new = set((root / run_name).glob("version_*")) - before
+        if not new:
+            raise UserError(f"fold {fold + 1} of {folds} left no run: leave trainer.fast_dev_run out")
         run = max(new, key=lambda folder: folder.stat().st_mtime)
         results[run] = _best(run)
     print(f"\n{'':<24}{'mean':>9}{'std':>9}   each fold")
@@ -54,26 +50,25 @@ def cross_validate(folds: int = 5, run_name: str = "folds", fit_options: list[st
     print(f"\n{table}; the checkpoint of a fold: RUN/checkpoints/best.ckpt")
 
 
-def _root(options: list[str]) -> Path:
-    """Where `fit` puts its runs: the options say it, else the last config that does."""
-    root, args = Path("logs"), in_order(["fit", *options])
-    for option, following in itertools.pairwise([*args, ""]):
-        name, _, value = option.partition("=")
-        if name == "--trainer.default_root_dir":
-            root = Path(value or following)
-        elif name == "--config" and Path(following).is_file():  # what is wrong with it is for `fit` to say
-            trainer = (yaml.safe_load(Path(following).read_text()) or {}).get("trainer") or {}
-            if isinstance(trainer, str):  # a file of its own, named from where the config lies
-                trainer = yaml.safe_load((Path(following).parent / trainer).read_text()) or {}
-            root = Path(trainer.get("default_root_dir") or root)
-    return root
+def _fit(options: list[str], fold: str) -> None:
+    """Train; who stops this stops that, which saves and ends first."""
+    stop_by_exception()
+    process = start_fit(options)
+    try:
+        code = process.wait()
+    except KeyboardInterrupt as stopped:
+        number = stopped.args[0]
+        signal.signal(number, signal.SIG_DFL)  # once more ends all at once
+        process.send_signal(number)
+        process.wait()
+        raise Interrupted(f"stopped; {fold} is saved, and those before it are done", 128 + number) from None
+    if code:
+        raise UserError(f"{fold} ended with exit code {code}; its own message stands above")
 
 
 def _best(run: Path) -> dict[str, float]:
-    """The test figures of a run, and the val figures of the epoch with the best val/acc."""
-    with (run / "metrics.csv").open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    best = max((row for row in rows if row["val/acc"]), key=lambda row: float(row["val/acc"]))
-    test = [row for row in rows if row.get("test/acc")]
-    found = [(best, "val/")] + [(row, "test/") for row in test[-1:]]
-    return {name: float(row[name]) for row, prefix in found for name in row if name.startswith(prefix) and row[name]}
+    """The test figures of a run, and the val figures of the epoch whose checkpoint was tested."""
+    trained = Run(run, run.name, {}, {}, None, run)
+    tested = [row for row in trained.metrics if "test/acc" in row]
+    found = [(trained.best or {}, "val/"), *((row, "test/") for row in tested[-1:])]
+    return {name: row[name] for row, prefix in found for name in row if name.startswith(prefix)}

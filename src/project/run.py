@@ -14,7 +14,6 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from project.errors import UserError
 
-TRAIN = Path(__file__).parents[2] / "train.py"
 CHECKPOINTS, ENVIRONMENT = "checkpoints", "environment.yaml"
 
 

@@ -1,12 +1,9 @@
 """`python -m project sweep --config C --space S`: Optuna proposes, `train.py fit` tries."""
 
-import signal
-import subprocess
 import sys
 import time
 import warnings
 from pathlib import Path
-from typing import Any
 
 import optuna
 import yaml
@@ -14,9 +11,9 @@ from filelock import FileLock
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.trial import Trial, TrialState
 
+from project.child import printed_config, resolve, stop_by_exception
 from project.errors import Interrupted, UserError
 from project.redact import without_secrets
-from project.run import TRAIN
 from project.search.report import conclude, describe
 from project.search.space import any_point, options, point_of, read_space
 from project.search.study import GRACE, HEARTBEAT, again, begin, counting, give_up_lost, open_storage
@@ -50,18 +47,13 @@ def sweep(
     if not space or trials < 1:
         raise UserError("a sweep needs --space FILE, such as configs/sweep/convnet.yaml, and at least 1 trial")
     worker = Worker(Path(space), trials, name, storage, fit_options or [])
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+    stop_by_exception()
     end = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
     try:
         worker.work(end)
     except KeyboardInterrupt as stopped:
         raise Interrupted("stopped; nothing is lost. Continue by the same command", 128 + stopped.args[0]) from None
     worker.conclude()
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt(number)
 
 
 class Worker:
@@ -203,21 +195,6 @@ class Worker:
         if not done:
             raise UserError(f"no trial of {self.folder} was trained to its end: there is no best one")
         best = self.study.best_trial
-        text = _printed([*self.fit_options, *options(best.params)])
+        text = printed_config([*self.fit_options, *options(best.params)])
         with self._lock:
             conclude(self.study, self.folder, self.metric, text)
-
-
-def resolve(fit_options: list[str], context: str = "") -> dict[str, Any]:
-    """The whole config that `train.py fit` makes of options."""
-    config: dict[str, Any] = yaml.safe_load(_printed(fit_options, context))
-    return config
-
-
-def _printed(fit_options: list[str], context: str = "") -> str:
-    command = [sys.executable, str(TRAIN), "fit", *fit_options, "--print_config"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        line = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
-        raise UserError(f"{context}{line.removeprefix('error: ')}")
-    return done.stdout

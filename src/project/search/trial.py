@@ -2,16 +2,15 @@
 
 import contextlib
 import csv
-import ctypes
 import math
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 from project.checkpoints import LAST, PREVIOUS
-from project.run import CHECKPOINTS, TRAIN
+from project.child import start_fit
+from project.run import CHECKPOINTS
 
 PATIENCE = 20
 """Seconds that a process has to save and end when it is asked to."""
@@ -31,15 +30,7 @@ class TrialRun:
         self._folder.mkdir(parents=True, exist_ok=True)
         own = ["--trainer.default_root_dir", str(folder), "--run_name", name, "--test_after_fit", "false"]
         with (self._folder / "output.txt").open("ab") as output:
-            # A group of its own: Ctrl-C reaches the sweep, which then asks the trial to stop.
-            self._process = subprocess.Popen(
-                [sys.executable, str(TRAIN), "fit", *options, *own],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
-            )
+            self._process = start_fit([*options, *own], output)
 
     def has_ended(self) -> bool:
         """Whether the process is over."""
@@ -80,9 +71,3 @@ class TrialRun:
         for name in (LAST, PREVIOUS):
             for file in self._folder.glob(f"version_*/{CHECKPOINTS}/{name}"):
                 file.unlink()
-
-
-def _end_with_parent() -> None:
-    """Have the system send SIGTERM when the sweep itself is killed, so that no trial runs on unseen."""
-    set_signal_at_death = 1  # PR_SET_PDEATHSIG in <linux/prctl.h>
-    ctypes.CDLL(None).prctl(set_signal_at_death, signal.SIGTERM)
