@@ -1,6 +1,8 @@
 """A bias that was planted is found, and none where there is none."""
 
 import csv
+import json
+import random
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +63,21 @@ def test_a_planted_bias_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert sum(float(rows["tone", "dark"][f"selection rate class 00{i}"]) for i in range(3)) == pytest.approx(
         1, abs=1e-5
     )
+
+
+@pytest.mark.slow
+def test_among_many_columns_total_bias_is_still_found(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    rows = read(biased(run, 1.0))
+    columns = {f"column {number}": rows for number in range(11)}
+    with (run / "table.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["path", "tone", *columns])
+        draw = random.Random(0)
+        writer.writerows([row["path"], row["tone"], *(draw.choice("ab") for _ in columns)] for row in rows)
+    tool(["groups", str(run), "--table", str(run / "table.csv"), "--column", json.dumps(["tone", *columns])])
+    found = {(row["groups"], row["figure"]): row for row in read(run / "gaps.csv")}
+    assert len(found) >= 50 and found["tone", "accuracy"]["verdict"] == "more than noise"
 
 
 @pytest.mark.parametrize("seed", range(3))

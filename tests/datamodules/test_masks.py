@@ -80,6 +80,14 @@ def test_a_blur_leaves_four_by_four_points(tmp_path: Path) -> None:
     assert torch.equal(masks.hide(image, "a.png"), masks.hide(other, "a.png"))
 
 
+def test_a_blur_leaves_nothing_of_a_small_region(tmp_path: Path) -> None:
+    image = torch.randint(256, (3, 64, 64), dtype=torch.uint8)
+    masks = Masks(boxes(tmp_path / "boxes.csv", "a.png,0,0,4,4", "a.png,10,10,50,13"), "blur", ["a.png"])
+    hidden = masks.hide(image, "a.png").int()
+    assert (hidden[:, :4, :4] - hidden[:, :1, :1]).abs().max() <= 1, "but for rounding"
+    assert (hidden[:, 10:13, 10:50] - hidden[:, 10:11, 10:50]).abs().max() <= 1, "no lines of a strip are left"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

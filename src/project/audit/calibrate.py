@@ -56,6 +56,8 @@ def calibrate(
         for split, answers in seen.items():
             print(_coverage(split, *_sureness(*answers, after), threshold))
     saved = load_checkpoint(checkpoint)
+    if threshold is None and saved["hyper_parameters"]["sure_above"] is not None:
+        print("the probability that was sure is forgotten, as it was of before: --target_accuracy finds another")
     saved["state_dict"]["temperature"] = torch.tensor(after, dtype=torch.float32)
     saved["hyper_parameters"]["sure_above"] = threshold
     DurableCheckpointIO().save_checkpoint(saved, checkpoint)

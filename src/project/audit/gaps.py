@@ -13,7 +13,7 @@ from project.report.figures import Interval, Predictions
 SMALL = 30
 """Groups, and classes within a group, of fewer images are shown but not compared."""
 DRAWS = 999
-"""Of a bootstrap and of a permutation test."""
+"""Of a bootstrap, and of a permutation test at least."""
 FIGURES = ("accuracy", "mean recall", "calibration error", "recall", "selection rate")
 WITHIN_CLASS = ("mean recall", "recall")
 """What does not hang on which classes a group holds; tested by exchanging images of one class only."""
@@ -103,11 +103,16 @@ class Gap(NamedTuple):
         return self.values[0] - self.values[1]
 
 
-def find_gap(grouping: Grouping, figure: str) -> Gap | None:
+def find_gap(grouping: Grouping, figure: str, draws: int = DRAWS) -> Gap | None:
     """The largest gap of a figure; None where no two groups hold enough images, or for recall any class in common.
 
     The two groups are chosen for lying far apart, so the interval alone would make much of noise: the permutation test
     makes the same choice among groups made by chance.
+
+    Args:
+        grouping: The groups.
+        figure: One of `FIGURES`.
+        draws: Of the permutation test, which can give no p below one over them.
     """
     if figure in WITHIN_CLASS and not _classes_shared(grouping):
         return None
@@ -126,13 +131,13 @@ def find_gap(grouping: Grouping, figure: str) -> Gap | None:
     exchange = _within_class(grouping, draw) if figure in WITHIN_CLASS else lambda: draw.permutation(grouping.group)
     observed = _spread(rates).max() - 1e-9
     as_far = sum(
-        _spread(replace(grouping, group=exchange()).rates(figure, SMALL)).max() >= observed for _ in range(DRAWS)
+        _spread(replace(grouping, group=exchange()).rates(figure, SMALL)).max() >= observed for _ in range(draws)
     )
     name = grouping.tested.names[column] if rates.shape[1] > 1 else ""
     values = float(rates[high, column]), float(rates[low, column])
     bottom, top = np.nanpercentile(resampled, [2.5, 97.5]).tolist()
     names = grouping.names[high], grouping.names[low]
-    return Gap(grouping.title, figure, name, *names, values, (bottom, top), (1 + int(as_far)) / (1 + DRAWS))
+    return Gap(grouping.title, figure, name, *names, values, (bottom, top), (1 + int(as_far)) / (1 + draws))
 
 
 def _classes_shared(grouping: Grouping) -> bool:

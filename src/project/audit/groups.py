@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from project.audit.gaps import FIGURES, SMALL, Gap, Grouping, find_gap
+from project.audit.gaps import DRAWS, FIGURES, SMALL, Gap, Grouping, find_gap
 from project.errors import UserError
 from project.files import read_table, write_table
 from project.report.figures import Predictions, holm, wilson
@@ -46,7 +46,8 @@ def groups(
     if len(values) > 1:
         together = [" and ".join(parts) if all(parts) else "" for parts in zip(*values.values(), strict=True)]
         groupings.append(_grouping(" and ".join(values), together, tested))
-    gaps = [gap for each in groupings for figure in FIGURES if (gap := find_gap(each, figure))]
+    draws = max(DRAWS, 100 * len(groupings) * len(FIGURES))  # else no p could stay below 0.05 once it is corrected
+    gaps = [gap for each in groupings for figure in FIGURES if (gap := find_gap(each, figure, draws))]
     corrected = holm([gap.p for gap in gaps])
     for each in groupings:
         print(

@@ -74,5 +74,6 @@ class Masks:
 
 
 def _blurred(part: Tensor) -> Tensor:
-    points = F.adaptive_avg_pool2d(part[None].float(), POINTS)
+    height, width = (min(POINTS, max(1, side // 4)) for side in part.shape[1:])  # of few pixels all would be left
+    points = F.adaptive_avg_pool2d(part[None].float(), (height, width))
     return F.interpolate(points, tuple(part.shape[1:]), mode="bilinear")[0].round().to(part.dtype)

@@ -23,7 +23,7 @@ from project.errors import FULL, UserError
 from project.files import flush_to_disk
 from project.images import Pixels, UnreadableImageError, read_bytes
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the same files would give other pixels."""
 
 UNUSED = 7 * 24 * 3600
