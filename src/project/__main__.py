@@ -9,7 +9,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, get_origin
 
-from project.errors import Interrupted, UserError, missing_extra, print_plainly, report
+from project.errors import Interrupted, UserError, missing_extra, report
+from project.output import print_plainly
 
 TOOLS = {
     "check_data": ("project.datamodules.check", "look for what would spoil a result, before training"),

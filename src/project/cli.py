@@ -1,7 +1,6 @@
 """The command line: `train.py fit | test | predict` and so on. Nothing else in the project reads sys.argv."""
 
 import json
-import logging
 import sys
 import warnings
 from pathlib import Path
@@ -29,11 +28,12 @@ from project.callbacks import (
 from project.callbacks.describe import next_lines
 from project.checkpoints import DurableCheckpointIO, load_checkpoint
 from project.datamodules import ImageDataModule
-from project.errors import RunFinishedError, UserError, errors_as_lines, explain_failures, print_plainly
+from project.errors import RunFinishedError, UserError, errors_as_lines, explain_failures
 from project.explain import overlays
 from project.interface import test_folder
 from project.machine import default_precision, keep_freed_memory
 from project.modules import Classifier
+from project.output import print_plainly, quieten_lightning
 from project.parser import Parser, flatten, in_order
 from project.provenance import SaveRun
 from project.report.page import write_report
@@ -49,20 +49,6 @@ from project.resume import (
 )
 from project.run import RunLogger, logger_of, refuse_odd_name, run_of
 
-QUIET = (
-    r".*does not have many workers.*",  # workers are chosen for the machine
-    r".*sync_dist=True.*",  # the metrics are synchronised when they are computed
-    r".*number of training batches .* is smaller than the logging interval.*",
-    r".*Checkpoint directory .* exists and is not empty.*",
-    r".*isinstance\(treespec, LeafSpec\).*",  # lightning against torch 2.14
-    r".*You.re using the WeightAveraging callback with a model that overrides.*",
-    r".*your dataloader is not resumable.*",  # it is: it asks where the epoch stands
-    r".*distributed\.nn\.functional\.all_gather is deprecated.*",
-    r".*You called `self\.log\('.*_per_second'.*",
-    r".*module\(s\) in eval mode at the start of training.*",  # the frozen ones
-    r".*callbacks used to create the checkpoint.*",  # such as early stopping, for a test
-    r".*The dirpath has changed from .*",
-)
 FINDERS = ("find_lr", "find_batch_size")
 """Commands that train, but only to find something out."""
 COUNTS = (
@@ -309,11 +295,8 @@ class CLI(LightningCLI):
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one line and exit code 2."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in QUIET:
-        warnings.filterwarnings("ignore", message)
     print_plainly()
+    quieten_lightning()
     torch.set_float32_matmul_precision("high")
     with errors_as_lines():
         CLI(

@@ -4,7 +4,6 @@ import errno
 import os
 import re
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
@@ -77,13 +76,6 @@ def missing_extra(error: ModuleNotFoundError) -> UserError:
     if package not in EXTRAS:
         raise error
     return UserError(f"this needs the package {package}: pip install -e '.[{EXTRAS[package]}]'")
-
-
-def print_plainly() -> None:
-    """Print a warning as its message alone, without the place in the code; names of files in whatever encoding."""
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
-    if hasattr(sys.stdout, "reconfigure"):  # a notebook's has none
-        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def report(error: Exception, code: int = 2, label: str = "error: ") -> NoReturn:
