@@ -17,6 +17,7 @@ OF_NO_USE = (
     r".*module\(s\) in eval mode at the start of training.*",  # the frozen ones
     r".*callbacks used to create the checkpoint.*",  # such as early stopping, for a test
     r".*The dirpath has changed from .*",
+    r"Glyph \d+ .* missing from font.*",  # a box is drawn in its place
 )
 """Warnings that a user could do nothing about."""
 

@@ -15,6 +15,7 @@ from project.cli import main
 from project.explain.features import write_embeddings
 from project.explain.pictures import page
 from project.explain.watch import classes_figure
+from project.fonts import font_file
 from tests.conftest import COLOURS, fit, write_images
 from tests.runs import RUN
 
@@ -60,6 +61,7 @@ def test_the_weakest_class_and_the_worst_pair_come_first() -> None:
 
 def test_any_name_of_a_class_can_be_drawn(tmp_path: Path) -> None:
     names = ["under $5_$10", os.fsdecode(b"caf\xe9")]
+    assert font_file("cat").name == "DejaVuSans.ttf"
     confusion = torch.tensor([[3, 2], [1, 4]])
     for figure in (confusion_figure(confusion, names), classes_figure(confusion.numpy(), names)):
         figure.savefig(tmp_path / "figure.png")

@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
+from project.fonts import families
 from project.interface import Batch, Split, image_classifier
 from project.words import legible
 
@@ -85,8 +86,9 @@ def confusion_figure(counts: Tensor, class_names: list[str]) -> Any:
     step = -(-classes // 60)
     ticks = range(0, classes, step)
     names = [legible(class_names[i]) for i in ticks]
-    axes.set_xticks(ticks, names, rotation=90, parse_math=False)
-    axes.set_yticks(ticks, names, parse_math=False)
+    style: dict[str, Any] = {"parse_math": False, "fontfamily": families()}
+    axes.set_xticks(ticks, names, rotation=90, **style)
+    axes.set_yticks(ticks, names, **style)
     if classes <= 30:
         for row in range(classes):
             for column in range(classes):

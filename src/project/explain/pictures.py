@@ -1,12 +1,11 @@
 """Pictures of maps."""
 
-from pathlib import Path
-
 import numpy as np
 import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from project.fonts import font_file
 from project.words import legible
 
 SIDE = 256
@@ -62,9 +61,6 @@ def page(rows: list[list[tuple[str, Image.Image]]]) -> Image.Image:
 
 
 def _font(title: str, width: int) -> ImageFont.FreeTypeFont:
-    """A font of many scripts, in which the title is no wider than the picture."""
-    import matplotlib
-
-    file = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
-    font = ImageFont.truetype(file, 16)
+    """A font that has the title's characters, in which it is no wider than the picture."""
+    font = ImageFont.truetype(font_file(title), 16)
     return font.font_variant(size=max(7.0, min(16.0, 16 * width / max(1.0, font.getlength(title)))))

@@ -13,6 +13,7 @@ from project.callbacks.pictures import confusion_figure, tensorboard_writer
 from project.errors import UserError
 from project.explain.maps import overlays
 from project.explain.pictures import enlarge, page
+from project.fonts import families
 from project.interface import Batch, class_names, image_classifier
 from project.modules import Classifier
 from project.words import legible
@@ -143,7 +144,7 @@ def classes_figure(confusion: Any, names: list[str]) -> Any:
     ):
         bars = axes.barh(range(len(values)), values, color="#4269d0")
         axes.bar_label(bars, [f"{value:.0%}" for value in values], padding=3)
-        axes.set_yticks(range(len(values)), [*map(legible, labels)], parse_math=False)
+        axes.set_yticks(range(len(values)), [*map(legible, labels)], parse_math=False, fontfamily=families())
         axes.set(title=title, xlim=(0, 1.12 * max([*values, 1e-9])), xticks=[])
         axes.invert_yaxis()
         axes.spines[["top", "right", "bottom"]].set_visible(False)
