@@ -73,7 +73,7 @@ def test_a_sweep_with_a_crash_ends_with_a_config_that_runs(tree: Path, here: Pat
     assert len(trials) == 4 and 0 < len(crashed) < 4
     assert all(("FAIL" if trial in crashed else "COMPLETE") == trial.state.name for trial in trials)
     assert all("label_smoothing must be" in trial.user_attrs["error"] for trial in crashed)
-    assert shown.count("failed: RuntimeError: label_smoothing must be") == len(crashed)
+    assert shown.count("failed: error: model.label_smoothing must be") == len(crashed)
     for trial in trials:
         if trial not in crashed:
             found = rows(FOLDER / f"trial_{trial.number:04d}/version_0")

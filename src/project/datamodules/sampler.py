@@ -68,9 +68,9 @@ class EpochBatches(Sampler[Request]):
         self.strata = strata
         self.epoch, self.start = 0, 0
         self._edges = [*range(0, size, batch_size), size]
-        # A remainder that does not go round, or leaves a process with one image, of which batch norm cannot take the
-        # spread, joins the batch before it.
-        if len(self._edges) > 2 and self._edges[-1] - self._edges[-2] < min(2 * world_size, batch_size):
+        # A remainder that does not go round, or is one image, of which batch norm cannot take the spread, joins the
+        # batch before it: for one process as for two, so that these take the same steps.
+        if len(self._edges) > 2 and self._edges[-1] - self._edges[-2] < min(max(2, world_size), batch_size):
             del self._edges[-2]
 
     @property

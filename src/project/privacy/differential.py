@@ -146,6 +146,10 @@ class DifferentialPrivacy(L.Callback):
 
     # -- each step ----------------------------------------------------------------------------------------------------
 
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """See that a step is still made of as many batches as it is counted for."""
+        assert trainer.accumulate_grad_batches == self._batches, "a step of more batches would cost more"
+
     def on_after_backward(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Clip the gradients of a batch image by image and add them up."""
         self._optimizer.clip_and_accumulate()
@@ -159,7 +163,6 @@ class DifferentialPrivacy(L.Callback):
                 "the privacy budget is spent, but the run is told to go on: leave out trainer.min_epochs"
                 " and trainer.min_steps"
             )
-        assert trainer.accumulate_grad_batches == self._batches, "a step of more batches would cost more"
         self.history = add_steps(self.history, self._noise, self._rate, 1)
         self._left -= 1
         self._optimizer.add_noise()
