@@ -4,24 +4,24 @@ from functools import lru_cache
 from pathlib import Path
 
 FAMILIES = (
-    *("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Micro Hei"),
-    *(
-        "WenQuanYi Zen Hei",
-        "Microsoft YaHei",
-        "SimHei",
-        "PingFang SC",
-        "Noto Sans CJK JP",
-        "Hiragino Sans",
-        "Yu Gothic",
-    ),
-    *(
-        "Noto Sans CJK KR",
-        "Malgun Gothic",
-        "Noto Sans Arabic",
-        "Noto Sans Devanagari",
-        "Noto Sans Thai",
-        "Arial Unicode MS",
-    ),
+    "DejaVu Sans",
+    "Noto Sans CJK SC",
+    "Noto Sans SC",
+    "Source Han Sans SC",
+    "WenQuanYi Micro Hei",
+    "WenQuanYi Zen Hei",
+    "Microsoft YaHei",
+    "SimHei",
+    "PingFang SC",
+    "Noto Sans CJK JP",
+    "Hiragino Sans",
+    "Yu Gothic",
+    "Noto Sans CJK KR",
+    "Malgun Gothic",
+    "Noto Sans Arabic",
+    "Noto Sans Devanagari",
+    "Noto Sans Thai",
+    "Arial Unicode MS",
 )
 """The first comes with matplotlib; the others are looked for on the machine."""
 
