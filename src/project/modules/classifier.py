@@ -5,6 +5,7 @@ from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
@@ -165,8 +166,11 @@ class Classifier(ImageClassifier):
         if self.device_mesh is not None:
             shard(net, self.device_mesh["data_parallel"])
         if fitting and self._compile:
-            on_gpu = self.trainer.strategy.root_device.type == "cuda"
-            net.compile(dynamic=False, mode="reduce-overhead" if on_gpu else None)  # keeps the names of the weights
+            # CUDA graphs write gradients over those of the step before, so that none can be accumulated.
+            sums = any(isinstance(callback, GradientAccumulationScheduler) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
+            graphs = self.trainer.strategy.root_device.type == "cuda" and self.trainer.accumulate_grad_batches == 1
+            # The module's own method keeps the names of the weights.
+            net.compile(dynamic=False, mode="reduce-overhead" if graphs and not sums else None)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what the metrics of an unfinished epoch have counted so far, on each process."""

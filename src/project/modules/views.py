@@ -18,7 +18,8 @@ def mean_logits(net: Callable[[Tensor], Tensor], image: Tensor, views: Views) ->
     """
     if views == "one":
         return net(image)
-    straight = (net(image) + net(image.flip(-1))) / 2
+    # A copy, as a net that CUDA graphs run (`--model.compile`) gives its next answer in the same memory.
+    straight = (net(image).clone() + net(image.flip(-1))) / 2
     if views == "mirror":
         return straight
     padded = F.pad(image, [1, 1, 1, 1], mode="reflect")
