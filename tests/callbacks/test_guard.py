@@ -1,6 +1,7 @@
 """Losses and gradients that are not finite."""
 
 import csv
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +30,14 @@ class Fussy(nn.Module):
         spoilt = torch.where(x.mean((1, 2, 3)).max() > 1, torch.nan, 0.0)
         logits: Tensor = self.head(self.norm(x + spoilt).mean((2, 3)))
         return logits
+
+
+class Steep(Fussy):
+    """A net whose gradient is not finite for a batch that holds a white image, whereas the loss is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.norm(x).mean((2, 3)))
+        return logits + (0 * self.head.weight.sum()).sqrt() if x.mean((1, 2, 3)).max() > 1 else logits
 
 
 FUSSY = [
@@ -63,6 +72,21 @@ def test_a_loss_that_is_not_finite_stops_the_run(
         main(args)
     assert "/white.png\n" in capsys.readouterr().err
     assert finite(), "the last good checkpoint is kept"
+
+
+@pytest.mark.parametrize("images", ["16", "100"])  # 100 are the whole split: the one step has none after it
+def test_a_gradient_that_is_not_finite_is_laid_to_its_own_step(
+    images: str, tree: Path, here: Path, failing: Failing, capsys: pytest.CaptureFixture[str]
+) -> None:
+    white(tree)
+    steep = ["--model.net", "tests.callbacks.test_guard.Steep", "--data.batch_size", images, "--seed_everything", "1"]
+    args = fit(tree, *FUSSY, *steep)
+    message = failing(args)
+    assert re.search(r"training diverged: loss [\d.]+, gradient norm nan at step ", message)
+    with pytest.raises(SystemExit):
+        main(args)
+    assert "/white.png\n" in capsys.readouterr().err
+    assert finite()
 
 
 def test_a_learning_rate_that_is_far_too_large_leaves_no_spoilt_checkpoint(

@@ -21,15 +21,21 @@ class _Step(NamedTuple):
     number: int
     epoch: int
     rows: Tensor
-    values: Tensor
-    """Loss and gradient norm."""
+    loss: Tensor
+    gradients: list[Tensor]
+    norm: Tensor | None
+
+    def values(self) -> Tensor:
+        """Loss and gradient norm."""
+        return torch.stack([self.loss, _norm(self.gradients) if self.norm is None else self.norm])
 
 
 class Guard(L.Callback):
     """Stops a run whose loss or gradient is not finite, and keeps such weights out of every checkpoint.
 
     On a GPU the figures are fetched every `log_every_n_steps` and before a checkpoint is written, so that no step
-    waits for the device; the run then stops that much later. With `skip` each step waits, as the optimizer has to.
+    waits for the device; the run then stops that much later. With `skip` each step waits, as the optimizer has to. A
+    single process on a CPU looks at gradients once the next loss is not finite: it would take a hundredth of a step.
 
     Args:
         nonfinite: `stop` ends the run, naming step, files and gradient norm; `skip` leaves the weights as they are,
@@ -60,28 +66,38 @@ class Guard(L.Callback):
         self._rows.append(batch.index)
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
-        """Note the loss."""
+        """Note the loss; one that is not finite may be due to the step before."""
         self._losses.append(loss.detach() * trainer.accumulate_grad_batches)
+        if self._waits(trainer, loss):
+            if not loss.isfinite():
+                self._judge_or_stop(trainer)
+            self._steps = []
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any) -> None:
-        """Note the gradient norm; judge at once where that costs nothing, or where it must be."""
-        gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-        values = torch.stack([torch.stack(self._losses).float().mean(), norm.float()])
-        self._steps.append(_Step(trainer.global_step, trainer.current_epoch, torch.cat(self._rows), values))
+        """Note the gradient; judge at once where that costs nothing, or where it must be."""
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        loss, rows = torch.stack(self._losses).float().mean(), torch.cat(self._rows)
         self._rows, self._losses = [], []
-        cheap = values.device.type == "cpu" or len(self._steps) >= trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if (cheap or self.nonfinite == "skip") and (bad := self._judge(trainer)):
+        if self._waits(trainer, loss) and loss.isfinite():
+            # Until the next backward pass they are in memory anyway.
+            self._steps = [_Step(trainer.global_step, trainer.current_epoch, rows, loss, gradients, None)]
+            return
+        self._steps.append(_Step(trainer.global_step, trainer.current_epoch, rows, loss, [], _norm(gradients)))
+        due = loss.device.type == "cpu" or len(self._steps) >= trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if (due or self.nonfinite == "skip") and (bad := self._judge(trainer)):
             if self.nonfinite == "stop":
                 raise self._error(trainer, bad)
             self._skip(trainer, pl_module, bad)
+
+    def _waits(self, trainer: L.Trainer, loss: Tensor) -> bool:
+        """Whether gradients are judged a step later. Other processes would not know of this one's next loss."""
+        return self.nonfinite == "stop" and loss.device.type == "cpu" and trainer.world_size == 1
 
     def _judge(self, trainer: L.Trainer) -> _Step | None:
         """The first step noted since the last time that is not finite."""
         if not self._steps:
             return None
-        figures = torch.stack([step.values for step in self._steps]).cpu()
+        figures = torch.stack([step.values() for step in self._steps]).cpu()
         if getattr(trainer.precision_plugin, "scaler", None) is not None:
             figures = figures[:, :1]  # of infinite gradients the scaler takes care, and they are no fault
         bad = (~figures.isfinite()).any(1).nonzero().flatten().tolist()
@@ -100,7 +116,7 @@ class Guard(L.Callback):
         rank_zero_warn(f"skipped a batch: {what}; its files: {', '.join(files)}")
 
     def _describe(self, trainer: L.Trainer, bad: _Step) -> tuple[str, list[str]]:
-        loss, norm = bad.values.tolist()
+        loss, norm = bad.values().tolist()
         data = image_data(trainer)
         files = [str(data.folder / data.path(row)) for row in bad.rows.tolist()[:SHOWN]]
         if len(bad.rows) > SHOWN:
@@ -137,6 +153,11 @@ class Guard(L.Callback):
     def _judge_or_stop(self, trainer: L.Trainer) -> None:
         if self.nonfinite == "stop" and (bad := self._judge(trainer)):
             raise self._error(trainer, bad)
+
+
+def _norm(gradients: list[Tensor]) -> Tensor:
+    norm = torch.nn.utils.get_total_norm(gradients)
+    return (norm.full_tensor() if hasattr(norm, "full_tensor") else norm).float()
 
 
 def _finite(value: Any) -> bool:
