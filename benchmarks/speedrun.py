@@ -16,10 +16,10 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from training import Bare, apart, fit, rate
+from training import DEVICE, Bare, apart, fit, rate
 
 from project.datamodules.transforms import AlternatingFlip, RandomCrop
-from project.machine import default_precision, keep_freed_memory
+from project.machine import default_precision, describe_device, keep_freed_memory
 from project.modules import Muon, SpeedrunNet
 
 CONFIG = Path(__file__).parents[1] / "configs" / "cifar10_speedrun.yaml"
@@ -42,7 +42,8 @@ def plain_rate(root: Path, scratch: Path, images: int) -> float:
 
 def speed(root: Path, scratch: Path, repeats: int, images: int) -> None:
     """Print images per second of the bare loop and of `fit`."""
-    keep_freed_memory()
+    keep_freed_memory()  # as `fit` does, and this too
+    torch.backends.cudnn.benchmark = True
     bare = bare_loop(root, scratch, OURS)
     rates: dict[str, list[float]] = {"bare loop, 2,000": [], "500, memory kept": [], "our fit": []}
     limits = ["--trainer.limit_val_batches", "1", "--test_after_fit", "false", "--trainer.max_epochs", "2"]
@@ -77,7 +78,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=16_000)
     parser.add_argument("--seeds", type=int, default=3)
     args = parser.parse_args()
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {default_precision('cpu')}")
+    print(f"torch {torch.__version__}, {describe_device(DEVICE)}, {default_precision('auto')}")
     with tempfile.TemporaryDirectory() as scratch:
         speed(args.root, Path(scratch), args.repeats, args.images)
         if args.seeds:

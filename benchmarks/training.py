@@ -8,6 +8,7 @@ DIR is a tree of 32x32 images, DIR/{train,test}/CLASS/IMAGE, such as CIFAR-10.
 
 import argparse
 import csv
+import shutil
 import statistics
 import tempfile
 import time
@@ -31,17 +32,19 @@ from project.datamodules.loader import Images, Loader
 from project.datamodules.packed import decode_all
 from project.datamodules.sampler import EpochBatches
 from project.datamodules.transforms import RandomCrop
-from project.machine import default_precision, keep_freed_memory
+from project.interface import Batch
+from project.machine import default_precision, describe_device, keep_freed_memory
 from project.modules import ConvNet
 from project.modules.optimization import parameter_groups
 
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 CONFIG = Path(__file__).parents[1] / "configs" / "cifar10.yaml"
 FLOPS = 3 * 2 * (32**2 * 27 * 64 + 16**2 * 576 * 128 + 8192 * 512 + 512 * 10)
 """Of one image's forward and backward pass through the ConvNet at 32x32, counted as three forward passes."""
 
 
 class Course:
-    """The course's loop as a beginner writes it: ImageFolder, batch 64, Adam at 1e-3, no augmentation."""
+    """The course's loop as a beginner writes it: ImageFolder, batch 64, Adam at 1e-3, no augmentation; float32."""
 
     def __init__(self, root: Path) -> None:
         from torchvision import datasets, transforms
@@ -49,14 +52,14 @@ class Course:
         train = datasets.ImageFolder(str(root / "train"), transforms.ToTensor())
         self.test = DataLoader(datasets.ImageFolder(str(root / "test"), transforms.ToTensor()), 256, num_workers=2)
         self.train = DataLoader(train, batch_size=64, shuffle=True, num_workers=4, persistent_workers=True)
-        self.net = ConvNet(len(train.classes), 32)
+        self.net = ConvNet(len(train.classes), 32).to(DEVICE)
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=1e-3)
 
     def epoch(self) -> Iterator[int]:
         """Train for an epoch; yields the size of each batch once it is learnt."""
         self.net.train()
         for image, label in self.train:
-            loss = F.cross_entropy(self.net(image), label)
+            loss = F.cross_entropy(self.net(image.to(DEVICE)), label.to(DEVICE))
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
@@ -66,7 +69,7 @@ class Course:
     def accuracy(self) -> float:
         """Of the test split."""
         self.net.eval()
-        hits = [(self.net(image).argmax(1) == label).float() for image, label in self.test]
+        hits = [(self.net(image.to(DEVICE)).argmax(1).cpu() == label).float() for image, label in self.test]
         return float(torch.cat(hits).mean())
 
 
@@ -95,24 +98,27 @@ class Bare:
     ) -> None:
         index = index_tree(root)
         rows = index.rows("train")
-        pixels = decode_all(index, 32, [], True, scratch / "packed").pixels
+        packed = decode_all(index, 32, [], True, scratch / "packed").pixels
+        pixels = torch.tensor(packed, device=DEVICE) if DEVICE.type == "cuda" else packed
         batches = EpochBatches(len(rows), batch_size, "new each epoch")
         self.loader = Loader(Images(index, rows, 32, pixels=pixels), batches, 0, pin_memory=False)
         self.transforms, self.label_smoothing = transforms, label_smoothing
-        self.net = net(len(index.class_names), 32).to(memory_format=torch.channels_last)
+        self.net = net(len(index.class_names), 32).to(DEVICE, memory_format=torch.channels_last)
         self.optimizer = optimizer(parameter_groups(self.net))
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer, [group["lr"] for group in self.optimizer.param_groups], 100_000, cycle_momentum=False
         )
-        self.mean, self.std = torch.tensor([[0.49, 0.48, 0.45], [0.25, 0.24, 0.26]]).view(2, 1, 3, 1, 1)
-        self.bf16 = default_precision("cpu") == "bf16-mixed"
+        figures = torch.tensor([[0.49, 0.48, 0.45], [0.25, 0.24, 0.26]], device=DEVICE)
+        self.mean, self.std = figures.view(2, 1, 3, 1, 1)
+        self.bf16 = default_precision("auto") == "bf16-mixed"
 
     def epoch(self) -> Iterator[int]:
         """Train for an epoch; yields the size of each batch once it is learnt."""
-        for batch in self.loader:
+        for read in self.loader:
+            batch = Batch(*(part.to(DEVICE, non_blocking=True) for part in read))
             with torch.no_grad():
                 image = (augment(batch, self.transforms, 10).image - self.mean) / self.std
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            with torch.autocast(DEVICE.type, torch.bfloat16, enabled=self.bf16):
                 loss = F.cross_entropy(self.net(image), batch.label, label_smoothing=self.label_smoothing)
             self.optimizer.zero_grad()
             loss.backward()
@@ -129,13 +135,21 @@ def _cifar10(root: Path, scratch: Path) -> Bare:
     return Bare(root, scratch, 256, ConvNet, optimizer, [RandomHorizontalFlip(), RandomCrop()], 0.1)
 
 
+def wait() -> None:
+    """Until a GPU has done what it was given."""
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+
+
 def rate(epoch: Iterator[int], images: int, warm_up: int = 5) -> float:
     """Images a second over about so many images, after a few batches to warm up."""
     for _ in range(warm_up):
         next(epoch)
+    wait()
     start, seen = time.perf_counter(), 0
     while seen < images:
         seen += next(epoch)
+    wait()
     return seen / (time.perf_counter() - start)
 
 
@@ -146,7 +160,9 @@ def fit(config: Path, root: Path, scratch: Path, *options: str) -> list[dict[str
     command(["fit", "--config", str(config), *place, "--trainer.enable_progress_bar", "false", *options])
     (run,) = set(scratch.glob("*/version_*")) - before
     with (run / "metrics.csv").open(newline="") as stream:
-        return list(csv.DictReader(stream))
+        rows = list(csv.DictReader(stream))
+    shutil.rmtree(run)  # its checkpoints fill the disk, and memory that the system has to find anew for the next ones
+    return rows
 
 
 def apart(work: Callable[..., Any], *args: Any) -> Any:
@@ -157,13 +173,16 @@ def apart(work: Callable[..., Any], *args: Any) -> Any:
 
 def peak() -> float:
     """Floating-point operations a second of a large matrix product in the precision that we train in."""
-    kind = torch.bfloat16 if default_precision("cpu") == "bf16-mixed" else torch.float32
-    a, b = torch.randn(2, 2048, 2048).to(kind)
+    kind = torch.bfloat16 if default_precision("auto") == "bf16-mixed" else torch.float32
+    side = 8192 if DEVICE.type == "cuda" else 2048
+    a, b = torch.randn(2, side, side, device=DEVICE).to(kind)
     a @ b
+    wait()
     start = time.perf_counter()
     for _ in range(10):
         a @ b
-    return 10 * 2 * 2048**3 / (time.perf_counter() - start)
+    wait()
+    return 10 * 2 * side**3 / (time.perf_counter() - start)
 
 
 def course_rate(root: Path, images: int) -> float:
@@ -184,7 +203,8 @@ def course_epochs(root: Path, epochs: int) -> list[tuple[float, float]]:
 
 def throughput(root: Path, scratch: Path, repeats: int, images: int) -> None:
     """Print images per second of the three, measured in turn."""
-    keep_freed_memory()  # as `fit` does
+    keep_freed_memory()  # as `fit` does, and this too
+    torch.backends.cudnn.benchmark = True
     bare = _cifar10(root, scratch)
     steps = str(images // 256)
     rates: dict[str, list[float]] = {"course's loop": [], "bare loop, our settings": [], "our fit": []}
@@ -192,7 +212,7 @@ def throughput(root: Path, scratch: Path, repeats: int, images: int) -> None:
     for _ in range(repeats):
         rates["course's loop"].append(apart(course_rate, root, images))
         before = rate(bare.epoch(), images)
-        limits = ["--trainer.max_epochs", "2", "--trainer.limit_train_batches", steps, "--test_after_fit", "false"]
+        limits = ["--trainer.max_epochs", "3", "--trainer.limit_train_batches", steps, "--test_after_fit", "false"]
         rows = fit(CONFIG, root, scratch, *limits, "--trainer.limit_val_batches", "1")
         rates["our fit"].append([float(v) for row in rows if (v := row["train/images_per_second"])][-1])
         after = rate(bare.epoch(), images)
@@ -236,7 +256,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=47_360, help="in a measurement; by default an epoch of CIFAR-10")
     parser.add_argument("--accuracy", action="store_true")
     args = parser.parse_args()
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {default_precision('cpu')}")
+    print(f"torch {torch.__version__}, {describe_device(DEVICE)}, {default_precision('auto')}")
     with tempfile.TemporaryDirectory() as scratch:
         if args.repeats:
             throughput(args.root, Path(scratch), args.repeats, args.images)
