@@ -271,7 +271,13 @@ def test_class_help_of_callbacks(here: Path, capsys: pytest.CaptureFixture[str])
         (["fit", "--model.net", "project.modules.ConvNot"], "project.modules has no ConvNot; did you mean ConvNet?"),
         (["fit", "--test_after_fit"], "--test_after_fit wants a value, such as --test_after_fit true"),
         (["--config", "typo.yaml"], "say first what to do, then the options: train.py fit, validate"),
+        (["--config", "typo.yaml"], "calibrate, export, leak_test, prune, robustness"),
         (["fit", "--trainer.max_epochs", "abc"], "trainer.max_epochs: expected int, got 'abc'"),
+        (["fit", "--data.batch_size", "abc"], "data.batch_size: expected int, got 'abc'"),
+        (["fit", "--trainer.precision", "bf32"], "bf16-mixed, 32-true, 64-true, 64, 32, 16, bf16, got 'bf32'"),
+        (["explain", "--methods", "lime"], "methods: expected one of gradcam, integrated_gradients, occlusion, got"),
+        (["export", "--format", "onx"], "format: expected one of onnx, pt2, safetensors, got 'onx'"),
+        (["fit", "--config", "broken.yaml"], "broken.yaml, line 2, column 6: "),
         (["fit", "--model.net", "ConvNett"], "model.net: no class named ConvNett; did you mean ConvNet?"),
         (["fit", "--model.net.dropou", "0.1"], "unknown key dropou; did you mean dropout?"),
         (["fit", "--config", "typo.yaml"], "unknown key trainer.max_epoch; did you mean trainer.max_epochs?"),
@@ -304,7 +310,17 @@ def test_class_help_of_callbacks(here: Path, capsys: pytest.CaptureFixture[str])
 )
 def test_mistakes_end_in_one_line(args: list[str], message: str, here: Path, failing: Failing) -> None:
     Path("typo.yaml").write_text("trainer:\n  max_epoch: 3\n")
+    Path("broken.yaml").write_text("trainer\n  max: 3\n")
     assert message in failing(args)
+
+
+def test_a_config_whose_lines_are_all_comments_changes_nothing(tree: Path, here: Path) -> None:
+    Path("empty.yaml").write_text("# trainer:\n#   max_epochs: 3\n")
+    main(fit(tree, "--config", "empty.yaml", "--test_after_fit", "false"))
+    assert Path("logs/run/version_0/checkpoints/last.ckpt").is_file()
+
+
+STOP = ["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "val/loss"]
 
 
 @pytest.mark.parametrize(
@@ -315,12 +331,15 @@ def test_mistakes_end_in_one_line(args: list[str], message: str, here: Path, fai
         (["--model.scheduler", "project.modules.WarmupDecay", "--model.scheduler.warmup", "1"], "warmup must be"),
         (["--trainer.val_check_interval", "1000"], "val_check_interval"),
         (["--data.cache_dir", "file"], "cannot use file"),
+        (["--config", "stop.yaml", *STOP], "one already. Change that by its options alone"),
     ],
 )
 def test_mistakes_that_show_once_the_images_are_known(
     options: list[str], message: str, tree: Path, here: Path, failing: Failing
 ) -> None:
     Path("file").write_text("")
+    stop = "{class_path: EarlyStopping, init_args: {monitor: val/loss}}"
+    Path("stop.yaml").write_text(f"trainer: {{callbacks: [{stop}]}}")
     assert message in failing(fit(tree, *options))
     assert not Path("logs").exists()
 
@@ -538,7 +557,11 @@ def test_the_main_command_from_a_process(tmp_path: Path) -> None:
 
 
 def test_a_tool_that_trains_nothing_takes_no_config(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for words in (["check_data", "--config", "c.yaml"], ["sign", "file", "--", "--trainer.max_epochs", "1"]):
+    for words in (
+        ["check_data", "--config", "c.yaml"],
+        ["check_data", "--data.root", "x"],
+        ["sign", "file", "--", "--trainer.max_epochs", "1"],
+    ):
         with pytest.raises(SystemExit) as stopped:
             tool(words)
         assert stopped.value.code == 2 and f"{words[0]} trains nothing" in capsys.readouterr().err

@@ -52,8 +52,30 @@ def test_weights_that_do_not_fit_are_told(tree: Path, here: Path, failing: Faili
 def test_the_config_of_a_run_begins_another_even_after_it_was_continued(tree: Path, here: Path) -> None:
     main(fit(tree, *WITHOUT_TEST, "--trainer.max_epochs", "1"))
     main(["fit", "--ckpt_path", "last", "--trainer.max_epochs", "2"])
-    main(["fit", "--config", str(RUN / "config.yaml"), "--run_name", "fresh", *WITHOUT_TEST])
+    fresh = ["fit", "--config", str(RUN / "config.yaml"), "--run_name", "fresh", *WITHOUT_TEST]
+    main(fresh)
     assert load(RUN)["global_step"] == load(Path("logs/fresh/version_0"))["global_step"] == 6
+    main([*fresh, "--model.init_from", str(RUN / "checkpoints/last.ckpt"), "--model.optimizer.lr", "0"])
+    for name, value in load(Path("logs/fresh/version_1"))["state_dict"].items():
+        assert not name.startswith("net.") or torch.equal(value, load(RUN)["state_dict"][name]), name
+
+
+def test_options_of_what_only_the_run_names_can_be_typed(tree: Path, here: Path, failing: Failing) -> None:
+    deeper = ["--model.net", "project.modules.ResNet", "--model.net.depth", "8"]
+    patient = [*("--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "val/acc")]
+    main(fit(tree, *WITHOUT_TEST, *deeper, *patient, "--trainer.callbacks.patience", "1"))
+    longer = ["fit", "--ckpt_path", "last", "--trainer.max_epochs", "3", *WITHOUT_TEST]
+    assert "by --trainer.callbacks.patience 2 where" in failing(longer)
+    assert "unknown key patienc; did you mean" in failing([*longer, "--trainer.callbacks.patienc", "2"])
+    main([*longer, "--trainer.callbacks.patience", "9", "--model.net.depth", "8"])
+    assert load(RUN)["global_step"] == 9
+
+
+def test_an_epoch_that_was_interrupted_has_its_line(tree: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(fit(tree, *WITHOUT_TEST, "--trainer.max_steps", "4"))
+    capsys.readouterr()
+    main(["fit", "--ckpt_path", "last", "--trainer.max_steps", "-1", *WITHOUT_TEST])
+    assert "\n      2/2 " in capsys.readouterr().out
 
 
 def test_a_further_checkpoint_callback_takes_nothing_over(

@@ -1,6 +1,7 @@
 """The command line: `train.py fit | test | predict` and so on. Nothing else in the project reads sys.argv."""
 
 import json
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -34,7 +35,7 @@ from project.interface import test_folder
 from project.machine import default_precision, keep_freed_memory
 from project.modules import Classifier
 from project.output import print_plainly, quieten_lightning
-from project.parser import Parser, flatten, in_order
+from project.parser import Parser, flatten, in_order, named, without_empty_configs
 from project.provenance import SaveRun
 from project.report.page import write_report
 from project.resume import (
@@ -51,6 +52,15 @@ from project.run import RunLogger, logger_of, refuse_odd_name, run_of
 
 FINDERS = ("find_lr", "find_batch_size")
 """Commands that train, but only to find something out."""
+WHERE = (
+    "--ckpt_path",
+    "--config",
+    "--model.init_from",
+    "--require_signature",
+    "--run_name",
+    "--trainer.default_root_dir",
+)
+"""Options that say which run is continued."""
 COUNTS = (
     "accumulate_grad_batches",
     "check_val_every_n_epoch",
@@ -75,7 +85,7 @@ class CLI(LightningCLI):
     from_step: int | None = None
 
     def __init__(self, args: list[str] | None = None, **settings: Any) -> None:
-        self._args = in_order(list(sys.argv[1:] if args is None else args))
+        self._args = without_empty_configs(in_order(list(sys.argv[1:] if args is None else args)))
         super().__init__(args=self._args, **settings)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -116,7 +126,11 @@ class CLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, without the warning of LightningCLI where `main` was called from Python."""
-        self.config = parser.parse_args(self._args)
+        # Until it is known which run goes on, an option of a class that only this run's config names would be unknown.
+        continues = self._args[:1] == ["fit"] and any(arg.partition("=")[0] == "--ckpt_path" for arg in self._args)
+        shows = any(re.match(r"(-h|--help|--print_config.*)$", arg) for arg in self._args)
+        self._looked_at = named(self._args, WHERE) if continues and not shows else self._args
+        self.config = parser.parse_args(self._looked_at)
 
     def _parse_ckpt_path(self) -> None:
         """Put what the checkpoint says beneath the configs and the command line, and name the file it means."""
@@ -140,6 +154,9 @@ class CLI(LightningCLI):
         if not config.ckpt_path:
             if not fitting:
                 raise UserError(f"{command} needs a trained model: give --ckpt_path FILE, or best or last")
+            if self._looked_at != self._args:
+                self.config = self.parser.parse_args(self._args)
+                self.config[command].ckpt_path = None  # there is none to resume
             return
         self.checkpoint = path = resolve_checkpoint(str(config.ckpt_path), root, config.run_name)
         self._require_signature(path)
@@ -239,7 +256,8 @@ class CLI(LightningCLI):
             if "more than one stateful callback" not in str(error):  # with a name of its own, or the same one twice
                 raise
             raise UserError(
-                f"{error.args[0].partition('. ')[0]}: a run that continues has its callbacks already"
+                f"{error.args[0].partition('. ')[0]}: the config, or that of the run to continue, has one already."
+                " Change that by its options alone, such as --trainer.callbacks.patience 7"
             ) from None
         # The first one is what `trainer.checkpoint_callback` gives: best is its best, and its folder the run's.
         trainer.callbacks.sort(key=lambda c: isinstance(c, ModelCheckpoint) and c is not kept)  # type: ignore[attr-defined]

@@ -4,10 +4,14 @@ import difflib
 import importlib
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml
 from jsonargparse import ArgumentParser
+
+from project.errors import UserError
 
 OTHER_NAMES = {
     "epochs": "trainer.max_epochs",
@@ -35,6 +39,44 @@ def in_order(args: list[str]) -> list[str]:
         else:
             rest.append(re.sub(r"^--trainer\.callbacks(?=$|=)", "--trainer.callbacks+", arg))
     return rest[:1] + configs + rest[1:]
+
+
+def without_empty_configs(args: list[str]) -> list[str]:
+    """Arguments in order without the configs that hold no option, as where all lines are comments.
+
+    Raises:
+        UserError: a config is not YAML.
+    """
+    kept: list[str] = []
+    remaining = iter(args)
+    for arg in remaining:
+        pair = [arg, next(remaining, "")] if arg == "--config" else [arg]
+        kept += [] if arg == "--config" and _says_nothing(pair[1]) else pair
+    return kept
+
+
+def _says_nothing(config: str) -> bool:
+    if not Path(config).is_file():
+        return False  # the parser's to tell
+    try:
+        return yaml.safe_load(Path(config).read_text(encoding="utf-8")) is None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{config} is no text file") from error
+    except yaml.MarkedYAMLError as error:
+        at = error.problem_mark
+        where = f", line {at.line + 1}, column {at.column + 1}" if at else ""
+        raise UserError(
+            f"{config}{where}: {error.problem}; see whether a colon, a quote or an indent is amiss"
+        ) from error
+
+
+def named(args: list[str], names: Collection[str]) -> list[str]:
+    """The command and those of its options that have one of these names, with their values."""
+    kept = args[:1]
+    for arg, value in zip(args[1:], [*args[2:], ""], strict=True):
+        if arg.partition("=")[0] in names:
+            kept += [arg] if "=" in arg else [arg, value]
+    return kept
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -85,15 +127,17 @@ class Parser(ArgumentParser):
             known = re.findall(r"'([^']+)'", match[2])
             return f"no command {match[1]} among {', '.join(known)}{self.hint(match[1], {n: n for n in known})}"
         if 'expected "subcommand"' in message:
-            commands = (re.findall(r"{(.*)}", message) or ["fit"])[0].replace(",", ", ")
-            return f"say first what to do, then the options: train.py {commands}"
+            commands = next(action.choices or () for action in self._actions if action.dest == "subcommand")
+            return f"say first what to do, then the options: train.py {', '.join(commands)}"
         if match := re.search(r"File does not exist: '(.*)'", message):
             return f"no such {key or 'file'}: {match[1]}"
         if match := re.search(r"argument (--[\w.]+): expected one argument", message):
             return f"{match[1]} wants a value, such as {match[1]} true where it is a switch"
-        if match := re.search(r"Given value: (.*)", message):
+        if match := re.search(r"(?:Given|Got) value: (.*)", message):
+            values = re.findall(r"'([^']+)'", " ".join(re.findall(r"Expected a typing\.Literal\[(.*?)\]", message)))
             kinds = [kind for kind in re.findall(r"Expected a <class '(\w+)'>", message) if kind != "NoneType"]
-            return f"{key}: expected {' or '.join(dict.fromkeys(kinds)) or 'another type'}, got {match[1]!r}"
+            wanted = ", ".join(dict.fromkeys(values)) or " or ".join(dict.fromkeys(kinds)) or "another type"
+            return f"{key}: expected {'one of ' if values else ''}{wanted}, got {match[1]!r}"
         return " ".join(message.split())
 
     def _options(self) -> dict[str, str]:

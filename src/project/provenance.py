@@ -43,7 +43,8 @@ class SaveRun(SaveConfigCallback):
         run, config, data = Path(folder), self.config.clone(), image_data(trainer)
         run.mkdir(parents=True, exist_ok=True)
         if stage == "fit":
-            config.ckpt_path = None  # else `fit --config` of it would go on with this run in place of a new one
+            # Else `fit --config` of it would go on with this run, or take the model for a trained one.
+            config.ckpt_path = config.model.data_description = None
             data.write_split(run / "split.csv")
             seed = os.environ.get("PL_GLOBAL_SEED")
             facts = {"seed": seed, "data": str(data.folder), "data_fingerprint": data.description.fingerprint}

@@ -160,7 +160,7 @@ def refuse_finished(checkpoint: Path, saved: dict[str, Any], trainer: Any) -> No
     if patience is not None and any(count >= patience for count in waited):
         how = (
             f"it stopped early after {counted(done, 'epoch')}; to train longer, raise the patience of EarlyStopping"
-            f" ({patience})"
+            f" ({patience}), by --trainer.callbacks.patience {2 * patience} where it is the config's last callback"
         )
     elif (trainer.max_epochs or -1) > 0 and done >= trainer.max_epochs:
         how = f"all {counted(done, 'epoch')}; to train longer, add --trainer.max_epochs {2 * done}"

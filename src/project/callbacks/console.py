@@ -71,6 +71,8 @@ class Console(L.Callback):
         """Say what was found in the data and what was chosen."""
         self._started = time.monotonic()
         self._best = _best(trainer)  # of a run that continues
+        if trainer.fit_loop.restarted_mid_epoch:
+            self._epoch = trainer.current_epoch + 1  # no start of it will be told
         self._say(trainer, data_line(image_data(trainer)), *choice_lines(trainer), "")
         self._say(trainer, f"{'epoch':>9} {'train loss':>11} {'acc':>8} {'val loss':>9} {'acc':>8} {'images/s':>9}")
 
@@ -153,7 +155,8 @@ class Console(L.Callback):
             if len(rows) <= FEW:
                 classes = len(class_names(trainer))  # a class may be called as another column is
                 self._say(trainer, *(f"{row[0]}: {row[1]} {max(map(float, row[-classes:])):.1%}" for row in rows))
-        self._say(trainer, f"predictions: {file}")
+        data = image_data(trainer)
+        self._say(trainer, f"predictions: {file}, {counted(data.size, 'image')} of {data.folder}")
 
 
 def _best(trainer: L.Trainer) -> float | None:
