@@ -195,7 +195,8 @@ def _tool(words: list[str]) -> str:
         return ""
     with patch.object(Parser, "instantiate", stop):
         said = complaint(lambda: tool(words))
-    for_fit = list(itertools.chain(*((o, v) for o, v in itertools.pairwise(words) if o == "--config")))
+    pairs = itertools.pairwise(itertools.takewhile(lambda word: word != "--", words))
+    for_fit = list(itertools.chain(*((o, v) for o, v in pairs if o == "--config" or re.match(r"--\w+\.", o))))
     if "--" in words:
         for_fit += words[words.index("--") + 1 :]
     return said or (_train(["fit", *for_fit]) if for_fit else "")

@@ -14,7 +14,7 @@ from tests.conftest import QUICK
 
 
 def run(here: Path, options: list[str]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "project", "cross_validate", "--folds", "3", "--", *options]
+    command = [sys.executable, "-m", "project", "cross_validate", "--folds", "3", *options]
     return subprocess.run(command, cwd=here, capture_output=True, text=True)
 
 

@@ -33,7 +33,8 @@ TOOLS = {
 def main(args: list[str] | None = None) -> None:
     """Run one tool; its options are the arguments of its function.
 
-    Configs, and what stands behind ` -- `, are handed on to `train.py fit` by tools that train.
+    Configs, options with a dot in their names, and what stands behind ` -- `, are handed on to `train.py fit` by tools
+    that train.
     """
     args = sys.argv[1:] if args is None else args
     if not args or args[0] in ("-h", "--help"):
@@ -55,17 +56,18 @@ def main(args: list[str] | None = None) -> None:
     rest = [re.sub(r"^--[\w-]+", lambda name: f"--{name[0][2:].replace('-', '_')}", arg) for arg in rest]
     from jsonargparse import auto_cli
 
-    from project.parser import Parser, in_order
+    from project.parser import Parser, in_order, without_empty_configs
 
-    _, *rest = in_order([name, *rest])
-    while rest[:1] == ["--config"]:  # no tool has a config of its own
-        given["fit_options"] = [*given.get("fit_options", []), *rest[:2]]
-        rest = rest[2:]
     try:
+        _, *rest = without_empty_configs(in_order([name, *rest]))
+        rest, of_fit = _shared_out(rest)
+        if of_fit:
+            given["fit_options"] = [*of_fit, *given.get("fit_options", [])]
         tool: Callable[..., Any] = getattr(importlib.import_module(TOOLS[name][0]), name)
         wanted = inspect.signature(tool).parameters
         if given and "fit_options" not in wanted:
-            raise UserError(f"{name} trains nothing: it takes neither --config nor options behind --")
+            unwanted = " ".join(given["fit_options"]) or "--"
+            raise UserError(f"{name} trains nothing: it takes no options of train.py fit, such as {unwanted}")
         first = next(iter(wanted.values()))
         if get_origin(first.annotation) is list and first.default is first.empty:  # RUN RUN ... on the command line
             words = list(itertools.takewhile(lambda arg: not arg.startswith("-"), rest))
@@ -78,6 +80,19 @@ def main(args: list[str] | None = None) -> None:
         report(error)
     except ModuleNotFoundError as error:
         report(missing_extra(error))
+
+
+def _shared_out(args: list[str]) -> tuple[list[str], list[str]]:
+    """A tool's own options, and configs and options with a dot in their names, which are those of `train.py fit`."""
+    own: list[str] = []
+    of_fit: list[str] = []
+    remaining = iter(args)
+    for arg in remaining:
+        if arg == "--config" or re.match(r"--\w+\.", arg):
+            of_fit += [arg] if "=" in arg else [arg, next(remaining, "")]
+        else:
+            own.append(arg)
+    return own, of_fit
 
 
 if __name__ == "__main__":
