@@ -124,7 +124,7 @@ def test_a_signal_ends_the_step_and_saves(name: str, noise: list[str], whole: Pa
     """The workers get it too, as from a terminal or a scheduler."""
     number = signal.Signals[name]
     process = start([*noise, *WORKERS, "--last.every_n_steps", "0"], tmp_path)
-    shown = kill(process, later(saved_anew(tmp_path / LAST), 0.5), number)
+    shown = kill(process, later(saved_anew(tmp_path / LAST, 2), 0.1), number)  # in the second epoch of three
     assert shown is not None, "done before it could be signalled"
     assert process.returncode == 128 + number, shown
     step = load(tmp_path / RUN)["global_step"]
