@@ -142,13 +142,15 @@ def wait() -> None:
 
 
 def rate(epoch: Iterator[int], images: int, warm_up: int = 5) -> float:
-    """Images a second over about so many images, after a few batches to warm up."""
+    """Images a second over about so many images, or what the epoch has left after a few batches to warm up."""
     for _ in range(warm_up):
         next(epoch)
     wait()
     start, seen = time.perf_counter(), 0
-    while seen < images:
-        seen += next(epoch)
+    for count in epoch:
+        seen += count
+        if seen >= images:
+            break
     wait()
     return seen / (time.perf_counter() - start)
 
@@ -256,6 +258,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=47_360, help="in a measurement; by default an epoch of CIFAR-10")
     parser.add_argument("--accuracy", action="store_true")
     args = parser.parse_args()
+    if not (args.root / "train").is_dir() or not (args.root / "test").is_dir():
+        parser.error(f"{args.root} lacks train/ or test/")
     print(f"torch {torch.__version__}, {describe_device(DEVICE)}, {default_precision('auto')}")
     with tempfile.TemporaryDirectory() as scratch:
         if args.repeats:
