@@ -278,6 +278,8 @@ def test_class_help_of_callbacks(here: Path, capsys: pytest.CaptureFixture[str])
         (["explain", "--methods", "lime"], "methods: expected one of gradcam, integrated_gradients, occlusion, got"),
         (["export", "--format", "onx"], "format: expected one of onnx, pt2, safetensors, got 'onx'"),
         (["fit", "--config", "broken.yaml"], "broken.yaml, line 2, column 6: "),
+        (["fit", "--config", "binary.yaml"], "binary.yaml: special characters are not allowed"),
+        (["fit", "--model.class_weights", "even"], "model.class_weights: expected balanced or list, got 'even'"),
         (["fit", "--model.net", "ConvNett"], "model.net: no class named ConvNett; did you mean ConvNet?"),
         (["fit", "--model.net.dropou", "0.1"], "unknown key dropou; did you mean dropout?"),
         (["fit", "--config", "typo.yaml"], "unknown key trainer.max_epoch; did you mean trainer.max_epochs?"),
@@ -311,6 +313,7 @@ def test_class_help_of_callbacks(here: Path, capsys: pytest.CaptureFixture[str])
 def test_mistakes_end_in_one_line(args: list[str], message: str, here: Path, failing: Failing) -> None:
     Path("typo.yaml").write_text("trainer:\n  max_epoch: 3\n")
     Path("broken.yaml").write_text("trainer\n  max: 3\n")
+    Path("binary.yaml").write_text("trainer:\n  max_epochs: 3\n\0\n")
     assert message in failing(args)
 
 

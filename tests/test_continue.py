@@ -71,6 +71,13 @@ def test_options_of_what_only_the_run_names_can_be_typed(tree: Path, here: Path,
     assert load(RUN)["global_step"] == 9
 
 
+def test_where_the_run_is_may_stand_in_a_group_of_options(tree: Path, here: Path) -> None:
+    Path("place.yaml").write_text("default_root_dir: elsewhere")
+    main(fit(tree, *WITHOUT_TEST, "--trainer", "place.yaml", "--trainer.max_epochs", "1"))
+    main(["fit", "--ckpt_path", "last", "--trainer", "place.yaml", "--trainer.max_epochs", "2", *WITHOUT_TEST])
+    assert load(Path("elsewhere") / RUN.relative_to("logs"))["global_step"] == 6
+
+
 def test_an_epoch_that_was_interrupted_has_its_line(tree: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(fit(tree, *WITHOUT_TEST, "--trainer.max_steps", "4"))
     capsys.readouterr()

@@ -53,12 +53,8 @@ from project.run import RunLogger, logger_of, refuse_odd_name, run_of
 FINDERS = ("find_lr", "find_batch_size")
 """Commands that train, but only to find something out."""
 WHERE = (
-    "--ckpt_path",
-    "--config",
-    "--model.init_from",
-    "--require_signature",
-    "--run_name",
-    "--trainer.default_root_dir",
+    *("--ckpt_path", "--config", "--require_signature", "--run_name"),
+    *("--model", "--model.init_from", "--trainer", "--trainer.default_root_dir"),
 )
 """Options that say which run is continued."""
 COUNTS = (

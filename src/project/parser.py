@@ -62,6 +62,8 @@ def _says_nothing(config: str) -> bool:
         return yaml.safe_load(Path(config).read_text(encoding="utf-8")) is None
     except UnicodeDecodeError as error:
         raise UserError(f"{config} is no text file") from error
+    except yaml.reader.ReaderError as error:
+        raise UserError(f"{config}: {error.reason}") from error
     except yaml.MarkedYAMLError as error:
         at = error.problem_mark
         where = f", line {at.line + 1}, column {at.column + 1}" if at else ""
@@ -136,8 +138,13 @@ class Parser(ArgumentParser):
         if match := re.search(r"(?:Given|Got) value: (.*)", message):
             values = re.findall(r"'([^']+)'", " ".join(re.findall(r"Expected a typing\.Literal\[(.*?)\]", message)))
             kinds = [kind for kind in re.findall(r"Expected a <class '(\w+)'>", message) if kind != "NoneType"]
-            wanted = ", ".join(dict.fromkeys(values)) or " or ".join(dict.fromkeys(kinds)) or "another type"
-            return f"{key}: expected {'one of ' if values else ''}{wanted}, got {match[1]!r}"
+            if values:  # a kind that these values are of, or a list of these, goes without saying
+                kinds = [
+                    kind for kind in kinds if re.search(rf"Subtypes: .*(<class '{kind}'|\b{kind}\[(?!typing))", message)
+                ]
+            listed = f"{'one of ' if len(values) > 1 else ''}{', '.join(dict.fromkeys(values))}"
+            wanted = " or ".join(dict.fromkeys([listed] * bool(values) + kinds)) or "another type"
+            return f"{key}: expected {wanted}, got {match[1]!r}"
         return " ".join(message.split())
 
     def _options(self) -> dict[str, str]:
