@@ -21,7 +21,7 @@ from unittest.mock import patch
 from jsonargparse import auto_cli
 
 from project import cli
-from project.__main__ import TOOLS
+from project.__main__ import TOOLS, shared_out
 from project.__main__ import main as tool
 from project.parser import Parser, in_order
 from tests.conftest import REPOSITORY
@@ -195,8 +195,7 @@ def _tool(words: list[str]) -> str:
         return ""
     with patch.object(Parser, "instantiate", stop):
         said = complaint(lambda: tool(words))
-    pairs = itertools.pairwise(itertools.takewhile(lambda word: word != "--", words))
-    for_fit = list(itertools.chain(*((o, v) for o, v in pairs if o == "--config" or re.match(r"--\w+\.", o))))
+    _, for_fit = shared_out(list(itertools.takewhile(lambda word: word != "--", words)))
     if "--" in words:
         for_fit += words[words.index("--") + 1 :]
     return said or (_train(["fit", *for_fit]) if for_fit else "")

@@ -11,13 +11,11 @@ from lightning.pytorch.callbacks import Callback
 
 from project.checkpoints import load_checkpoint
 from project.cli import main
-
-from .conftest import process
+from tests.conftest import REPOSITORY, process
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 
-ROOT = Path(__file__).parent.parent
-DIGITS = ["--config", str(ROOT / "configs/convnet.yaml"), "--trainer.accelerator", "gpu"]
+DIGITS = ["--config", str(REPOSITORY / "configs/convnet.yaml"), "--trainer.accelerator", "gpu"]
 GPU = ["--trainer.accelerator", "gpu", "--trainer.devices", "1", "--data.image_size", "32", "--data.batch_size", "16"]
 
 
@@ -66,7 +64,7 @@ def test_fit_takes_the_settings_of_a_gpu(tree: Path, here: Path, capsys: pytest.
 def test_no_step_waits_for_the_gpu(config: str, compiled: str, tree: Path, here: Path) -> None:
     NoWait.steps = 0
     more = ["--trainer.log_every_n_steps", "1000", "--trainer.callbacks", "tests.test_gpu.NoWait"]
-    recipe = ["--config", str(ROOT / f"configs/{config}.yaml"), "--model.compile", compiled]
+    recipe = ["--config", str(REPOSITORY / f"configs/{config}.yaml"), "--model.compile", compiled]
     try:
         main(["fit", *recipe, *train(tree, "--data.batch_size", "6", *more)[1:]])
     finally:
@@ -110,7 +108,7 @@ def test_weights_are_averaged_on_the_gpu(tree: Path, here: Path) -> None:
 
 def test_a_private_run_on_the_gpu(tree: Path, here: Path) -> None:
     pytest.importorskip("opacus")
-    config = ["--config", str(ROOT / "configs/private.yaml"), "--trainer.callbacks.delta", "0.01"]
+    config = ["--config", str(REPOSITORY / "configs/private.yaml"), "--trainer.callbacks.delta", "0.01"]
     main(["fit", *config, "--data.root", str(tree), "--trainer.max_epochs", "1", "--trainer.accelerator", "gpu"])
     assert load_checkpoint(here / "logs/private/version_0/checkpoints/last.ckpt")["privacy"]
 

@@ -60,7 +60,7 @@ def main(args: list[str] | None = None) -> None:
 
     try:
         _, *rest = without_empty_configs(in_order([name, *rest]))
-        rest, of_fit = _shared_out(rest)
+        rest, of_fit = shared_out(rest)
         if of_fit:
             given["fit_options"] = [*of_fit, *given.get("fit_options", [])]
         tool: Callable[..., Any] = getattr(importlib.import_module(TOOLS[name][0]), name)
@@ -82,7 +82,7 @@ def main(args: list[str] | None = None) -> None:
         report(missing_extra(error))
 
 
-def _shared_out(args: list[str]) -> tuple[list[str], list[str]]:
+def shared_out(args: list[str]) -> tuple[list[str], list[str]]:
     """A tool's own options, and configs and options with a dot in their names, which are those of `train.py fit`."""
     own: list[str] = []
     of_fit: list[str] = []

@@ -76,6 +76,7 @@ def decode_all(index: ImageIndex, size: int, transforms: Sequence[nn.Module], pa
                 file.touch()
         with report.open(newline="", encoding="utf-8") as stream:
             found = list(csv.reader(stream))
+        # Copied on writing, which nobody does: torch warns of memory that cannot be written to.
         pixels = np.load(packed, mmap_mode="c") if packed.exists() else None
     unreadable = {row: reason for row, (_, reason) in enumerate(found) if reason}
     return Decoded(unreadable, np.array([int(number, 16) for number, _ in found], dtype=np.uint64), pixels)
