@@ -23,12 +23,13 @@ import torch
 from torch.utils.data import DataLoader
 
 from project.__main__ import main as tool
+from project.datamodules.images.dataset import Images
+from project.datamodules.images.packed import decode_all
+from project.datamodules.images.shards import ShardReader, read_shard_index
+from project.datamodules.images.transforms import RandomResizedCrop
 from project.datamodules.index import index_tree
-from project.datamodules.loader import Images, Loader
-from project.datamodules.packed import decode_all
+from project.datamodules.loader import Loader
 from project.datamodules.sampler import EpochBatches
-from project.datamodules.shards import ShardReader, read_shard_index
-from project.datamodules.transforms import RandomResizedCrop
 
 BATCH = 128
 CROP = 224

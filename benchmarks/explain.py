@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from project.datamodules import ImageDataModule
-from project.explain import METHODS, evidence, faithfulness, random_evidence
+from project.explain.maps import METHODS, evidence, faithfulness, random_evidence
 from project.modules import Classifier
 
 CHUNK = 16
@@ -25,7 +25,7 @@ def images_of(root: Path, size: int, count: int) -> Tensor:
     """Up to `count` images of a folder, uint8 (N, 3, size, size)."""
     data = ImageDataModule(root=str(root), image_size=size, on_corrupt="skip")
     data.setup("predict")
-    return data.sample(count, "").image
+    return data.sample(count, "").inputs
 
 
 def correlation(one: Tensor, other: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ def main() -> None:
     twin.configure_model()
     twin.eval()
     assert model.data_description is not None
-    images = images_of(args.root, model.data_description.image_size, args.images)
+    images = images_of(args.root, model.data_description.image.height, args.images)
     net = type(model.net).__name__
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; {net}, {len(images)} images of {args.root}")
     found: dict[str, list[list[Tensor]]] = {method: [] for method in METHODS}

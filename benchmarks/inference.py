@@ -21,8 +21,8 @@ import onnxruntime
 import torch
 
 from project.cli import main as command
+from project.datamodules.images.packed import decode_all
 from project.datamodules.index import index_tree
-from project.datamodules.packed import decode_all
 from project.deploy.load import load_exported
 from project.machine import default_precision
 from project.modules import Classifier
@@ -41,7 +41,7 @@ def forms(checkpoint: Path, root: Path, scratch: Path) -> dict[str, tuple[Form, 
 
     def eager(image: Any, using: Classifier = model, bf16: bool = False) -> Any:
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            return using.probabilities(torch.from_numpy(image)).numpy()
+            return using.predictions(torch.from_numpy(image)).numpy()
 
     found: dict[str, tuple[Form, Path]] = {"eager, float32": (eager, weights)}
     if default_precision("cpu") == "bf16-mixed":
@@ -73,7 +73,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        size = Classifier.load_from_checkpoint(args.checkpoint, map_location="cpu").data_description.image_size
+        size = Classifier.load_from_checkpoint(args.checkpoint, map_location="cpu").data_description.image.height
         index = index_tree(args.root)
         pixels = decode_all(index, size, [], True, scratch / "packed").pixels
         rows = index.rows("test" if len(index.rows("test")) else "val")

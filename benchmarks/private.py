@@ -19,7 +19,7 @@ from typing import Any
 import torch
 import yaml
 
-from project.report.read import read_run
+from project.runs.read import read_run
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -29,7 +29,7 @@ def recipe(epsilon: float | None) -> dict[str, Any]:
     config: dict[str, Any] = yaml.safe_load((REPOSITORY / "configs/private.yaml").read_text())
     if epsilon is None:
         del config["trainer"]["callbacks"]
-        config["data"]["sampling"] = "natural"
+        del config["data"]["sampler"]
     else:
         config["trainer"]["callbacks"][0]["init_args"]["epsilon"] = epsilon
     return config
@@ -48,7 +48,7 @@ def measure(epsilon: float | None, seed: int, options: list[str]) -> tuple[float
         run = folder / "logs/private/version_0"
         found, tested = json.loads((run / "leak_test.json").read_text()), read_run(run)
         assert tested.predictions is not None
-        spent = (tested.facts["privacy"] or {"epsilon": float("inf")})["epsilon"]
+        spent = tested.facts["notes"].get("privacy", {"epsilon": float("inf")})["epsilon"]
         return spent, tested.predictions.accuracy, found["auc"], found["found"]
 
 

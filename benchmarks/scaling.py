@@ -26,6 +26,7 @@ from PIL import Image
 from torch.nn.parallel import DistributedDataParallel
 
 from project.datamodules import ImageDataModule
+from project.interface import ImageInput
 from project.modules import ConvNet
 
 REPOSITORY = Path(__file__).parents[1]
@@ -107,7 +108,7 @@ def exchange(rank: int, store: str, repeats: int) -> None:
     """One of two processes: print milliseconds of a step of 64 images with and without exchange, in turn."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    net = DistributedDataParallel(ConvNet(10, 32))
+    net = DistributedDataParallel(ConvNet(10, ImageInput(32, 32)))
     image, label = torch.rand(64, 3, 32, 32), torch.zeros(64, dtype=torch.int64)
     times: dict[str, list[float]] = {"step without exchange": [], "step with exchange": []}
     for number in range(2 * repeats + 4):

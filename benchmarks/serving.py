@@ -39,13 +39,13 @@ def plain(model: str) -> object:
     from project.images import decode_pixels
 
     exported, app = load_exported(Path(model)), FastAPI()
+    target = exported.description.target
 
     @app.post("/predict")
     async def predict(image: UploadFile) -> dict[str, object]:
         pixels = decode_pixels(await image.read()).transpose(2, 0, 1)[None]
         row = exported.probabilities(np.ascontiguousarray(pixels))[0]
-        probabilities = dict(zip(exported.class_names, row.tolist(), strict=True))
-        return {"class": exported.class_names[int(row.argmax())], "probabilities": probabilities}
+        return target.answer(row)
 
     @app.get("/health")
     async def health() -> dict[str, str]:

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from training import DEVICE, Bare, apart, fit, rate
 
-from project.datamodules.transforms import AlternatingFlip, RandomCrop
+from project.datamodules.images.transforms import AlternatingFlip, RandomCrop
 from project.machine import default_precision, describe_device, keep_freed_memory
 from project.modules import Muon, SpeedrunNet
 

@@ -71,7 +71,7 @@ def main() -> None:
         ours = [str(TRAIN), "fit", "--config", str(CONFIG), *first]
         commands = {
             "import lightning.pytorch.cli": ["-c", "import lightning.pytorch.cli"],
-            "import project.cli": ["-c", "import project.cli"],
+            "import project.cli.training": ["-c", "import project.cli.training"],
             "smallest LightningCLI, fit --help": [str(bare), "fit", "--help"],
             "train.py fit --help": [str(TRAIN), "fit", "--help"],
             "smallest LightningCLI, first batch": [str(bare), "fit", *first],

@@ -26,16 +26,17 @@ from torch.utils.data import DataLoader
 
 from project.cli import main as command
 from project.datamodules import Digits
-from project.datamodules.augment import augment
+from project.datamodules.images.augment import augment
+from project.datamodules.images.dataset import Images
+from project.datamodules.images.packed import decode_all
+from project.datamodules.images.transforms import RandomCrop
 from project.datamodules.index import index_tree
-from project.datamodules.loader import Images, Loader
-from project.datamodules.packed import decode_all
+from project.datamodules.loader import Loader
 from project.datamodules.sampler import EpochBatches
-from project.datamodules.transforms import RandomCrop
-from project.interface import Batch
+from project.interface import Batch, ImageInput
 from project.machine import default_precision, describe_device, keep_freed_memory
 from project.modules import ConvNet
-from project.modules.optimization import parameter_groups
+from project.modules.optimizers.groups import parameter_groups
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 CONFIG = Path(__file__).parents[1] / "configs" / "cifar10.yaml"
@@ -52,7 +53,7 @@ class Course:
         train = datasets.ImageFolder(str(root / "train"), transforms.ToTensor())
         self.test = DataLoader(datasets.ImageFolder(str(root / "test"), transforms.ToTensor()), 256, num_workers=2)
         self.train = DataLoader(train, batch_size=64, shuffle=True, num_workers=4, persistent_workers=True)
-        self.net = ConvNet(len(train.classes), 32).to(DEVICE)
+        self.net = ConvNet(len(train.classes), ImageInput(32, 32)).to(DEVICE)
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=1e-3)
 
     def epoch(self) -> Iterator[int]:
@@ -117,14 +118,14 @@ class Bare:
         for read in self.loader:
             batch = Batch(*(part.to(DEVICE, non_blocking=True) for part in read))
             with torch.no_grad():
-                image = (augment(batch, self.transforms, 10).image - self.mean) / self.std
+                image = (augment(batch, self.transforms, 10).inputs - self.mean) / self.std
             with torch.autocast(DEVICE.type, torch.bfloat16, enabled=self.bf16):
-                loss = F.cross_entropy(self.net(image), batch.label, label_smoothing=self.label_smoothing)
+                loss = F.cross_entropy(self.net(image), batch.target, label_smoothing=self.label_smoothing)
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
             self.schedule.step()
-            yield len(batch.label)
+            yield len(batch.target)
 
 
 def _cifar10(root: Path, scratch: Path) -> Bare:

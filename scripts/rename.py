@@ -56,7 +56,8 @@ def patterns() -> list[tuple[str, str]]:
         (r"\.toml$", rf'(?<="){OLD}(?=["\[.])'),  # not the table [project]
         (r"Dockerfile$", rf"(?<=-t ){OLD}\b|(?<=logs\" ){OLD}\b"),
         (r"", rf"\b{OLD}(?=-serve\b)"),
-        (r"", rf"\b{OLD}(?=\.(?:{'|'.join(sorted(parts))})\b)"),
+        (r"", rf"(?<=[\"']){OLD}(?=\.)"),
+        (r"", rf"\b{OLD}(?=\.(?:{'|'.join(sorted(parts))}|__\w+__)\b)"),
         (r"", rf"(?<=\bfrom ){OLD}(?= import\b)|(?<=\bimport ){OLD}\b"),
         (r"", rf"(?<=\bsrc/){OLD}\b|(?<=-m ){OLD}\b|(?<=\"-m\", \"){OLD}\b"),
     ]

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import importlib
 import inspect
 import io
 import itertools
@@ -20,10 +19,15 @@ from unittest.mock import patch
 
 from jsonargparse import auto_cli
 
-from project import cli
-from project.__main__ import TOOLS, shared_out
-from project.__main__ import main as tool
-from project.parser import Parser, in_order
+from project.cli import main, training
+from project.cli.commands import commands
+from project.cli.parser import Parser
+from project.cli.plan import Plan
+from project.cli.tools import separate
+from project.cli.train_parser import nulls_as_configs
+from project.interface import load
+from project.runs.job import Job
+from project.runs.options import in_order
 from tests.conftest import REPOSITORY
 
 DOCUMENTS = [
@@ -147,25 +151,32 @@ def stop(*_: Any, **__: Any) -> NoReturn:
     raise Accepted
 
 
+def with_trainer() -> list[str]:
+    """Names of the commands that have a Trainer."""
+    first = {
+        name: next(iter(inspect.signature(load(path)).parameters.values())) for name, (path, *_) in commands().items()
+    }
+    return [name for name, one in first.items() if isinstance(one.annotation, type) and issubclass(one.annotation, Job)]
+
+
 @cache
 def train_parser(command: str) -> Parser:
-    """The parser of train.py, with the options of a command."""
+    """The parser of a command with a Trainer."""
     found: list[Any] = []
-    grab = patch.object(cli.CLI, "parse_arguments", lambda _, parser, __: (found.append(parser), stop()))
-    with grab, contextlib.suppress(Accepted):
-        cli.main([command])
+    grab = patch.object(training.CLI, "parse_arguments", lambda _, parser, __: (found.append(parser), stop()))
+    with grab, patch.object(training, "make_plan", lambda *_: Plan([])), contextlib.suppress(Accepted):
+        main([command])
     return found[0]  # type: ignore[no-any-return]
 
 
 @cache
 def option_names() -> set[str]:
-    """Every option of every command, tool and benchmark."""
-    tools = [getattr(importlib.import_module(module), name) for name, (module, _) in TOOLS.items()]
-    parsers = [auto_cli(each, parser_class=Parser, return_parser=True) for each in tools]
-    for command in cli.CLI.subcommands():
-        actions = train_parser(command)._actions
-        parsers += [a.choices[command] for a in actions if isinstance(a, argparse._SubParsersAction)]
-    names = {name for parser in parsers for action in parser._actions for name in action.option_strings}
+    """Every option of every command and benchmark, those of the default classes among them."""
+    tools = [load(path) for name, (path, *_) in commands().items() if name not in with_trainer()]
+    names = {f"--{name}" for command in with_trainer() for name in train_parser(command).options()}
+    for each in tools:
+        parser = auto_cli(each, parser_class=Parser, return_parser=True)
+        names |= {name for action in parser._actions for name in action.option_strings}
     benchmarks = (path.read_text() for path in (REPOSITORY / "benchmarks").glob("*.py"))
     return names.union(*(re.findall(r"""add_argument\("(--[\w-]+)""", text) for text in benchmarks))
 
@@ -185,17 +196,19 @@ def complaint(run: Callable[[], object]) -> str:
 
 
 def _train(words: list[str]) -> str:
-    return complaint(lambda: train_parser(words[0]).parse_args(in_order(words)))
+    return complaint(lambda: train_parser(words[0]).parse_args(nulls_as_configs(in_order(words)[1:])))
 
 
-def _tool(words: list[str]) -> str:
-    if words and words[0] not in TOOLS:
-        return f"no tool named {words[0]}"
-    if not words[1:]:  # the tool, or all of them, are meant, not a command of it
+def _command(words: list[str]) -> str:
+    if words and words[0] not in commands():
+        return f"no command named {words[0]}"
+    if not words[1:]:  # the command, or all of them, are meant, not a use of it
         return ""
+    if words[0] in with_trainer():
+        return "" if words[1:] == ["--help"] else _train(words)
     with patch.object(Parser, "instantiate", stop):
-        said = complaint(lambda: tool(words))
-    _, for_fit = shared_out(list(itertools.takewhile(lambda word: word != "--", words)))
+        said = complaint(lambda: main(words))
+    _, for_fit = separate(list(itertools.takewhile(lambda word: word != "--", words)))
     if "--" in words:
         for_fit += words[words.index("--") + 1 :]
     return said or (_train(["fit", *for_fit]) if for_fit else "")
@@ -220,14 +233,18 @@ def _options(words: list[str]) -> str:
     if not set(words) - set(bare):
         return ""
     attempts = [["fit", *words], ["fit", "--config", "configs/transfer.yaml", *words]]
-    attempts += [[command, *words] for command in cli.CLI.subcommands()]
+    attempts += [[command, *words] for command in with_trainer()]
     for attempt in attempts:
         if not _train(attempt):
             return ""
-    for name, (module, _) in TOOLS.items():
-        needed = inspect.signature(getattr(importlib.import_module(module), name)).parameters.values()
-        needed = [each for each in needed if each.default is each.empty]
-        if not _tool([name, *("FILE" if e.kind is not e.KEYWORD_ONLY else f"--{e.name}=FILE" for e in needed), *words]):
+    for name in set(commands()) - set(with_trainer()):
+        needed = [
+            each
+            for each in inspect.signature(load(commands()[name][0])).parameters.values()
+            if each.default is each.empty
+        ]
+        given = ("FILE" if each.kind is not each.KEYWORD_ONLY else f"--{each.name}=FILE" for each in needed)
+        if not _command([name, *given, *words]):
             return ""
     return _train(attempts[0])
 
@@ -244,11 +261,13 @@ def refused(words: list[str]) -> str:
     if first.startswith("--"):
         return _options(words)
     if first == "python" and rest[0] == "-m":
-        return _tool(rest[2:])
+        return _command(rest[2:])
+    if first == "python" and rest[0].startswith("scripts/"):
+        return "" if (REPOSITORY / rest[0]).is_file() else f"no file {rest[0]}"
     if first == "python" and rest[0].startswith("benchmarks/"):
         return _benchmark(rest[0], rest[1:])
     if first in ("python", "train.py"):
-        return _train(words[words.index("train.py") + 1 :])
+        return _command(words[words.index("train.py") + 1 :])
     if first == "sbatch" or first.startswith("scripts/"):
         script = next(number for number, word in enumerate(words) if word.startswith("scripts/"))
         there = (REPOSITORY / words[script]).is_file()

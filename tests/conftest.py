@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from project import machine
 from project.cli import main
+from project.interface import ImageInput
 
 REPOSITORY = Path(__file__).parent.parent
 COLOURS = {"blue": (30, 40, 200), "green": (30, 190, 40), "red": (210, 30, 40)}
@@ -29,6 +31,11 @@ def write_images(folder: Path, count: int, colour: tuple[int, int, int], size: i
         Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number:03d}.png")
 
 
+def square(side: int) -> ImageInput:
+    """Images of a side in pixels."""
+    return ImageInput(side, side)
+
+
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """ROOT/CLASS/IMAGE: three classes of 20 images."""
@@ -45,6 +52,15 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture(params=["with bf16", "without bf16"])
+def processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Either kind of processor, as far as this one can be it."""
+    if request.param == "with bf16" and not machine.cpu_has_bf16():
+        pytest.skip("this processor has no instructions for bf16")
+    monkeypatch.setattr(machine, "cpu_has_bf16", lambda: request.param == "with bf16")
+    return str(request.param)
 
 
 @pytest.fixture

@@ -13,11 +13,12 @@ import torch
 from kornia.augmentation import RandomHorizontalFlip
 from torch import Tensor, nn
 
-from project.checkpoints import DurableCheckpointIO, damage
 from project.cli import main
 from project.datamodules import Digits, ImageDataModule, RandomCrop
 from project.errors import UserError
+from project.interface import ImageInput
 from project.modules import Classifier
+from project.runs.checkpoints import DurableCheckpointIO, damage
 from tests.conftest import fit
 from tests.runs import finish, start
 
@@ -62,7 +63,7 @@ def test_what_was_there_stays_until_the_new_file_is_whole(tmp_path: Path) -> Non
     writer.save_checkpoint({"value": torch.zeros(1000)}, file)
     before = file.read_bytes()
     command = (
-        "import resource, signal, sys, torch; from pathlib import Path; from project.checkpoints import *;"
+        "import resource, signal, sys, torch; from pathlib import Path; from project.runs.checkpoints import *;"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000));"
         "DurableCheckpointIO().save_checkpoint({'value': torch.zeros(1_000_000)}, Path(sys.argv[1]))"
@@ -100,7 +101,7 @@ def test_damage_is_seen(tmp_path: Path) -> None:
 class Greedy(nn.Module):
     """A net that asks for more memory than there is."""
 
-    def __init__(self, num_classes: int, image_size: int) -> None:
+    def __init__(self, num_classes: int, inputs: ImageInput) -> None:
         super().__init__()
         self.head = nn.Linear(3, num_classes)
 

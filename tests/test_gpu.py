@@ -9,8 +9,8 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from project.checkpoints import load_checkpoint
 from project.cli import main
+from project.runs.checkpoints import load_checkpoint
 from tests.conftest import REPOSITORY, process
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")

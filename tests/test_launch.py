@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import Callback
 
 from project.cli import main
 from project.datamodules import Source
+from project.interface import ImageInput
 from tests.conftest import COLOURS, QUICK, REPOSITORY, fit, process, write_images
 from tests.runs import RUN, finish, load, same_runs, saved_anew, start
 
@@ -33,7 +34,7 @@ class Record(Callback):
         self.seen: list[tuple[int, torch.Tensor, torch.Tensor]] = []
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):  # type: ignore[no-untyped-def]
-        self.seen.append((trainer.current_epoch, batch.index, batch.image[:, 0, 0, 0]))
+        self.seen.append((trainer.current_epoch, batch.index, batch.inputs[:, 0, 0, 0]))
 
     def on_fit_end(self, trainer, pl_module):  # type: ignore[no-untyped-def]
         torch.save((self.seen, dict(pl_module.net.named_buffers())), f"seen{trainer.global_rank}.pt")
@@ -74,7 +75,7 @@ class Draw(torch.nn.Module):
 class Normed(torch.nn.Sequential):
     """A net with batch norm."""
 
-    def __init__(self, num_classes: int, image_size: int) -> None:
+    def __init__(self, num_classes: int, inputs: ImageInput) -> None:
         pool = torch.nn.AdaptiveAvgPool2d(1)
         super().__init__(torch.nn.BatchNorm2d(3), pool, torch.nn.Flatten(), torch.nn.Linear(3, num_classes))
 

@@ -4,8 +4,13 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
+
+from project.cli import main
+from tests.conftest import REPOSITORY, fit
 
 AGAIN = """
 import resource, sys, torch
@@ -34,3 +39,27 @@ def test_freed_memory_is_kept_unless_glibcs_own_variables_say_otherwise(what: st
     )
     pages = 2 * 2**26 // os.sysconf("SC_PAGE_SIZE")
     assert int(done.stdout) < pages / 100 if what == "keep" else int(done.stdout) > pages / 2
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_precision_suits_the_processor(
+    processor: str, tree: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = "bf16-mixed" if processor == "with bf16" else "32-true"
+    args = fit(tree, "--trainer.max_epochs", "8")
+    at = args.index("--trainer.precision")
+    main([*args[:at], *args[at + 2 :]])
+    shown = capsys.readouterr().out
+    assert f"precision {expected}" in shown and "accuracy 100.00%" in shown
+    main(["test", "--ckpt_path", "best"])
+    assert "accuracy 100.00%" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_calibration_holds_in_the_arithmetic_of_an_older_processor() -> None:
+    """Which image is sure must not hang on the last bit: with AVX2, sums come in another order."""
+    older = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+    test = "tests/audit/test_calibrate.py::test_a_calibrated_checkpoint_is_calibrated_wherever_it_is_used"
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", test]
+    done = subprocess.run(command, cwd=REPOSITORY, env=older, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-3000:]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from project.redact import without_secrets
+from project.output import without_secrets
 from scripts.audit import verdict
 from tests.conftest import QUICK, fit
 from tests.runs import finish
@@ -48,7 +48,8 @@ def test_a_run_and_its_tools_leave_no_secret_behind(tree: Path, tmp_path: Path, 
 @pytest.mark.slow
 def test_the_command_is_recorded_without_what_was_typed_in_it(tmp_path: Path) -> None:
     code = (
-        "import sys; sys.argv[:] = sys.argv; from pathlib import Path; from project.provenance import record_start;"
+        "import sys; sys.argv[:] = sys.argv; from pathlib import Path;"
+        "from project.runs.provenance import record_start;"
         f"record_start(Path({str(tmp_path / 'environment.yaml')!r}), {{}})"
     )
     command = [sys.executable, "-c", code, "--storage", URL, "--key", TOKENS["HF_TOKEN"]]
@@ -70,7 +71,7 @@ def test_an_address_with_a_password_is_refused_as_data(here: Path, failing: Call
 def test_a_sweep_whose_data_base_is_not_there_does_not_show_its_password(
     tree: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from project.__main__ import main as tools
+    from project.cli import main as tools
 
     Path("space.yaml").write_text("model.optimizer.lr: {low: 0.001, high: 0.1, log: true}\n")
     Path("c.yaml").write_text(f"data: {{root: {tree}}}\ntrainer: {{max_epochs: 1}}\n")

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from project import cli
-from project.__main__ import main as tool
+from project.cli import main
 from tests.commands import REPOSITORY, Shown, shown, standing_in
 
 PAGES = ("README.md", *(f"docs/{name}.md" for name in ("deploy", "security", "trust", "report")))
@@ -22,17 +21,18 @@ NOT_HERE = {
     "source ": "changes the shell",
     "openssl ": "done in Python, as not every machine has it",
     "train.py fit --help": "test_cli.py",
-    "python -m project report RUN RUN RUN": "three runs; two are compared",
-    "python -m project report logs/convnet/version_0 logs/tiny": "no such run, for what stands below",
-    "python -m project report logs/transfer": "no such run, for what stands below",
-    "python -m project serve": "does not end; it has a test of its own",
-    "python train.py fit --config configs/transfer.yaml": "needs weights; test_pretrained.py",
-    "python train.py fit --config configs/convnet.yaml --config configs/trainer/ddp": "two processes; test_launch.py",
+    "train.py report RUN RUN RUN": "three runs; two are compared",
+    "train.py report logs/convnet/version_0 logs/tiny": "no such run, for what stands below",
+    "train.py report logs/transfer": "no such run, for what stands below",
+    "train.py serve": "does not end; it has a test of its own",
+    "train.py fit --config configs/transfer.yaml": "needs weights; test_pretrained.py",
+    "train.py fit --config configs/convnet.yaml --config configs/trainer/ddp": "two processes; test_launch.py",
+    "scripts/take_out.py": "deletes; test_packages.py",
     "sbatch ": "no SLURM here; test_scripts.py",
     "scripts/": "several processes; test_launch.py",
     "NAME=": "several processes; test_launch.py",
-    "python train.py fit --config configs/convnet.yaml --config configs/debug/fast_run": "a new file in src/",
-    "python train.py fit --config configs/convnet.yaml --config configs/tiny": "a new file in src/",
+    "train.py fit --config configs/convnet.yaml --config configs/debug/fast_run": "a new file in src/",
+    "train.py fit --config configs/convnet.yaml --config configs/tiny": "a new file in src/",
 }
 """Commands that are not run here, by their beginning, and why; test_docs.py looks at them all the same."""
 
@@ -111,8 +111,9 @@ def test_the_commands_work_as_typed_one_after_another(stranger: Path, monkeypatc
     run, done = Path("logs/convnet/version_0"), set()
     for page in (*PAGES, *TUTORIALS):
         for command in shown(REPOSITORY / page):
-            bare = command.text.startswith("--") or (len(command.text.split()) < 5 and "-m" in command.text.split())
-            if bare or (page != "README.md" and not command.block) or command.text.startswith(tuple(NOT_HERE)):
+            text = command.text.removeprefix("python ")
+            named = text.startswith("--") or len(text.split()) < 3  # in passing, without what it takes
+            if named or (page != "README.md" and not command.block) or text.startswith(tuple(NOT_HERE)):
                 continue
             name = command.text.split("-m project ")[-1].split()[0]
             words = typed(command, name)
@@ -121,10 +122,7 @@ def test_the_commands_work_as_typed_one_after_another(stranger: Path, monkeypatc
             done.add(key)
             provide(run)
             try:
-                if "train.py" in words:
-                    cli.main(words[words.index("train.py") + 1 :])
-                else:
-                    tool(words[words.index(name) :])
+                main(words[words.index("train.py" if "train.py" in words else name) + ("train.py" in words) :])
             except SystemExit as end:
                 assert not end.code, f"{command.place}: {command.text}\n    typed as: {key}\n    exit code {end.code}"
     assert {"predictions.csv", "best.ckpt.enc", "again.ckpt"} <= {path.name for path in stranger.iterdir()}

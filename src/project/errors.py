@@ -8,17 +8,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What a write to a full disk, or beyond a quota or a limit, ends in."""
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a write to a full disk, or beyond a quota or a limit, ends in
 DENIED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 """What a folder that is read-only, or is no folder, ends in."""
 
 
 class UserError(Exception):
-    """A mistake in the data, the configuration or the command line.
+    """A mistake in the data, the configuration or the command line: what is wrong, where, and how to mend it.
 
-    The message says what is wrong, where, and how to mend it. The command line prints it as the last line on the
-    screen, without a traceback, and exits with code 2.
+    The command line prints the message as the last line on the screen, without a traceback, and exits with code 2.
 
     Args:
         message: One sentence or two.
@@ -35,12 +33,7 @@ class RunFinishedError(UserError):
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error
-    """A signal asked a run to stop, and all is saved; the message says how to continue.
-
-    Args:
-        message: One sentence or two.
-        code: The exit code, 128 and the signal's number.
-    """
+    """A signal asked a run to stop and all is saved; `code`, the exit code, is 128 and the signal's number."""
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
@@ -48,34 +41,28 @@ class Interrupted(Exception):  # noqa: N818 - not an error
 
 
 EXTRAS = {
-    "captum": "explain",
-    "cryptography": "secure",
-    "huggingface_hub": "transfer",
-    "imagehash": "data",
-    "litdata": "data",
-    "onnx": "export",
-    "onnxruntime": "export",
-    "onnxscript": "export",
-    "opacus": "private",
-    "optuna": "search",
-    "prometheus_client": "serve",
-    "python_multipart": "serve",
-    "s3fs": "s3",
-    "safetensors": "transfer",
-    "starlette": "serve",
-    "timm": "transfer",
-    "torch_pruning": "export",
-    "uvicorn": "serve",
+    "data": ("imagehash", "litdata"),
+    "explain": ("captum",),
+    "export": ("onnx", "onnxruntime", "onnxscript", "torch_pruning"),
+    "private": ("opacus",),
+    "s3": ("s3fs",),
+    "search": ("optuna",),
+    "secure": ("cryptography",),
+    "serve": ("prometheus_client", "python_multipart", "starlette", "uvicorn"),
+    "transfer": ("huggingface_hub", "safetensors", "timm"),
 }
-"""The extra that brings a package."""
+"""The packages that each extra brings."""
 
 
 def missing_extra(error: ModuleNotFoundError) -> UserError:
-    """What to install for a package that an extra brings; any other missing package is a bug and raised again."""
-    package = (error.name or "").partition(".")[0]
-    if package not in EXTRAS:
-        raise error
-    return UserError(f"this needs the package {package}: pip install -e '.[{EXTRAS[package]}]'")
+    """What to install, or which package of this project was taken out; any other missing package is a bug."""
+    package, _, inside = (error.name or "").partition(".")
+    if package == __package__ and "." not in inside:
+        return UserError(f"this needs the package {error.name}, which was taken out of this project")
+    for extra, packages in EXTRAS.items():
+        if package in packages:
+            return UserError(f"this needs the package {package}: pip install -e '.[{extra}]'")
+    raise error
 
 
 def report(error: Exception, code: int = 2, label: str = "error: ") -> NoReturn:
@@ -91,18 +78,13 @@ def report(error: Exception, code: int = 2, label: str = "error: ") -> NoReturn:
 @contextmanager
 def errors_as_lines() -> Iterator[None]:
     """Let a user's mistake end in one line and exit code 2, an interrupted run in one line and its signal's code."""
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
-    from lightning.pytorch.utilities import rank_zero_only
-
     try:
         yield
     except ModuleNotFoundError as error:
         report(missing_extra(error))
     except Interrupted as stopped:
-        if getattr(rank_zero_only, "rank", 0):
-            raise SystemExit(stopped.code) from None  # the first process speaks for all
         report(stopped, code=stopped.code, label="")
-    except (UserError, MisconfigurationException) as error:
+    except UserError as error:
         report(error)
     except OSError as error:
         if error.errno in DENIED and error.filename is not None:
@@ -114,15 +96,7 @@ def errors_as_lines() -> Iterator[None]:
 
 @contextmanager
 def explain_failures(batch_size: int, image_size: int) -> Iterator[None]:
-    """Say what to do where memory is short, weights do not fit, or options do not suit the data or the metrics.
-
-    Args:
-        batch_size: Images in a step.
-        image_size: Their height and width in pixels.
-
-    Raises:
-        UserError: in the place of such an error.
-    """
+    """Say what to do where memory is short, weights do not fit, or options do not suit the data or the metrics."""
     try:
         yield
     except ValueError as error:

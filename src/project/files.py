@@ -11,17 +11,19 @@ from project.errors import UserError
 
 
 @contextmanager
-def whole(file: Path) -> Iterator[Path]:
+def whole(file: Path, mode: int | None = None) -> Iterator[Path]:
     """A path to write to, which takes the name of the file once all is written; until then that is as it was.
 
-    Raises:
-        UserError: it cannot be written, as on a full disk.
+    `mode` are permissions that it has from the beginning, such as 0o600.
     """
     partial = file.with_name(f".partial_{os.getpid()}_{file.name}")  # the ending says to some what to write
     try:
+        if mode is not None:
+            os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
         yield partial
         flush_to_disk(partial)
         partial.replace(file)
+        sync_folder(file.parent)
     except OSError as error:
         raise UserError(f"cannot write {file}: {error.strerror or error}") from error
     finally:
@@ -35,6 +37,16 @@ def flush_to_disk(file: Path) -> None:
         os.fsync(stream.fileno())
 
 
+def sync_folder(folder: Path) -> None:
+    """Bring names in a folder to the disk, so that a power cut does not undo a rename."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
 def write_text(file: Path, text: str) -> None:
     """Write text as UTF-8; parts of file names that are none become question marks."""
     with whole(file) as partial:
@@ -42,13 +54,7 @@ def write_text(file: Path, text: str) -> None:
 
 
 def write_table(file: Path, rows: Sequence[dict[str, Any]], heading: Sequence[str] = ()) -> None:
-    """Write rows of the same columns as a CSV, floats with six digits.
-
-    Args:
-        file: Where to.
-        rows: Values by column.
-        heading: The columns of a table without rows.
-    """
+    """Write rows of the same columns as a CSV, floats with six digits; the heading is that of a table without rows."""
     with whole(file) as partial, partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
         writer = csv.DictWriter(stream, list(rows[0]) if rows else heading)
         writer.writeheader()
@@ -56,14 +62,9 @@ def write_table(file: Path, rows: Sequence[dict[str, Any]], heading: Sequence[st
 
 
 def read_table(file: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """The rows of a CSV that somebody wrote: UTF-8, with a header; a cell that is not there is empty.
+    """Return the rows of a CSV that somebody wrote: UTF-8, its header has these columns; a missing cell is empty.
 
-    Args:
-        file: The CSV. Bytes that are no UTF-8 are kept, as they are in names of files.
-        columns: Those that it must have.
-
-    Raises:
-        UserError: it cannot be read, is no text, or lacks a column.
+    Bytes that are no UTF-8 are kept, as they are in names of files.
     """
     try:
         with file.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:

@@ -21,12 +21,7 @@ EXTENSIONS = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", 
 def find_images(folder: Path, visited: list[str] | None = None) -> Iterator[str]:
     """Relative POSIX paths of the image files below a folder; hidden files and link loops are passed over.
 
-    Args:
-        folder: Where to look.
-        visited: Takes every folder looked into.
-
-    Raises:
-        UserError: a folder may not be read.
+    `visited` takes every folder looked into. One that may not be read is a UserError.
     """
 
     def deny(error: OSError) -> None:
@@ -53,11 +48,7 @@ class UnreadableImageError(Exception):
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """The content of a file.
-
-    Raises:
-        UnreadableImageError: it cannot be opened.
-    """
+    """Return the content of a file, or raise an UnreadableImageError."""
     try:
         return Path(path).read_bytes()
     except OSError as error:
@@ -81,7 +72,8 @@ def decode_pixels(data: bytes) -> Pixels:
         except MemoryError:
             raise
         except Exception as error:  # decoders meet damage in many ways: RuntimeError, TypeError, struct.error
-            raise UnreadableImageError(_reason(error)) from error
+            reason = "not an image" if "cannot identify image file" in str(error) else str(error)
+            raise UnreadableImageError(reason or type(error).__name__) from error
     return pixels
 
 
@@ -106,10 +98,6 @@ def _may_be_turned(jpeg: bytes) -> bool:
             return True
         at += 2 + int.from_bytes(jpeg[at + 2 : at + 4])
     return jpeg[at : at + 2] != b"\xff\xda"
-
-
-def _reason(error: Exception) -> str:
-    return "not an image" if "cannot identify image file" in str(error) else str(error) or type(error).__name__
 
 
 def _through_pillow(file: Image.Image) -> Pixels:

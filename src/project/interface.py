@@ -1,156 +1,282 @@
-"""What passes between datamodule, classifier and callbacks; the three know each other by this file only."""
+"""What all packages speak: a batch, and what the data says of itself. Nothing here imports torch.
 
-from dataclasses import dataclass
+The data description goes from the datamodule to the module, into the checkpoint and into exported files; nobody types
+it. It is made of the input, the target and a fingerprint. An input or target of your own is a subclass in any file.
+"""
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple, cast, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, cast, get_args
 
-import lightning as L
-from lightning.pytorch.callbacks import Timer
-from torch import Tensor
+from typing_extensions import override
+
+from project.errors import UserError
+
+if TYPE_CHECKING:
+    import lightning as L
+    import numpy as np
+    from lightning.pytorch.callbacks import Timer
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from project.datamodules.base import DataModule
+    from project.modules import Classifier
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 
-@dataclass(frozen=True)
-class DataDescription:
-    """What the data says of itself; found on `fit`, then carried by the checkpoint.
-
-    Args:
-        class_names: One name a class; the position is the class index.
-        image_size: Height and width in pixels of the square images the net sees.
-        mean: What images are normalised by: mean of each RGB channel over the training images, in [0, 1], or over
-            those that the net was pretrained on.
-        std: Standard deviation of each RGB channel, alike.
-        train_counts: Number of training images of each class.
-        fingerprint: Stands for the images' paths, labels and splits; another one means other data.
-    """
-
-    class_names: list[str]
-    image_size: int
-    mean: list[float]
-    std: list[float]
-    train_counts: list[int]
-    fingerprint: str
-
-
 class Batch(NamedTuple):
-    """A batch of images, from the loader to the callbacks.
+    """What flows from the loader to the callbacks.
 
     Attributes:
-        image: uint8 NCHW in [0, 255], RGB; after batch transforms float NCHW in [0, 1].
-        label: int64 (N,), -1 where unknown; or class probabilities, float (N, classes), after mixing.
-        index: int64 (N,), the image's row in the datamodule's index.
+        inputs: What the network sees, before the module normalises it. Of images: uint8 NCHW in [0, 255]; after batch
+            transforms float NCHW in [0, 1].
+        target: int64 (N,) of classes, -1 where unknown; or class probabilities, float (N, classes), after mixing.
+        index: int64 (N,), the sample's row in the datamodule's index.
     """
 
-    image: Tensor
-    label: Tensor
-    index: Tensor  # type: ignore[assignment]
+    inputs: "Tensor"
+    target: "Tensor"
+    index: "Tensor"  # type: ignore[assignment]
 
 
 class StageResult(NamedTuple):
-    """What the classifier counted over one epoch of one stage.
+    """What was measured over one epoch of one stage.
 
     Attributes:
-        scalars: loss, acc, precision, recall, f1 by name.
-        per_class: precision, recall, f1 and images, each a vector over the classes, by name.
-        confusion: int64 (classes, classes); rows are labels, columns are predictions.
+        scalars: Logged as STAGE/NAME; the loss is among them.
+        samples: How many there were.
+        confusion: int64 (classes, classes), labels in rows; None where the task has none or it was not counted.
     """
 
-    scalars: dict[str, Tensor]
-    per_class: dict[str, Tensor]
-    confusion: Tensor
+    scalars: "dict[str, Tensor]"
+    samples: int
+    confusion: "Tensor | None" = None
 
 
-class ImageClassifier(L.LightningModule):
-    """What datamodule and callbacks may ask of a classifier; see `project.modules.Classifier`."""
+@dataclass(frozen=True)
+class Input:
+    """What the network sees of a sample: a dataclass of plain values, such as `ImageInput`."""
 
-    data_description: DataDescription | None
-    """What the classifier was or is trained on; None before the first `setup`."""
-    results: dict[Split, StageResult]
-    """The latest whole epoch of each stage."""
-    sure_above: float | None
-    """The probability from which a prediction counts as sure; None where that was not asked."""
+    kind: ClassVar[str] = "sample"
+    """The noun of messages; commands name the inputs that they serve by it."""
+    preprocess: ClassVar[str] = "torch.nn.Identity"
+    """Class path of the module before the network, built with the input; it is saved with the weights."""
+
+    def __str__(self) -> str:
+        return ""
+
+    def render(self, sample: "NDArray[Any]") -> Any:
+        """Return one raw or augmented input for a person to see: a PIL image, or text."""
+        return str(sample.tolist())
+
+
+@dataclass(frozen=True)
+class ImageInput(Input):
+    """RGB images of one size.
+
+    Args:
+        height: In pixels.
+        width: In pixels.
+        mean: Mean of each channel in [0, 1], by which images are normalised: that of the training images, or of those
+            that the network was pretrained on.
+        std: Standard deviation of each channel, alike.
+    """
+
+    kind: ClassVar[str] = "image"
+    preprocess: ClassVar[str] = "project.modules.inputs.Normalize"
+    height: int
+    width: int
+    mean: Sequence[float] = (0.5, 0.5, 0.5)
+    std: Sequence[float] = (0.5, 0.5, 0.5)
+
+    def __str__(self) -> str:
+        return f"{self.height}x{self.width}"
+
+    def render(self, sample: "NDArray[Any]") -> Any:
+        """Return a PIL image of uint8 (3, H, W), or float in [0, 1]."""
+        from PIL import Image
+
+        pixels = sample if sample.dtype.kind == "u" else (sample * 255).round().astype("uint8")
+        return Image.fromarray(pixels.transpose(1, 2, 0))
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is to be predicted, and how answers are written: a dataclass of plain values that needs NumPy only.
+
+    Scores are what the task predicts for one sample, float32 (outputs,), such as probabilities.
+    """
+
+    kind: ClassVar[str] = "answers"
+    """The plural noun of messages; commands name the targets that they serve by it."""
+    task: ClassVar[str]
+    """Class path of the task that trains it, unless `model.task` names another."""
+    test_columns: ClassVar[Sequence[str]] = ("target", "predicted")
+    """Of test_predictions.csv, after the path."""
 
     @property
-    def settings(self) -> list[str]:
-        """What was chosen for speed, in words."""
+    def outputs(self) -> int:
+        """Number of the network's outputs."""
         raise NotImplementedError
 
+    def __str__(self) -> str:
+        return f"{self.outputs:,} {'output' if self.outputs == 1 else 'outputs'}"
 
-class ImageData(L.LightningDataModule):
-    """What classifier and callbacks may ask of a datamodule; see `project.datamodules.ImageDataModule`."""
+    def columns(self, threshold: float | None = None) -> list[str]:
+        """Return the columns of a table of predictions, after the path."""
+        return [f"output_{number}" for number in range(self.outputs)]
 
-    folder: Path
-    """Where the images are."""
-    batch_size: int
-    """Images in one step, over all devices together."""
+    def row(self, scores: "NDArray[np.float32]", threshold: float | None = None) -> list[str]:
+        """Return the cells of one sample under `columns`."""
+        return [f"{score:.6f}" for score in scores.tolist()]
+
+    def answer(self, scores: "NDArray[np.float32]", threshold: float | None = None) -> dict[str, Any]:
+        """Return one answer as JSON can hold it."""
+        return dict(zip(self.columns(), [round(score, 6) for score in scores.tolist()], strict=True))
+
+    def in_words(self, scores: "NDArray[np.float32]") -> str:
+        """Return one answer in a few words."""
+        return ", ".join(f"{score:.4g}" for score in scores.tolist())
+
+    def test_row(self, scores: "NDArray[np.float32]", target: Any) -> list[str]:
+        """Return the cells of one tested sample under `test_columns`."""
+        return [f"{target:.6f}", f"{float(scores[0]):.6f}"]
+
+
+@dataclass(frozen=True)
+class ClassTarget(Target):
+    """One class out of several; scores are probabilities, and one of at least the threshold counts as sure.
+
+    Args:
+        class_names: The position is the class index.
+        train_counts: Number of training samples of each class.
+    """
+
+    kind: ClassVar[str] = "classes"
+    task: ClassVar[str] = "project.modules.tasks.Multiclass"
+    test_columns: ClassVar[Sequence[str]] = ("class", "predicted", "probability", "class_probability")
+    class_names: list[str]
+    train_counts: list[int] = field(compare=False)
 
     @property
-    def description(self) -> DataDescription:
-        """The data description; known after `setup`."""
-        raise NotImplementedError
+    @override
+    def outputs(self) -> int:
+        return len(self.class_names)
+
+    def __str__(self) -> str:
+        return f"{self.outputs:,} classes"
+
+    @override
+    def columns(self, threshold: float | None = None) -> list[str]:
+        return ["class", *([] if threshold is None else ["sure"]), *self.class_names]
+
+    @override
+    def row(self, scores: "NDArray[np.float32]", threshold: float | None = None) -> list[str]:
+        sure = [] if threshold is None else ["yes" if float(scores.max()) >= threshold else "no"]
+        return [self.class_names[int(scores.argmax())], *sure, *(f"{p:.6f}" for p in scores.tolist())]
+
+    @override
+    def answer(self, scores: "NDArray[np.float32]", threshold: float | None = None) -> dict[str, Any]:
+        best, shares = int(scores.argmax()), [round(share, 6) for share in scores.tolist()]  # as in predictions.csv
+        found: dict[str, Any] = {"class": self.class_names[best], "probability": shares[best]}
+        if threshold is not None:
+            found["sure"] = float(scores[best]) >= threshold
+        return found | {"probabilities": dict(zip(self.class_names, shares, strict=True))}
+
+    @override
+    def in_words(self, scores: "NDArray[np.float32]") -> str:
+        return f"{self.class_names[int(scores.argmax())]} {scores.max():.1%}"
+
+    @override
+    def test_row(self, scores: "NDArray[np.float32]", target: Any) -> list[str]:
+        best, label = int(scores.argmax()), int(target)
+        return [self.class_names[label], self.class_names[best], f"{scores[best]:.6f}", f"{scores[label]:.6f}"]
+
+
+@dataclass(frozen=True)
+class DataDescription:
+    """What the data says of itself; found on `fit`, then carried by the checkpoint and by exported files.
+
+    Args:
+        input: What the network sees.
+        target: What is predicted.
+        fingerprint: Stands for the samples, their targets and splits; another one means other data.
+    """
+
+    input: Input
+    target: Target
+    fingerprint: str = ""
 
     @property
-    def augments(self) -> bool:
-        """Whether training sees an image otherwise each time."""
-        raise NotImplementedError
+    def image(self) -> ImageInput:
+        """The input, of images."""
+        assert isinstance(self.input, ImageInput)
+        return self.input
 
     @property
-    def size(self) -> int:
-        """Number of images, over all splits."""
-        raise NotImplementedError
+    def classes(self) -> ClassTarget:
+        """The target, of classes."""
+        assert isinstance(self.target, ClassTarget)
+        return self.target
 
-    @property
-    def reading(self) -> str:
-        """Where the images of a step come from, in words."""
-        raise NotImplementedError
+    def plain(self) -> dict[str, Any]:
+        """Return it as plain types, for checkpoints and files."""
+        parts = {name: getattr(self, name) for name in ("input", "target")}
+        found: dict[str, Any] = {
+            name: {"class_path": f"{type(part).__module__}.{type(part).__qualname__}", "init_args": asdict(part)}
+            for name, part in parts.items()
+        }
+        return {**found, "fingerprint": self.fingerprint}
 
-    def path(self, index: int) -> str:
-        """Path of an image, relative to the data's root, by its row in the index."""
-        raise NotImplementedError
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> "DataDescription":
+        """Return what `plain` was made of.
 
-    def sample(self, count: int, split: Split | Literal[""] = "train") -> Batch:
-        """Up to `count` images of a split without augmentation, evenly spaced; "" for those of no split, to predict."""
-        raise NotImplementedError
-
-    def split_sizes(self) -> dict[Split, int]:
-        """Number of images in each split."""
-        raise NotImplementedError
-
-    def write_split(self, file: Path) -> None:
-        """Write which file went to which split, as a CSV: path, class, split."""
-        raise NotImplementedError
-
-    def images_in_step(self, batch_idx: int) -> int:
-        """Training images of the optimizer step that a batch belongs to: all its batches, on all processes."""
-        raise NotImplementedError
+        Raises:
+            UserError: it names a class that is not there, or is no Input or Target.
+        """
+        return cls(_built(plain["input"], Input), _built(plain["target"], Target), plain["fingerprint"])
 
 
-def image_classifier(trainer: L.Trainer) -> ImageClassifier:
-    """The trainer's LightningModule, by the interface that this file promises."""
-    return cast(ImageClassifier, trainer.lightning_module)
+def load(path: str) -> Any:
+    """Return the function or class of a dotted path."""
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
 
 
-def image_data(trainer: L.Trainer) -> ImageData:
-    """The trainer's datamodule, by the interface that this file promises."""
-    return cast(ImageData, trainer.datamodule)  # type: ignore[attr-defined]
+def _built(spec: dict[str, Any], base: type[Any]) -> Any:
+    try:
+        found = load(spec["class_path"])
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"the model's data description names {spec['class_path']}, which is not there") from error
+    if not (isinstance(found, type) and issubclass(found, base)):  # a file from elsewhere may name anything
+        raise UserError(f"the model's data description names {spec['class_path']}, which is no {base.__name__}")
+    return found(**spec["init_args"])
 
 
-def time_limit(trainer: L.Trainer) -> Timer | None:
-    """The clock of `--trainer.max_time`."""
+def module_of(trainer: "L.Trainer") -> "Classifier":
+    """Return the trainer's LightningModule."""
+    return cast("Classifier", trainer.lightning_module)
+
+
+def data_of(trainer: "L.Trainer") -> "DataModule":
+    """Return the trainer's datamodule."""
+    return cast("DataModule", trainer.datamodule)  # type: ignore[attr-defined]
+
+
+def time_limit(trainer: "L.Trainer") -> "Timer | None":
+    """Return the clock of `--trainer.max_time`."""
+    from lightning.pytorch.callbacks import Timer
+
     return next((callback for callback in trainer.callbacks if isinstance(callback, Timer)), None)  # type: ignore[attr-defined]
 
 
-def class_names(trainer: L.Trainer) -> list[str]:
-    """The classes of the model that the trainer runs, in the order of its outputs."""
-    description = image_classifier(trainer).data_description
-    assert description is not None
-    return description.class_names
-
-
-def test_folder(trainer: L.Trainer) -> Path | None:
-    """The folder that a test writes what it found into; None where it must leave nothing. All processes must ask."""
+def test_folder(trainer: "L.Trainer") -> Path | None:
+    """Return the folder that a test writes into; None where it must leave nothing. All processes must ask."""
     folder = trainer.log_dir
     if folder is None or trainer.logger is None or trainer.fast_dev_run:  # type: ignore[attr-defined]
         return None

@@ -1,14 +1,14 @@
-"""What this machine can do, and the settings that suit it."""
+"""What this machine can do, the settings that suit it, and the fonts that it has."""
 
 import ctypes
 import os
 import sys
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import torch
 
-from project.words import counted
+from project.output import counted
 
 
 def default_precision(accelerator: str) -> str:
@@ -62,3 +62,46 @@ def describe_device(device: torch.device) -> str:
 def memory() -> int:
     """Bytes of memory of this machine."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+FAMILIES = (
+    *(
+        "DejaVu Sans",
+        "Noto Sans CJK SC",
+        "Noto Sans SC",
+        "Source Han Sans SC",
+        "WenQuanYi Micro Hei",
+        "WenQuanYi Zen Hei",
+    ),
+    *("Microsoft YaHei", "SimHei", "PingFang SC", "Noto Sans CJK JP", "Hiragino Sans", "Yu Gothic", "Noto Sans CJK KR"),
+    *("Malgun Gothic", "Noto Sans Arabic", "Noto Sans Devanagari", "Noto Sans Thai", "Arial Unicode MS"),
+)
+"""The first comes with matplotlib; the others are looked for on the machine."""
+
+
+@lru_cache
+def _installed() -> dict[str, Path]:
+    from matplotlib.font_manager import fontManager
+
+    files: dict[str, Path] = {}
+    for font in fontManager.ttflist:
+        if (font.style, font.weight, font.stretch) == ("normal", 400, "normal"):
+            files.setdefault(font.name, Path(font.fname))
+    return {family: files[family] for family in FAMILIES if family in files}
+
+
+def families() -> list[str]:
+    """The families on this machine, for matplotlib to take each character from the first that has it."""
+    return list(_installed())
+
+
+@lru_cache
+def font_file(text: str) -> Path:
+    """The font that has most of a text's characters, the first of several."""
+    from matplotlib.ft2font import FT2Font
+
+    def found(file: Path) -> int:
+        font = FT2Font(str(file))
+        return sum(font.get_char_index(ord(character)) > 0 for character in set(text))
+
+    return max(_installed().values(), key=found)

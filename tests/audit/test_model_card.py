@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from project.__main__ import main as tool
 from project.cli import main
 from tests.audit.test_groups import biased
 from tests.conftest import QUICK, fit
@@ -14,19 +13,19 @@ from tests.report.made import made_run
 def test_a_run_of_which_little_is_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = made_run(tmp_path / "run" / "version_0", 3, 300)
     (run / "test.json").unlink()
-    tool(["model_card", str(run)])
+    main(["model_card", str(run)])
     card = (run / "model_card.md").read_text()
     assert card.count("Not measured.") == 2 and card.count("not recorded") >= 6
     with pytest.raises(SystemExit):
-        tool(["model_card", str(run)])
+        main(["model_card", str(run)])
     assert "you may have filled it in" in capsys.readouterr().err
 
 
 def test_groups_stand_in_the_card(tmp_path: Path) -> None:
     table = biased(tmp_path / "run" / "version_0", 0.3)
     run = table.parent
-    tool(["groups", str(run), "--table", str(table), "--column", "tone"])
-    tool(["model_card", str(run), "--output", str(tmp_path / "card.md")])
+    main(["groups", str(run), "--table", str(table), "--column", "tone"])
+    main(["model_card", str(run), "--output", str(tmp_path / "card.md")])
     card = (tmp_path / "card.md").read_text()
     assert "| tone | rare | 12 (small) |" in card and "* tone, accuracy: light" in card
     assert "more than noise" in card and card.count("Not measured.") == 1
@@ -38,7 +37,7 @@ def test_the_card_of_a_real_run_is_one_that_the_hub_reads(tree: Path, here: Path
 
     main(fit(tree))
     main(["robustness", "--ckpt_path", "best", "--images", "6", *QUICK])
-    tool(["model_card", "logs/run/version_0"])
+    main(["model_card", "logs/run/version_0"])
     card = ModelCard.load("logs/run/version_0/model_card.md")
     (result,) = card.data.eval_results
     assert result.metric_type == "accuracy" and 0 <= result.metric_value <= 1

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from project.cli import main
+from project.interface import ImageInput
 from tests.conftest import fit
 from tests.runs import RUN, load
 
@@ -21,7 +22,7 @@ Failing = Callable[[list[str]], str]
 class Fussy(nn.Module):
     """A net with running means whose logits are not finite for a batch that holds a white image."""
 
-    def __init__(self, num_classes: int, image_size: int) -> None:
+    def __init__(self, num_classes: int, inputs: ImageInput) -> None:
         super().__init__()
         self.norm = nn.BatchNorm2d(3)
         self.head = nn.Linear(3, num_classes)

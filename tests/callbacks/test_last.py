@@ -91,20 +91,20 @@ def test_wrong_intervals(tree: Path, here: Path, failing: Callable[[list[str]], 
 
 
 def test_what_was_counted_is_shared_out_over_other_processes() -> None:
-    from project.modules.scores import Scores
+    from project.modules.tasks.multiclass import ClassCounts
 
-    whole = Scores(3)
+    whole = ClassCounts(3)
     logits, labels = torch.randn(12, 3), torch.randint(3, (12,))
     sums = []
     for rank in range(4):
-        part = Scores(3)
+        part = ClassCounts(3)
         part.update(torch.tensor(float(rank)), logits[rank::4], labels[rank::4])
         whole.update(torch.tensor(float(rank)), logits[rank::4], labels[rank::4])
-        sums.append(part.counted())
+        sums.append(part.sums())
     stacked = {name: torch.stack([each[name] for each in sums]) for name in sums[0]}
     total = torch.zeros(3, 3, dtype=torch.int64)
     for rank in range(2):
-        share = Scores(3)
-        share.count_on({name: values[rank::2].sum(0) for name, values in stacked.items()})
-        total += share.confusion
-    assert torch.equal(total, whole.confusion)
+        share = ClassCounts(3)
+        share.resume({name: values[rank::2].sum(0) for name, values in stacked.items()})
+        total += share.counts
+    assert torch.equal(total, whole.counts)

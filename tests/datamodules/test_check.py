@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from project.__main__ import main
-from project.datamodules.check import near_pairs
+from project.datamodules.images.check import near_pairs
 
 
 def picture(file: Path, seed: int, size: int = 48) -> None:
@@ -122,7 +122,7 @@ def test_tools_are_listed_and_mistakes_are_one_line(tmp_path: Path, capsys: pyte
     main([])
     assert "check_data" in capsys.readouterr().out
     for args, message in (
-        (["chek"], "error: no tool chek among check_data"),
+        (["chek"], "error: no command chek among "),
         (["check_data", str(tmp_path / "none")], f"error: no such folder: {tmp_path / 'none'}"),
         (["check_data", "x", "--min_image", "3"], "did you mean --min_images?"),
     ):

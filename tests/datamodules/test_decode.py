@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from project.datamodules.decode import read_image, to_square
+from project.datamodules.images.decode import read_image, to_square
 from project.images import UnreadableImageError, decode_pixels
 
 

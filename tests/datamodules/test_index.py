@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from project.datamodules import index_cache
+from project.datamodules.images import origin
+from project.datamodules.images.dataset import Images
 from project.datamodules.index import ImageIndex, PathTable, index_tree, index_unlabelled
-from project.datamodules.loader import Images, Loader
+from project.datamodules.loader import Loader
 from project.datamodules.sampler import EpochBatches
 from project.errors import UserError
 from tests.conftest import write_images
@@ -113,14 +114,14 @@ def test_unlabelled_folder_and_single_image(tree: Path, tmp_path: Path) -> None:
 def test_index_of_a_large_tree_is_remembered_until_it_changes(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(index_cache, "LARGE", 10)
-    monkeypatch.setattr(index_cache, "SETTLED", -(10**12))  # the test changes folders faster than anyone could
+    monkeypatch.setattr(origin, "LARGE", 10)
+    monkeypatch.setattr(origin, "SETTLED", -(10**12))  # the test changes folders faster than anyone could
     scans: list[Path] = []
     scan = index_tree
-    monkeypatch.setattr(index_cache, "index_tree", lambda root, *more: scans.append(root) or scan(root, *more))
+    monkeypatch.setattr(origin, "index_tree", lambda root, *more: scans.append(root) or scan(root, *more))
 
     def indexed() -> ImageIndex:
-        return index_cache.cached_index_tree(tree, None, tmp_path / "cache")
+        return origin.cached_index_tree(tree, None, tmp_path / "cache")
 
     first, second = indexed(), indexed()
     assert len(scans) == 1 and first.fingerprint() == second.fingerprint() and list(first.paths) == list(second.paths)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from project.datamodules import ImageDataModule
-from project.datamodules.labels import index_table
+from project.datamodules.index import index_table
 from project.datamodules.sampler import EpochBatches
-from project.datamodules.split import Splitting, complete_splits, hold_out_fold
+from project.datamodules.split import complete_splits, draw_splits, hold_out_fold
 from project.errors import UserError
 from tests.conftest import COLOURS, write_images
 
@@ -118,8 +118,8 @@ def test_splits_that_tear_a_group_apart_are_refused(table: Path) -> None:
     index = index_table(table, table.parent, "patient")
     for folds in (0, 3):
         with pytest.raises(UserError, match=r"images of group 'p\d+' .* into test and (train|val)"):
-            Splitting(0.2, 0.0, 0, folds)(index)
-    Splitting(0.2, 0.0, 0)(index_table(table, table.parent, None))
+            draw_splits(index, 0.2, 0.0, 0, folds)
+    draw_splits(index_table(table, table.parent, None), 0.2, 0.0, 0)
 
 
 def test_a_class_that_is_only_tested_is_told(table: Path) -> None:

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from project.datamodules import ImageDataModule
+from project.datamodules.images.dataset import Images
 from project.datamodules.index import index_tree
-from project.datamodules.loader import Images, Loader
+from project.datamodules.loader import Loader
 from project.datamodules.sampler import EpochBatches
 from project.interface import Batch
 
@@ -30,8 +31,8 @@ def test_a_batch_that_is_kept_is_not_written_over(tree: Path, workers: int) -> N
     ours = loader(tree, workers)
     kept = list(ours)
     assert same(kept, expected)
-    corners = [batch._replace(image=batch.image[:2, :, :3]) for batch in ours]  # views keep the memory too
-    assert same(corners, [batch._replace(image=batch.image[:2, :, :3]) for batch in expected])
+    corners = [batch._replace(inputs=batch.inputs[:2, :, :3]) for batch in ours]  # views keep the memory too
+    assert same(corners, [batch._replace(inputs=batch.inputs[:2, :, :3]) for batch in expected])
     assert same(kept, expected)
 
 
@@ -68,4 +69,4 @@ def test_batches_to_learn_by_heart_are_mixed_and_not_augmented(tree: Path, tmp_p
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     L.Trainer(accelerator="cpu", devices=1, overfit_batches=1, max_epochs=2, **quiet).fit(Model(), datamodule=data)  # type: ignore[arg-type]
     assert len(seen) == 2 and same(seen[:1], seen[1:]), "the same batch each time"
-    assert seen[0].image.dtype == torch.uint8 and len(seen[0].label.unique()) == 3
+    assert seen[0].inputs.dtype == torch.uint8 and len(seen[0].target.unique()) == 3

@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from project.__main__ import main as tools
 from project.cli import main
+from project.cli import main as tools
 from project.datamodules import ImageDataModule
-from project.datamodules.masks import Masks
+from project.datamodules.images.masks import Masks
 from project.errors import UserError
 from tests.conftest import QUICK, fit
 
@@ -50,7 +50,7 @@ def boxes(file: Path, *rows: str) -> Path:
 def image_of(data: ImageDataModule, path: str) -> torch.Tensor:
     for split in ("train", "val", "test"):
         batch = data.sample(1000, split)  # type: ignore[arg-type]
-        for image, row in zip(batch.image, batch.index.tolist(), strict=True):
+        for image, row in zip(batch.inputs, batch.index.tolist(), strict=True):
             if data.path(row) == path:
                 return image
     raise AssertionError(path)
@@ -143,10 +143,10 @@ def test_no_metadata_of_photographs_gets_into_anything_that_is_written(
     leaks = [(file, secret) for file, data in files.items() for secret in (*SECRETS, b"Exif\0\0") if secret in data]
     assert not leaks
 
-    from project.datamodules.shards import ShardReader, read_shard_index
+    from project.datamodules.images.shards import ShardReader, read_shard_index
 
     index, read = read_shard_index("shards", None), ShardReader("shards")
-    from project.datamodules.decode import decode_image
+    from project.datamodules.images.decode import decode_image
 
     row = list(index.paths).index("dark/0.jpg")
     image = decode_image(read(row))

@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import nn
 
-from project.datamodules.decode import read_image, to_square
+from project.datamodules.images.dataset import Images
+from project.datamodules.images.decode import read_image, to_square
+from project.datamodules.images.packed import decode_all
 from project.datamodules.index import index_tree
-from project.datamodules.loader import Images
-from project.datamodules.packed import decode_all
 from project.datamodules.sampler import Request
 from project.errors import UserError
 from tests.conftest import COLOURS, write_images
@@ -28,9 +28,9 @@ def test_pixels_are_those_of_the_files(tree: Path, tmp_path: Path) -> None:
     rows = np.arange(60)[::-1].copy()
     packed = Images(index, rows, 8, pixels=decoded.pixels)[Request(0, [3, 50, 7])]
     plain = Images(index, rows, 8)[Request(0, [3, 50, 7])]
-    assert torch.equal(packed.image, plain.image) and torch.equal(packed.label, plain.label)
-    assert packed.image.is_contiguous(memory_format=torch.channels_last) and packed.index.tolist() == [56, 9, 52]
-    assert torch.equal(packed.image[0], to_square(read_image(tree / index.paths[56]), 8))
+    assert torch.equal(packed.inputs, plain.inputs) and torch.equal(packed.target, plain.target)
+    assert packed.inputs.is_contiguous(memory_format=torch.channels_last) and packed.index.tolist() == [56, 9, 52]
+    assert torch.equal(packed.inputs[0], to_square(read_image(tree / index.paths[56]), 8))
 
 
 def test_made_once_and_anew_when_a_file_or_transform_changes(tree: Path, tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_what_nobody_used_for_a_week_goes_when_something_new_is_written(tree: Pa
         os.utime(file, (time.time() - 8 * 24 * 3600,) * 2)
     decode_all(index_tree(tree), 9, [], True, folder)
     assert not old & set(folder.iterdir())
-    expected = Images(index, np.arange(60), 8)[Request(0, list(range(60)))].image.permute(0, 2, 3, 1)
+    expected = Images(index, np.arange(60), 8)[Request(0, list(range(60)))].inputs.permute(0, 2, 3, 1)
     assert held is not None and np.array_equal(held, expected), "who maps it keeps it"
 
 
@@ -97,7 +97,7 @@ def test_killed_while_packing_then_packed_by_two_at_once(tmp_path: Path) -> None
         write_images(tmp_path / "images" / name, 400, colour, size=64)
     script = (
         "import sys; from pathlib import Path; from project.datamodules.index import index_tree;"
-        "from project.datamodules.packed import decode_all;"
+        "from project.datamodules.images.packed import decode_all;"
         "print(decode_all(index_tree(Path(sys.argv[1])), 64, [], True, Path(sys.argv[2])).pixels.sum())"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "images"), str(tmp_path / "packed")]

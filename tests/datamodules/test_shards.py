@@ -12,11 +12,11 @@ import torch
 from moto.server import ThreadedMotoServer
 from PIL import Image
 
-from project.__main__ import main as tool
 from project.cli import main
-from project.datamodules.decode import decode_image, read_image
-from project.datamodules.digits import Digits
-from project.datamodules.shards import INDEX, ShardReader, read_shard_index
+from project.cli import main as tool
+from project.datamodules.images.decode import decode_image, read_image
+from project.datamodules.images.shards import INDEX, ShardReader, read_shard_index
+from project.datamodules.images.source import Digits
 from tests.conftest import QUICK, REPOSITORY, fit
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from project.datamodules import AlternatingFlip, CutMix, MixUp, RandomCrop, RandomResizedCrop, TrivialAugment
-from project.datamodules.augment import augment, default_augmentation
+from project.datamodules.images.augment import augment, default_augmentation
 from project.interface import Batch
 
 
@@ -26,9 +26,9 @@ def labelled(image: Tensor, label: Tensor | None = None) -> Batch:
 def test_every_image_has_its_own_draw(transform: nn.Module) -> None:
     image = batch()
     torch.manual_seed(3)
-    first = augment(labelled(image), [transform], 10).image
+    first = augment(labelled(image), [transform], 10).inputs
     torch.manual_seed(3)
-    again = augment(labelled(image), [transform], 10).image
+    again = augment(labelled(image), [transform], 10).inputs
     assert torch.equal(first, again) and first.shape == image.shape
     assert float(first.min()) >= 0 and float(first.max()) <= 1
     assert len(first.flatten(1).unique(dim=0)) > (1 if "Flip" in type(transform).__name__ else 8)
@@ -93,7 +93,7 @@ def test_mixing_twice_keeps_probabilities() -> None:
 
 def test_two_epochs_show_every_image_both_ways() -> None:
     image = torch.arange(16, dtype=torch.uint8).view(1, 1, 1, 16).expand(64, 3, 4, 16)
-    seen = [augment(labelled(image), [AlternatingFlip()], 10, epoch).image for epoch in range(3)]
+    seen = [augment(labelled(image), [AlternatingFlip()], 10, epoch).inputs for epoch in range(3)]
     assert torch.equal(seen[0], seen[1].flip(-1)) and torch.equal(seen[0], seen[2])
     mirrored = (seen[0][:, 0, 0, 0] > 0).float()
     assert 0.35 < float(mirrored.mean()) < 0.65, "half of them begin mirrored"

@@ -16,9 +16,9 @@ import torch
 from onnx import numpy_helper
 from PIL import Image
 
-from project.__main__ import main as tool
 from project.cli import main
-from project.datamodules.decode import read_image, to_square
+from project.cli.commands import commands
+from project.datamodules.images.decode import read_image, to_square
 from project.deploy.load import load_exported
 from project.deploy.raw import square
 from project.errors import UserError
@@ -55,7 +55,7 @@ def trained(root: Path, *more: str) -> Classifier:
     """A model that is far from sure, so that small differences show, with a temperature."""
     main(fit(root, "--test_after_fit", "false", "--trainer.max_epochs", "1", "--data.image_size", "16", *more))
     saved = torch.load(CHECKPOINT, weights_only=True)
-    saved["state_dict"]["temperature"] = torch.tensor(1.7)
+    saved["state_dict"]["task.temperature"] = torch.tensor(1.7)
     torch.save(saved, CHECKPOINT)
     return Classifier.load_from_checkpoint(CHECKPOINT, map_location="cpu").eval()
 
@@ -80,19 +80,20 @@ def agree(model: Classifier, file: Path, photos: Path) -> None:
     """Assert the same answers on pictures of all sizes, alone, and on batches of one and seven."""
     exported = load_exported(file)
     description = model.data_description
-    assert description is not None and exported.class_names == description.class_names == sorted(COLOURS)
+    assert description is not None and exported.description == description
+    assert description.classes.class_names == sorted(COLOURS)
     pictures = [read_image(path) for path in sorted(photos.rglob("*.*g"))]
-    size = description.image_size
+    size = description.image.height
     with torch.inference_mode():
         for picture in pictures:
-            wanted = model.probabilities(to_square(picture, size)[None]).numpy()
+            wanted = model.predictions(to_square(picture, size)[None]).numpy()
             found = exported.probabilities(picture[None].contiguous().numpy())
             assert found.shape == (1, 3) and found.dtype == np.float32
             np.testing.assert_allclose(found, wanted, atol=2e-6)
         for batch in (torch.randint(0, 256, (n, 3, h, w), dtype=torch.uint8) for n, h, w in ((1, 16, 16), (7, 31, 9))):
             squares = torch.stack([to_square(picture, size) for picture in batch])
             np.testing.assert_allclose(
-                exported.probabilities(batch.numpy()), model.probabilities(squares).numpy(), atol=2e-6
+                exported.probabilities(batch.numpy()), model.predictions(squares).numpy(), atol=2e-6
             )
 
 
@@ -118,11 +119,11 @@ def test_predict_exported_writes_the_table_of_predict_and_says_what_it_is(photos
     main(["export", "--ckpt_path", "best", "--output", "m.onnx", "--data.root", str(photos / "red"), *QUICK[:6]])
     metadata = load_exported(Path("m.onnx")).metadata
     assert model.data_description is not None
-    assert metadata["data_description"]["mean"] == model.data_description.mean
+    assert metadata["data_description"]["input"]["init_args"]["mean"] == model.data_description.image.mean
     assert (metadata["temperature"], metadata["views"]) == (pytest.approx(1.7), "one")
     main(["predict", "--ckpt_path", "best", "--data.root", str(photos), *QUICK[:6], "--trainer.precision", "32-true"])
     # In a process of its own, to see what it imports.
-    watch = "import sys; from project.__main__ import main; main(sys.argv[1:]); print('torch' in sys.modules)"
+    watch = "import sys; from project.cli import main; main(sys.argv[1:]); print('torch' in sys.modules)"
     args = ["predict_exported", "m.onnx", str(photos), "--output", "p.csv"]
     done = subprocess.run([sys.executable, "-c", watch, *args], capture_output=True, text=True, timeout=100)
     assert done.stdout.splitlines()[-1] == "False", done.stderr
@@ -130,7 +131,7 @@ def test_predict_exported_writes_the_table_of_predict_and_says_what_it_is(photos
     assert len(ours) == 48 and [row[:2] for row in ours] == [row[:2] for row in theirs]
     numbers = [np.array([row[2:] for row in rows], float) for rows in (ours, theirs)]
     np.testing.assert_allclose(*numbers, atol=2e-6)
-    tool(["predict_exported", "m.onnx", str(photos / "red" / "00.png")])
+    main(["predict_exported", "m.onnx", str(photos / "red" / "00.png")])
     assert table(Path("predictions.csv")) == [["00.png", *next(row for row in ours if row[0] == "red/00.png")[1:]]]
 
 
@@ -156,7 +157,7 @@ def test_a_file_that_disagrees_is_refused_and_deleted(photos: Path, here: Path) 
     data = ImageDataModule(str(photos), image_size=16)
     data.setup("fit")
     images = checked_images(data)
-    assert require_parity(RUN / "model.onnx", model, images).equal == 1
+    assert "100.00% of answers are the same" in require_parity(RUN / "model.onnx", model, images)
     spoilt = onnx.load(RUN / "model.onnx")
     (mean,) = [value for value in spoilt.graph.initializer if value.name.endswith("mean")]
     mean.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(mean) + np.float32(0.01), mean.name))
@@ -192,5 +193,40 @@ def test_mistakes_end_in_one_line(
         (["bad.onnx", str(photos), "--require_signature", "key.pub"], "bad.onnx is not signed"),
     ):
         with pytest.raises(SystemExit) as stopped:
-            tool(["predict_exported", *args])
+            main(["predict_exported", *args])
         assert stopped.value.code == 2 and message in capsys.readouterr().err
+
+
+class WithoutSecure:
+    """Finds no project.secure, as where its folder was deleted."""
+
+    def find_spec(self, name: str, *_: object) -> None:
+        if name == "project.secure":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+def test_a_package_that_was_taken_out_is_named(
+    here: Path, failing: Callable[[list[str]], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands()  # are looked up once, while it is there
+    for name in ("project.secure", "project.secure.sign"):
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [WithoutSecure(), *sys.meta_path])
+    for command in (["predict_exported", "m.onnx", "."], ["serve", "m.onnx"]):
+        said = failing([*command, "--require_signature", "key.pub"])
+        assert "this needs the package project.secure, which was taken out of this project" in said
+
+
+def test_the_options_of_a_command_of_its_own_come_before_those_of_all(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["export", "--help"])
+    shown = capsys.readouterr().out
+    assert shown.splitlines()[0].endswith("export [options]")
+    assert 0 < shown.index("--format") < shown.index("--trainer")
+
+
+def test_a_format_that_is_none(tree: Path, here: Path, failing: Callable[[list[str]], str]) -> None:
+    main(fit(tree, "--trainer.max_epochs", "1", "--test_after_fit", "false"))
+    assert "format: expected one of onnx, pt2, safetensors, got 'onx'" in failing(
+        ["export", "--ckpt_path", "best", "--format", "onx"]
+    )

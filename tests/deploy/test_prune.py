@@ -8,15 +8,16 @@ import torch
 from torch import nn
 
 from project.cli import main
+from project.interface import ImageInput
 from project.modules import Classifier, ConvNet, Pruned
 from tests.conftest import QUICK, fit
 
 RUN = Path("logs/run/version_0")
 
 
-def built(num_classes: int, image_size: int) -> nn.Module:
+def built(num_classes: int, inputs: ImageInput) -> nn.Module:
     """A net that a function makes."""
-    return ConvNet(num_classes, image_size)
+    return ConvNet(num_classes, inputs)
 
 
 NETS = {
@@ -41,7 +42,7 @@ def test_a_pruned_net_is_trained_on_exported_and_pruned_again(tree: Path, here: 
     before, after = parameters(RUN / "checkpoints/best.ckpt"), parameters(RUN / "pruned.ckpt")
     assert after < 0.45 * before
     spec = torch.load(RUN / "pruned.ckpt", weights_only=True)["hyper_parameters"]["net"]["init_args"]
-    assert Pruned(5, 8, **spec).eval()(torch.rand(1, 3, 8, 8)).shape == (1, 5)  # as for other classes
+    assert Pruned(5, ImageInput(8, 8), **spec).eval()(torch.rand(1, 3, 8, 8)).shape == (1, 5)  # as for other classes
     configs = ["--config", str(RUN / "config.yaml"), "--config", str(RUN / "pruned.yaml")]
     main(["fit", *configs, "--run_name", "again", "--test_after_fit", "false"])
     best = Path("logs/again/version_0/checkpoints/best.ckpt")

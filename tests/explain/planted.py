@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from project.interface import DataDescription
+from project.interface import ClassTarget, DataDescription, ImageInput
 from project.modules import Classifier, ConvNet, ResNet, SpeedrunNet, Timm
 
 SIZE, PATCH = 32, 8
@@ -15,12 +15,12 @@ NAMES = ["blue", "green", "red"]
 COLOURS = torch.tensor([[30, 40, 210], [30, 190, 40], [210, 30, 40]])
 
 
-def vit(num_classes: int, image_size: int, pool: str = "token") -> nn.Module:
+def vit(num_classes: int, inputs: ImageInput, pool: str = "token") -> nn.Module:
     """A small vision transformer of timm, whose head reads its class token or the mean of the others."""
     from timm.models import VisionTransformer
 
     return VisionTransformer(
-        image_size,
+        inputs.height,
         4,
         num_classes=num_classes,
         embed_dim=64,
@@ -30,7 +30,12 @@ def vit(num_classes: int, image_size: int, pool: str = "token") -> nn.Module:
     )
 
 
-NETS: dict[str, Callable[[int, int], nn.Module]] = {
+def flat(num_classes: int, inputs: ImageInput) -> nn.Module:
+    """A net without places in it."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * inputs.height**2, num_classes))
+
+
+NETS: dict[str, Callable[[int, ImageInput], nn.Module]] = {
     "ConvNet": ConvNet,
     "ResNet": partial(ResNet, depth=8),
     "SpeedrunNet": partial(SpeedrunNet, widths=(16, 32, 32)),
@@ -52,11 +57,11 @@ def planted(count: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     return image.to(torch.uint8), label, there
 
 
-def classifier(net: Callable[[int, int], nn.Module], size: int = SIZE) -> Classifier:
+def classifier(net: Callable[[int, ImageInput], nn.Module], size: int = SIZE) -> Classifier:
     """With random weights."""
     torch.manual_seed(0)
-    description = DataDescription(NAMES, size, [0.49] * 3, [0.15] * 3, [1] * 3, "")
-    model = Classifier(net, data_description=description)
+    model = Classifier(net)
+    model.adopt(DataDescription(ImageInput(size, size, [0.49] * 3, [0.15] * 3), ClassTarget(NAMES, [1] * 3)))
     model.configure_model()
     return model.eval()
 

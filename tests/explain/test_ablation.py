@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from project.explain import overlay
 from project.explain.ablation import ablate
 from project.explain.features import embed, feature_maps_picture, filters_picture
+from project.explain.pictures import overlay
+from project.interface import ImageInput
 from tests.explain.planted import COLOURS, NAMES, classifier, planted
 
 
@@ -15,7 +16,7 @@ class Wired(nn.Module):
     A norm that changes nothing belongs to either layer.
     """
 
-    def __init__(self, classes: int, size: int) -> None:
+    def __init__(self, classes: int, inputs: ImageInput) -> None:
         super().__init__()
         self.colours = nn.Conv2d(3, 4, 1, bias=False)
         self.norm = nn.BatchNorm2d(4)
@@ -68,7 +69,7 @@ def test_pictures_of_filters_and_feature_maps() -> None:
     assert maps is not None and maps.width > 4 * 128 and maps.height > 2 * 128
     flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32**2, 3))
     assert filters_picture(flat) is None
-    assert feature_maps_picture(classifier(lambda classes, size: flat), image[0]) is None
+    assert feature_maps_picture(classifier(lambda classes, inputs: flat), image[0]) is None
 
 
 def test_overlay_is_bright_where_the_evidence_is() -> None:

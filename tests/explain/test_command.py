@@ -31,6 +31,9 @@ def test_explains_any_folder_and_a_single_image(
     before = sorted(tmp_path.joinpath("mine").rglob("*"))
     options = ["--images", "5", "--methods", "[gradcam, occlusion]", "--class_name", "red", "--ablation", "true"]
     capsys.readouterr()
+    assert "methods: expected one of gradcam, integrated_gradients, occlusion, got" in failing(
+        [*EXPLAIN, "--methods", "lime"]
+    )
     main([*EXPLAIN, "--data.root", str(pictures), *options])
     shown = capsys.readouterr().out
     assert "5 images of" in shown and "gradcam  " in shown and "occlusion  " in shown
@@ -70,5 +73,9 @@ def test_explains_any_folder_and_a_single_image(
     single = ["--data.root", str(pictures / "000.png")]
     assert "no class named pink: the model knows blue, green, red" in failing([*EXPLAIN, "--class_name", "pink"])
     assert "ablation needs labels" in failing([*EXPLAIN, *single, "--ablation", "true"])
+    flat = ["--model.net", "tests.explain.planted.flat"]
+    main([*fit(tree, *flat, "--test_after_fit", "false"), "--run_name", "flat"])
+    assert "try --methods" in failing([*EXPLAIN, "--run_name", "flat"])
+    assert not (here / "logs" / "explain" / "version_3").exists(), "what fails leaves no folder"
     assert "methods" in failing([*EXPLAIN, "--methods", "gradcamm"])
     assert "explain needs a trained model" in failing(["explain", *single])

@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from project.errors import UserError
-from project.explain import METHODS, evidence, faithfulness, random_evidence
-from project.explain.maps import Method, _grid
+from project.explain.maps import METHODS, Method, _grid, evidence, faithfulness, random_evidence
+from project.interface import ImageInput
 from project.modules import Timm
-from tests.explain.planted import NETS, classifier, planted, trained
+from project.modules.inputs import Normalize
+from tests.explain.planted import NETS, classifier, flat, planted, trained
 
 pytestmark = pytest.mark.slow
 
@@ -63,7 +64,7 @@ def test_areas_of_a_class_that_depends_on_one_corner() -> None:
     """Deletion is 0, insertion is 1, up to a step, where the first cell decides; the other way round where the last."""
 
     class Corner(nn.Module):
-        mean = torch.zeros(1, 3, 1, 1)
+        preprocess = Normalize(ImageInput(16, 16, [0.0] * 3, [1.0] * 3))
 
         def forward(self, image: Tensor) -> Tensor:
             there = image[:, 0, 0, 0] > 0
@@ -112,9 +113,6 @@ def test_frozen_net_is_explained() -> None:
 
 
 def test_net_without_places_is_told_what_to_use() -> None:
-    def flat(classes: int, size: int) -> nn.Module:
-        return nn.Sequential(nn.Flatten(), nn.Linear(3 * size**2, classes))
-
     image, label, _ = planted(2)
     with pytest.raises(UserError, match="Sequential has none.*integrated_gradients"):
         evidence(classifier(flat), image, label)

@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from project.callbacks.pictures import confusion_figure
 from project.cli import main
 from project.explain.features import write_embeddings
 from project.explain.pictures import page
 from project.explain.watch import classes_figure
-from project.fonts import font_file
+from project.machine import font_file
+from project.modules.tasks.multiclass import confusion_figure
 from tests.conftest import COLOURS, fit, write_images
 from tests.runs import RUN
 

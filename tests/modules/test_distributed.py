@@ -16,7 +16,7 @@ from torch.distributed.fsdp import FSDPModule
 from project.cli import main
 from project.modules import ConvNet
 from project.modules.distributed import shard
-from tests.conftest import fit, process
+from tests.conftest import fit, process, square
 
 Weights = dict[str, torch.Tensor]
 
@@ -80,7 +80,7 @@ def units(net: nn.Module) -> set[str]:
 
 def test_large_parts_are_units_and_all_still_learn(group: None) -> None:
     mesh = init_device_mesh("cpu", (1,))
-    course, attending = ConvNet(3, 32), Attending()
+    course, attending = ConvNet(3, square(32)), Attending()
     shard(course, mesh)
     shard(attending, mesh)
     assert units(course) == {"", "head"}

@@ -11,20 +11,21 @@ import torch.nn.functional as F
 from torchmetrics import functional as reference
 
 from project.datamodules import ImageDataModule
-from project.interface import Batch, DataDescription
+from project.interface import Batch, ClassTarget, DataDescription
 from project.modules import Classifier, ConvNet
-from project.modules.scores import Scores
-from project.modules.views import Views, mean_logits
+from project.modules.inputs import Views, mean_logits
+from project.modules.tasks.multiclass import ClassCounts, Confusion
+from tests.conftest import square
 
 
 def test_convnet_is_the_courses() -> None:
-    shapes = [tuple(p.shape) for p in ConvNet(10, 32).parameters() if p.ndim > 1]
+    shapes = [tuple(p.shape) for p in ConvNet(10, square(32)).parameters() if p.ndim > 1]
     assert shapes == [(64, 3, 3, 3), (128, 64, 3, 3), (512, 128 * 8 * 8), (10, 512)]
 
 
 def test_convnet_answers_and_learns_as_in_the_courses_order() -> None:
     """There relu comes before the pool, here after it."""
-    net, image, label = ConvNet(10, 32), torch.randn(8, 3, 32, 32), torch.arange(8)
+    net, image, label = ConvNet(10, square(32)), torch.randn(8, 3, 32, 32), torch.arange(8)
     F.cross_entropy(net(image), label).backward()
     first, second = (layer for layer in net.features if isinstance(layer, torch.nn.Conv2d))
     logits = net.head(F.max_pool2d(F.relu(second(F.max_pool2d(F.relu(first(image)), 2))), 2))
@@ -35,18 +36,19 @@ def test_convnet_answers_and_learns_as_in_the_courses_order() -> None:
 
 @pytest.mark.parametrize("size", [4, 5, 31, 64])
 def test_convnet_takes_any_size_from_four(size: int) -> None:
-    assert ConvNet(3, size)(torch.rand(2, 3, size, size)).shape == (2, 3)
+    assert ConvNet(3, square(size))(torch.rand(2, 3, size, size)).shape == (2, 3)
 
 
 def test_convnet_refuses_three_pixels() -> None:
     with pytest.raises(ValueError, match="at least 4"):
-        ConvNet(3, 3)
+        ConvNet(3, square(3))
 
 
-def test_scores_agree_with_torchmetrics_over_uneven_batches() -> None:
+@pytest.mark.parametrize("kind", [ClassCounts, Confusion])
+def test_scores_agree_with_torchmetrics_over_uneven_batches(kind: type[ClassCounts]) -> None:
     torch.manual_seed(0)
     logits, label = torch.randn(50, 5), torch.randint(0, 4, (50,))  # class 4 never occurs as a label
-    scores = Scores(5)
+    scores = kind(5)
     for part in (slice(0, 32), slice(32, 50)):
         scores.update(F.cross_entropy(logits[part], label[part]), logits[part], label[part])
     result = scores.compute()
@@ -60,10 +62,12 @@ def test_scores_agree_with_torchmetrics_over_uneven_batches() -> None:
 
 
 def test_a_batch_whose_loss_is_not_finite_does_not_count_in_training() -> None:
-    scores, logits, labels = Scores(2), torch.tensor([[9.0, 0.0]] * 3), torch.tensor([0, 0, 1])
+    scores, logits, labels = Confusion(2), torch.tensor([[9.0, 0.0]] * 3), torch.tensor([0, 0, 1])
     scores.update(torch.tensor(0.5), logits, labels, only_finite=True)
     scores.update(torch.tensor(torch.nan), logits, labels, only_finite=True)
-    assert scores.compute().scalars["loss"] == 0.5 and scores.compute().confusion.tolist() == [[2, 0], [1, 0]]
+    result = scores.compute()
+    assert result.scalars["loss"] == 0.5
+    assert result.confusion is not None and result.confusion.tolist() == [[2, 0], [1, 0]]
 
 
 class Losses(L.Callback):
@@ -75,7 +79,7 @@ class Losses(L.Callback):
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.losses.append(float(outputs["loss"]))
-        self.batches.append((batch.image.clone(), batch.label.clone()))
+        self.batches.append((batch.inputs.clone(), batch.target.clone()))
 
 
 def test_loss_trajectory_is_that_of_a_plain_loop(tree: Path, tmp_path: Path) -> None:
@@ -98,9 +102,9 @@ def test_loss_trajectory_is_that_of_a_plain_loop(tree: Path, tmp_path: Path) -> 
     trainer.fit(model, datamodule=data)
 
     L.seed_everything(7)
-    net = ConvNet(3, 8)
+    net = ConvNet(3, square(8))
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
-    mean, std = model.mean, model.std
+    mean, std = model.preprocess.mean, model.preprocess.std
     losses = []
     for image, label in seen.batches:
         loss = F.cross_entropy(net((image / 255 - mean) / std), label)
@@ -135,9 +139,9 @@ def test_weight_decay_spares_biases_and_checkpoints_hold_plain_types(tree: Path,
 
 
 def test_weighted_loss_of_parts_adds_up_to_that_of_the_whole() -> None:
-    description = DataDescription(["a", "b"], 8, [0.5] * 3, [0.2] * 3, [90, 10], "")
-    model = Classifier(class_weights="balanced", data_description=description).eval()
-    model.configure_model()
+    model = Classifier(class_weights="balanced")
+    model.adopt(DataDescription(square(8), ClassTarget(["a", "b"], [90, 10])))
+    model.eval().configure_model()
     image, label = torch.rand(12, 3, 8, 8), torch.tensor([0] * 9 + [1] * 3)
     parts = [Batch(image[rows], label[rows], label[rows]) for rows in (slice(0, 12), slice(0, 10), slice(10, 12))]
     whole, most, rest = (float(model._step(part, "val")[0].detach()) for part in parts)
@@ -146,7 +150,7 @@ def test_weighted_loss_of_parts_adds_up_to_that_of_the_whole() -> None:
 
 @pytest.mark.parametrize("views", ["mirror", "mirror_shift"])
 def test_views_give_a_mirrored_image_the_same_answer(views: Views) -> None:
-    net, image = ConvNet(3, 8).eval(), torch.rand(4, 3, 8, 8)
+    net, image = ConvNet(3, square(8)).eval(), torch.rand(4, 3, 8, 8)
     assert torch.allclose(mean_logits(net, image, "one"), net(image))
     assert torch.allclose(mean_logits(net, image, views), mean_logits(net, image.flip(-1), views), atol=1e-5) == (
         views == "mirror"

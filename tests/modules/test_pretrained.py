@@ -14,12 +14,12 @@ import torch
 from torch import nn
 
 from project.cli import main
+from project.interface import ImageInput
 from project.modules import ConvNet, Timm, TorchVision
 from project.modules.features import FeatureStore
-from project.modules.freezing import Freezing
-from project.modules.layers import head, layers
-from project.modules.optimization import parameter_groups
-from tests.conftest import QUICK, fit, process
+from project.modules.layers import Freezing, head, layers
+from project.modules.optimizers.groups import parameter_groups
+from tests.conftest import QUICK, fit, process, square
 from tests.runs import RUN, load, same
 
 pytestmark = pytest.mark.slow
@@ -61,14 +61,14 @@ def test_a_file_gives_all_but_the_head_and_the_networks_own_normalisation(
             assert len(net[name]) == 3
         elif "running" not in name and "tracked" not in name:
             assert torch.equal(net[name], value), name
-    description = saved["hyper_parameters"]["data_description"]
-    assert description["mean"] == description["std"] == HALF
-    assert saved["state_dict"]["mean"].flatten().tolist() == HALF
+    images = saved["data_description"]["input"]["init_args"]
+    assert images["mean"] == images["std"] == HALF
+    assert saved["state_dict"]["preprocess.mean"].flatten().tolist() == HALF
     # Neither the file nor a network is needed again.
     weights.unlink()
     main(["predict", "--ckpt_path", "best", "--data.root", str(tree), *QUICK[:4]])
     main(["fit", "--ckpt_path", "last", "--trainer.max_epochs", "2"])
-    assert load(RUN)["state_dict"]["mean"].flatten().tolist() == HALF
+    assert load(RUN)["state_dict"]["preprocess.mean"].flatten().tolist() == HALF
 
 
 def test_what_an_earlier_run_was_normalised_by_goes_with_its_weights(weights: Path, tree: Path, here: Path) -> None:
@@ -79,13 +79,14 @@ def test_what_an_earlier_run_was_normalised_by_goes_with_its_weights(weights: Pa
     (tree / "red").rmdir()
     weights.unlink()
     main(fit(tree, *ONCE, *TIMM, "--model.net.weights", str(weights), "--model.init_from", first))
-    description = load(RUN.with_name("version_1"))["hyper_parameters"]["data_description"]
-    assert description["mean"] == HALF and len(description["class_names"]) == 2
+    description = load(RUN.with_name("version_1"))["data_description"]
+    assert description["input"]["init_args"]["mean"] == HALF
+    assert len(description["target"]["init_args"]["class_names"]) == 2
 
 
 def test_from_scratch_the_data_says_how_to_normalise(tree: Path, here: Path) -> None:
     main(fit(tree, *ONCE, *TIMM, "--model.net.weights", "null"))
-    assert load(RUN)["hyper_parameters"]["data_description"]["mean"] != HALF
+    assert load(RUN)["data_description"]["input"]["init_args"]["mean"] != HALF
 
 
 @pytest.mark.parametrize("name", ["test_vit", "test_convnext", "test_efficientnet"])
@@ -97,14 +98,14 @@ def test_timm_answers_as_the_file_that_it_was_given(name: str, tmp_path: Path) -
     source = timm.create_model(name, num_classes=3, **({"img_size": 64} if name == "test_vit" else {})).eval()
     file = tmp_path / "weights.safetensors"
     save_file(source.state_dict(), file)
-    net = Timm(3, 64, name, str(file)).eval()
+    net = Timm(3, square(64), name, str(file)).eval()
     net.take_pretrained()
     image = torch.randn(2, 3, 64, 64)
     assert not any(parameter.any() for parameter in head(net).parameters()), "a new head begins at zero"
     assert not torch.allclose(net(image), source(image))
     head(net).load_state_dict(head(source).state_dict())
     assert torch.allclose(net(image), source(image), atol=1e-5) or name == "test_convnext"  # its norm is in the head
-    assert Timm(5, 96, name, str(file)).take_pretrained() is None, "another size and other classes"
+    assert Timm(5, square(96), name, str(file)).take_pretrained() is None, "another size and other classes"
 
 
 def test_torchvision_answers_as_the_file_that_it_was_given(tmp_path: Path) -> None:
@@ -112,7 +113,7 @@ def test_torchvision_answers_as_the_file_that_it_was_given(tmp_path: Path) -> No
 
     source = models.get_model("shufflenet_v2_x0_5", weights=None, num_classes=7).eval()
     torch.save({"state_dict": {f"module.{k}": v for k, v in source.state_dict().items()}}, tmp_path / "w.pth")
-    net = TorchVision(7, 32, "shufflenet_v2_x0_5", str(tmp_path / "w.pth")).eval()
+    net = TorchVision(7, square(32), "shufflenet_v2_x0_5", str(tmp_path / "w.pth")).eval()
     net.take_pretrained()
     image = torch.randn(2, 3, 32, 32)
     assert not torch.equal(net(image), source(image)), "the head is new"
@@ -175,7 +176,7 @@ def test_without_timm_the_extra_is_named(tree: Path, here: Path) -> None:
 class Small(nn.Module):
     """Two layers with norms, and a head."""
 
-    def __init__(self, num_classes: int, image_size: int) -> None:
+    def __init__(self, num_classes: int, inputs: ImageInput) -> None:
         super().__init__()
         self.body = nn.Sequential(
             *(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
@@ -199,12 +200,12 @@ SMALL = ["--model.net", "tests.modules.test_pretrained.Small"]
 @pytest.mark.parametrize(
     ("net", "count", "first", "last"),
     [
-        (ConvNet(3, 32), 4, nn.Conv2d, nn.Linear),
+        (ConvNet(3, square(32)), 4, nn.Conv2d, nn.Linear),
         (Small(3, 32), 3, nn.Conv2d, nn.Linear),
-        (TorchVision(3, 32, "squeezenet1_1", None), 10, nn.Conv2d, nn.Conv2d),
-        (TorchVision(3, 32, "vit_b_32", None), 14, nn.Conv2d, nn.Linear),
-        (Timm(3, 32, "test_resnet", None), 10, nn.Conv2d, nn.Linear),
-        (Timm(3, 32, "test_vit", None), 8, nn.Module, nn.Linear),
+        (TorchVision(3, square(32), "squeezenet1_1", None), 10, nn.Conv2d, nn.Conv2d),
+        (TorchVision(3, square(32), "vit_b_32", None), 14, nn.Conv2d, nn.Linear),
+        (Timm(3, square(32), "test_resnet", None), 10, nn.Conv2d, nn.Linear),
+        (Timm(3, square(32), "test_vit", None), 8, nn.Module, nn.Linear),
     ],
 )
 def test_layers(net: nn.Module, count: int, first: type, last: type) -> None:
@@ -263,8 +264,8 @@ def changed(one: Path, other: Path) -> set[str]:
 class Certain(Small):
     """Draws nothing."""
 
-    def __init__(self, num_classes: int, image_size: int) -> None:
-        super().__init__(num_classes, image_size)
+    def __init__(self, num_classes: int, inputs: ImageInput) -> None:
+        super().__init__(num_classes, inputs)
         self.drop.p = 0
 
 

@@ -14,10 +14,10 @@ from torch import nn
 from project.cli import main
 from project.modules import Classifier, Muon, ResNet, SpeedrunNet, WarmupDecay, WhiteningConv
 from project.modules.layers import head
-from project.modules.muon import orthogonalise
-from project.modules.optimization import parameter_groups
-from project.resume import resolve_checkpoint
-from tests.conftest import QUICK, fit, process
+from project.modules.optimizers.groups import parameter_groups
+from project.modules.optimizers.muon import orthogonalise
+from project.runs.resume import resolve_checkpoint
+from tests.conftest import QUICK, fit, process, square
 
 
 def test_whitened_patches_are_uncorrelated_and_of_unit_variance() -> None:
@@ -77,7 +77,7 @@ def test_muon_agrees_with_torch_on_matrices_and_with_sgd_elsewhere() -> None:
 
 
 def test_roles_of_parameters() -> None:
-    net = SpeedrunNet(7, 32)
+    net = SpeedrunNet(7, square(32))
     roles = {group["role"]: group["params"] for group in parameter_groups(net)}
     assert head(net) is net.head and [tuple(p.shape) for p in roles["head"]] == [(7, 256)]
     assert all(p.ndim == 4 for p in roles["hidden"]) and len(roles["hidden"]) == 6
@@ -86,11 +86,11 @@ def test_roles_of_parameters() -> None:
 
 
 def test_resnet_is_the_papers() -> None:
-    counts = {depth: sum(p.numel() for p in ResNet(10, 32, depth).parameters()) for depth in (20, 56)}
+    counts = {depth: sum(p.numel() for p in ResNet(10, square(32), depth).parameters()) for depth in (20, 56)}
     assert round(counts[20] / 1e6, 2) == 0.27 and round(counts[56] / 1e6, 2) == 0.85  # table 6 of the paper
-    assert ResNet(5, 40)(torch.rand(2, 3, 40, 40)).shape == (2, 5)
+    assert ResNet(5, square(40))(torch.rand(2, 3, 40, 40)).shape == (2, 5)
     with pytest.raises(ValueError, match="6n"):
-        ResNet(10, 32, 18)
+        ResNet(10, square(32), 18)
 
 
 def rates(scheduler: WarmupDecay, steps: int) -> list[float]:
@@ -168,7 +168,7 @@ def test_a_net_can_be_computed_from_the_training_images(tree: Path, here: Path) 
     model = Classifier.load_from_checkpoint(resolve_checkpoint("last", Path("logs"), None), weights_only=True)
     assert model.net is not None
     torch.manual_seed(0)
-    untouched = SpeedrunNet(3, 24).whiten.weight
+    untouched = SpeedrunNet(3, square(24)).whiten.weight
     weight = model.net.whiten.weight  # type: ignore[union-attr]
     half = len(weight) // 2
     assert torch.equal(weight[:half], -weight[half:]) and not torch.equal(untouched[:half], -untouched[half:])

@@ -1,15 +1,18 @@
-"""Nets that private training must refuse, and one that it must not get wrong."""
+"""Nets and a loss that private training must refuse, and a net that it must not get wrong."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from project.interface import ImageInput
 
 
 class Centred(nn.Module):
     """Takes the mean of the batch away, without being called a norm."""
 
-    def __init__(self, num_classes: int, image_size: int) -> None:
+    def __init__(self, num_classes: int, inputs: ImageInput) -> None:
         super().__init__()
-        self.layer = nn.Linear(3 * image_size**2, num_classes)
+        self.layer = nn.Linear(3 * inputs.height**2, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layer((x - x.mean(0)).flatten(1))
@@ -20,10 +23,10 @@ class Remembering(nn.Module):
 
     seen: Tensor
 
-    def __init__(self, num_classes: int, image_size: int) -> None:
+    def __init__(self, num_classes: int, inputs: ImageInput) -> None:
         super().__init__()
-        self.layer = nn.Linear(3 * image_size**2, num_classes)
-        self.register_buffer("seen", torch.zeros(3 * image_size**2))
+        self.layer = nn.Linear(3 * inputs.height**2, num_classes)
+        self.register_buffer("seen", torch.zeros(3 * inputs.height**2))
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
@@ -34,7 +37,7 @@ class Remembering(nn.Module):
 class ChannelsLast(nn.Module):
     """Has channels last between its convolutions, by a permute of its own."""
 
-    def __init__(self, num_classes: int, image_size: int) -> None:
+    def __init__(self, num_classes: int, inputs: ImageInput) -> None:
         super().__init__()
         self.first, self.second = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1)
         self.norm, self.head = nn.LayerNorm(6), nn.Linear(6, num_classes)
@@ -42,3 +45,11 @@ class ChannelsLast(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.norm(self.first(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return self.head(self.second(x.relu()).relu().mean((2, 3)))
+
+
+class Relative(nn.Module):
+    """Weighs each image's loss by its share of that of the batch."""
+
+    def forward(self, outputs: Tensor, target: Tensor) -> Tensor:
+        losses = F.cross_entropy(outputs, target, reduction="none")
+        return (losses * losses.softmax(0)).sum()

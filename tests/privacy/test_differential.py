@@ -17,14 +17,14 @@ from torch import nn
 
 from project.cli import main
 from project.datamodules import ImageDataModule
-from project.datamodules.sampler import PoissonBatches
-from project.datamodules.transforms import RandomCrop
-from project.privacy import DifferentialPrivacy
+from project.datamodules.images.transforms import RandomCrop
+from project.privacy import DifferentialPrivacy, PoissonBatches
 from project.privacy.budget import add_steps, epsilon_of, noise_for, steps_within
 from tests.conftest import QUICK, fit, process
 from tests.runs import RUN, kill, load, rows, start
 
-PRIVATE = ["--data.sampling", "poisson", "--data.channel_statistics", "fixed", "--data.batch_transforms", "[]"]
+POISSON = ["--data.sampler", "project.privacy.PoissonBatches"]
+PRIVATE = [*POISSON, "--data.channel_statistics", "fixed", "--data.batch_transforms", "[]"]
 CALLBACK = ["--trainer.callbacks", "project.privacy.DifferentialPrivacy"]
 DELTA = ["--trainer.callbacks.delta", "0.001"]
 
@@ -150,7 +150,7 @@ class Compare(L.Callback):
                 module._forward_hooks.clear()
                 module._forward_pre_hooks.clear()
                 module._backward_hooks.clear()
-            loss = nn.functional.cross_entropy(net(pl_module._normalise(batch.image)), batch.label, reduction="sum")
+            loss = nn.functional.cross_entropy(net(pl_module._normalise(batch.inputs)), batch.target, reduction="sum")
             self.plain = torch.autograd.grad(loss / trainer.datamodule.batch_size, list(net.parameters()))  # type: ignore[attr-defined]
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: Any, optimizer: Any) -> None:
@@ -249,15 +249,15 @@ def test_a_private_run_logs_epsilon_and_its_checkpoint_is_like_any_other(
     main(private(tree, "--data.batch_size", "8"))
     shown = capsys.readouterr().out
     saved = load(RUN)
-    spent = saved["privacy"]["epsilon"]
-    noise, rate, steps = saved["privacy"]["history"][0]
-    assert [rate, steps] == [pytest.approx(8 / 42), 10] and saved["privacy"]["delta"] == 0.001
+    spent = saved["notes"]["privacy"]["epsilon"]
+    noise, rate, steps = saved["notes"]["privacy"]["history"][0]
+    assert [rate, steps] == [pytest.approx(8 / 42), 10] and saved["notes"]["privacy"]["delta"] == 0.001
     assert spent == pytest.approx(epsilon_of([[noise, rate, 10]], 0.001)) and 7.5 < spent <= 8
     assert f"epsilon {spent:.2f} of 8 at delta 0.001" in shown
     assert float([row for row in rows(RUN) if row.get("privacy/epsilon")][-1]["privacy/epsilon"]) == pytest.approx(
         spent
     )
-    assert saved["hyper_parameters"]["data_description"]["mean"] == [0.5, 0.5, 0.5]
+    assert saved["data_description"]["input"]["init_args"]["mean"] == [0.5, 0.5, 0.5]
 
     main(fit(tree, "--run_name", "plain", "--test_after_fit", "false"))
     assert saved["state_dict"].keys() == load(Path("logs/plain/version_0"))["state_dict"].keys()
@@ -282,7 +282,7 @@ def test_the_run_stops_where_its_budget_ends_and_then_stays_stopped(
     main(private(tree, "--data.batch_size", "8", "--trainer.max_epochs", "50", callback=noise))
     assert "the budget has no room for another step" in capsys.readouterr().out
     saved = load(RUN)
-    (entry,) = saved["privacy"]["history"]
+    (entry,) = saved["notes"]["privacy"]["history"]
     assert 0 < entry[2] < 250 and saved["global_step"] == entry[2]
     assert epsilon_of([entry], 0.001) <= 4 < epsilon_of([[1.5, entry[1], entry[2] + 1]], 0.001)
     assert "the privacy budget is spent" in failing(["fit", "--ckpt_path", "last"])
@@ -302,7 +302,7 @@ def test_accumulation_takes_the_same_steps_at_the_same_cost(tree: Path, here: Pa
         ]
         main(private(tree, *more, callback=("--trainer.callbacks.noise_multiplier", "2")))
         saved = load(Path(f"logs/run/version_{number}"))
-        found.append((saved["global_step"], saved["privacy"]))
+        found.append((saved["global_step"], saved["notes"]["privacy"]))
     assert found[0] == found[1]
 
 
@@ -315,7 +315,7 @@ def test_a_killed_run_goes_on_from_what_it_had_spent(
     last = RUN / "checkpoints/last.ckpt"
     process = start([*args, "--test_after_fit", "false"], here)
     assert kill(process, lambda: last.exists() and load(RUN)["global_step"] >= 5, signal.SIGKILL) is not None
-    before = load(RUN)["privacy"]
+    before = load(RUN)["notes"]["privacy"]
     assert before["history"][0][2] == load(RUN)["global_step"]
 
     changed = ["--trainer.max_steps", str(load(RUN)["global_step"] + 4), "--trainer.max_epochs", "-1"]
@@ -323,7 +323,7 @@ def test_a_killed_run_goes_on_from_what_it_had_spent(
     text = (RUN / "config.yaml").read_text()
     (RUN / "config.yaml").write_text(text.replace("noise_multiplier: 2.0", "noise_multiplier: 3.0"))
     main(["fit", "--ckpt_path", "last", *changed, "--test_after_fit", "false"])
-    after, rate = load(RUN)["privacy"], before["history"][0][1]
+    after, rate = load(RUN)["notes"]["privacy"], before["history"][0][1]
     assert after["history"] == [*before["history"], [3.0, rate, 4]]
     assert (
         after["epsilon"] == pytest.approx(epsilon_of(after["history"], 0.001)) and after["epsilon"] > before["epsilon"]
@@ -334,8 +334,9 @@ def test_a_killed_run_goes_on_from_what_it_had_spent(
 @pytest.mark.parametrize(
     ("more", "reason"),
     [
-        (["--data.sampling", "balanced"], "--data.sampling poisson"),
-        (["--data.sampling", "natural"], "--data.sampling poisson"),
+        (["--data.sampler", "project.datamodules.sampler.EpochBatches"], " ".join(POISSON)),
+        (["--data.sampler", "null"], " ".join(POISSON)),
+        (["--model.loss", "tests.privacy.nets.Relative"], "Relative lets an image change"),
         (["--data.channel_statistics", "train"], "--data.channel_statistics fixed"),
         (["--data.batch_transforms", "[project.datamodules.MixUp]"], "MixUp brings something of one image"),
         (["--data.batch_transforms", "[project.datamodules.CutMix]"], "CutMix brings something of one image"),
@@ -366,15 +367,19 @@ def test_what_voids_the_guarantee_is_refused(
     assert reason in failing(private(tree, *more, "--trainer.logger", "false"))
 
 
-@pytest.mark.parametrize(("sampling", "same"), [("natural", True), ("poisson", False)])
-def test_nobody_knows_what_is_drawn_for_a_private_batch(sampling: Any, same: bool, tree: Path, here: Path) -> None:
-    data = ImageDataModule(str(tree), image_size=8, sampling=sampling, batch_transforms=[RandomCrop()])
+@pytest.mark.parametrize(("sampler", "same"), [(None, True), (PoissonBatches, False)])
+def test_nobody_knows_what_is_drawn_for_a_private_batch(sampler: Any, same: bool, tree: Path, here: Path) -> None:
+    data = ImageDataModule(str(tree), image_size=8, sampler=sampler, batch_transforms=[RandomCrop()])
     data.setup("fit")
-    epochs = SimpleNamespace(epoch_loop=SimpleNamespace(total_batch_idx=3))
-    data.trainer = SimpleNamespace(  # type: ignore[assignment]
-        training=True, overfit_batches=0, fit_loop=epochs, global_rank=0, current_epoch=0
+    current = SimpleNamespace(current=SimpleNamespace(ready=0))
+    epochs = SimpleNamespace(epoch_loop=SimpleNamespace(total_batch_idx=3, batch_progress=current))
+    data.trainer = trainer = SimpleNamespace(  # type: ignore[assignment]
+        **{"training": True, "overfit_batches": 0, "accumulate_grad_batches": 1, "fit_loop": epochs},
+        **{"global_rank": 0, "world_size": 1, "num_devices": 1, "current_epoch": 0},
+        strategy=SimpleNamespace(root_device=torch.device("cpu")),
     )
-    one, other = (data.on_after_batch_transfer(data.sample(30), 0).image for _ in "ab")
+    trainer.train_dataloader = data.train_dataloader()
+    one, other = (data.on_after_batch_transfer(data.sample(30), 0).inputs for _ in "ab")
     assert torch.equal(one, other) is same
 
 
@@ -398,7 +403,7 @@ def test_several_devices_are_refused(tree: Path, here: Path) -> None:
 )
 def test_what_leaves_it_whole_is_not(more: list[str], tree: Path, here: Path) -> None:
     main(private(tree, *more, "--trainer.max_steps", "12", "--test_after_fit", "false"))
-    assert load(RUN)["privacy"]["epsilon"] > 0
+    assert load(RUN)["notes"]["privacy"]["epsilon"] > 0
 
 
 def test_a_run_without_privacy_cannot_become_private(

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from selenium.webdriver.common.by import By
 
-from project.__main__ import main as tool
-from project.callbacks.findings import data_uri
+from project.callbacks.findings import as_text
+from project.cli import main
+from project.interface import ImageInput
 from tests.browser import Browser, browser  # noqa: F401
 from tests.report.made import made_run
 
@@ -48,7 +49,8 @@ def run(here: Path) -> Path:
     """Twelve classes, with pictures and long names."""
     import torch
 
-    picture = data_uri(torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8))
+    pixels = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8).numpy()
+    picture = as_text(ImageInput(32, 32).render(pixels))["picture"]
     run = made_run(here / "logs" / "run" / "version_0", 12, 1200)
     facts: dict[str, Any] = json.loads((run / "test.json").read_text())
     paths = [f"class {number % 12:03d}/{number:06d}.jpg" for number in range(12)]
@@ -61,7 +63,7 @@ def run(here: Path) -> Path:
         "test_predictions.csv": (run / "test_predictions.csv").read_text(),
     }.items():
         (run / file).write_text(text.replace("class 003", long))
-    tool(["report", str(run)])
+    main(["report", str(run)])
     return run
 
 
@@ -82,8 +84,8 @@ def test_a_heading_sorts(chrome: Browser, run: Path) -> None:
 def test_no_page_is_wider_than_its_screen(chrome: Browser, run: Path, here: Path, width: int) -> None:
     other = made_run(here / "another run with a long name", 12, 1200, 0.7)
     many = made_run(here / "many", 1000, 5000)
-    tool(["report", str(run), str(other)])
-    tool(["report", str(many)])
+    main(["report", str(run), str(other)])
+    main(["report", str(many)])
     for page in (run / "report.html", here / "comparison.html", many / "report.html"):
         show(chrome, page, width)
         assert sideways(chrome) <= 0, page

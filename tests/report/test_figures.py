@@ -5,8 +5,10 @@ import pytest
 from torch import tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from project.modules.scores import Scores
-from project.report.figures import BINS, Predictions, compare, holm, wilson
+from project.modules.tasks.multiclass import Confusion
+from project.report.comparison import compare
+from project.runs.predictions import Predictions
+from project.runs.statistics import BINS, holm, wilson
 
 
 def predictions(
@@ -28,11 +30,11 @@ def test_classes_as_the_classifier_counts_them() -> None:
     draw = np.random.default_rng(0)
     label, predicted = draw.integers(0, 5, 300), draw.integers(0, 4, 300)
     found = predictions(label.tolist(), predicted.tolist(), classes=7)
-    scores = Scores(7)
+    scores = Confusion(7)
     logits = tensor(np.eye(7)[predicted])
     scores.update(tensor(0.0), logits, tensor(label))
     result = scores.compute()
-    assert (found.confusion == result.confusion.numpy()).all()
+    assert result.confusion is not None and (found.confusion == result.confusion.numpy()).all()
     for name in ("precision", "recall", "f1"):
         assert np.nanmean(found.per_class[name]) == pytest.approx(float(result.scalars[name]))
     assert np.isnan(found.per_class["f1"][6])

@@ -14,7 +14,6 @@ import lightning as L
 import pytest
 from PIL import Image
 
-from project.__main__ import main as tool
 from project.cli import main
 from tests.conftest import COLOURS, QUICK, fit, process, write_images
 from tests.report.made import made_run
@@ -36,7 +35,7 @@ def table(run: Path) -> list[dict[str, str]]:
 
 def refused(args: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     with pytest.raises(SystemExit) as stopped:
-        tool(args)
+        main(args)
     assert stopped.value.code == 2
     return capsys.readouterr().err.strip().splitlines()[-1]
 
@@ -77,7 +76,7 @@ def test_what_was_typed_is_told_from_what_a_config_says(tree: Path, here: Path) 
         assert "model.optimizer Adam mine.yaml" in shown and "--config mine.yaml" in shown
     assert "test \\ --ckpt_path best" in shown
     Path("mine.yaml").unlink()
-    tool(["report", str(RUN)])
+    main(["report", str(RUN)])
     assert "The config mine.yaml is not where it was" in words(RUN / "report.html")
 
 
@@ -144,7 +143,7 @@ def test_what_is_gone_is_said_to_be_missing(tree: Path, here: Path) -> None:
     (RUN / "metrics.csv").unlink()
     (RUN / "environment.yaml").unlink()
     (RUN / "test.json").write_text('{"cut of')
-    tool(["report", str(RUN)])
+    main(["report", str(RUN)])
     shown = words(RUN / "report.html")
     for said in ("No test.json", "No curves", "The pictures are missing", "of 9 test images right", "is not known"):
         assert said in shown
@@ -162,7 +161,7 @@ def test_last_is_the_run_that_was_tested_last(here: Path, capsys: pytest.Capture
     assert "no run in logs was tested" in refused(["report", "last"], capsys)
     for name in ("old", "new"):
         made_run(here / "logs" / name / "version_0", 3, 30)
-    tool(["report", "last"])
+    main(["report", "last"])
     assert Path("logs/new/version_0/report.html").is_file() and not Path("logs/old/version_0/report.html").exists()
 
 
@@ -170,30 +169,61 @@ def test_names_are_shown_as_they_are(here: Path) -> None:
     run = made_run(here / "<i>odd", 3, 60)
     for file in ("test_predictions.csv", "test.json"):
         (run / file).write_text((run / file).read_text().replace("class 000", "<b>&amp; cat</b>"))
-    tool(["report", str(run), "--output", "page.html"])
+    main(["report", str(run), "--output", "page.html"])
     page = Path("page.html").read_text()
     assert "<b>&amp; cat" not in page and "&lt;b&gt;&amp;amp; cat&lt;/b&gt;" in page and "<i>odd" not in page
 
 
+def test_a_run_of_another_task_has_a_page(here: Path) -> None:
+    run = here / "logs" / "run" / "version_0"
+    run.mkdir(parents=True)
+    (run / "test_predictions.csv").write_text("path,target,predicted\n0,3.500000,1.250000\n1,2.000000,2.100000\n")
+    facts = {"scalars": {"loss": 0.5, "r2": 0.8125}, "loss": 0.5, "kind": "text", "image_size": None, "split": "test"}
+    facts |= {"split_sizes": {"train": 8, "test": 2}, "folder": "texts", "net": "Bytes", "parameters": 1000}
+    samples = {"mistakes": [{"path": "0", "text": "a <b>bold</b> claim"}], "sample": [{"path": "1", "text": "calm"}]}
+    (run / "test.json").write_text(json.dumps({**facts, "pictures": samples}))
+    (run / "environment.yaml").write_text("command: train.py fit --model.optimizer.lr 0.01\n")
+    (run / "config.yaml").write_text("checkpoint: {monitor: val/loss, mode: min}\nmodel: {optimizer: {lr: 0.01}}\n")
+    (run / "metrics.csv").write_text("step,epoch,train/loss,val/loss\n9,0,2.0,1.5\n19,1,1.0,0.75\n")
+    main(["report", str(run)])
+    shown = words(run / "report.html")
+    for said in ("Tested on 2 test texts", "r2 0.8125 test", "Best epoch 2 of 2", "model.optimizer.lr 0.01 typed"):
+        assert said in shown
+    assert "a <b>bold</b> claim target 3.500000 predicted 1.250000 0" in shown and "Samples calm" in shown
+    page = (run / "report.html").read_text()
+    assert page.count('<svg viewBox="0 0 360') == 1 and "Loss: train from 2 to 1; val from 1.5 to 0.75" in page
+    assert "<img" not in page and "image" not in shown and "Confusion" not in shown and 'class="missing"' not in page
+
+
+def test_texts_that_are_classified_stand_as_texts(here: Path) -> None:
+    run = made_run(here / "run", 3, 30, images_in="texts")
+    facts = json.loads((run / "test.json").read_text()) | {"kind": "text"}
+    facts["pictures"] = {"uncertain": [{"path": "class 000/000000.jpg", "text": "a claim"}]}
+    (run / "test.json").write_text(json.dumps(facts))
+    main(["report", str(run)])
+    shown = words(run / "report.html")
+    assert "of 30 test texts right" in shown and "a claim class 000" in shown and "images" not in shown
+
+
 def test_two_runs_side_by_side(here: Path) -> None:
     runs = [made_run(here / name, 5, 1000, accuracy) for name, accuracy in {"a": 0.6, "b": 0.7, "c": 0.605}.items()]
-    tool(["report", *map(str, runs[:2])])
+    main(["report", *map(str, runs[:2])])
     shown = words(Path("comparison.html"))
     assert "b is more accurate than" in shown and "on the same 1,000 images" in shown and "p < 0.001" in shown
-    tool(["report", *map(str, (runs[0], runs[2])), "--output", "deep/near.html"])
+    main(["report", *map(str, (runs[0], runs[2])), "--output", "deep/near.html"])
     assert "No difference between" in words(Path("deep/near.html"))
-    tool(["report", *map(str, runs)])
+    main(["report", *map(str, runs)])
     assert "corrected after Holm for 2 comparisons" in words(Path("comparison.html"))
 
 
 def test_other_images_are_not_taken_for_the_same(here: Path) -> None:
     one = made_run(here / "one", 4, 400)
     other = made_run(here / "other", 4, 300, images_in="elsewhere")
-    tool(["report", str(one), str(other)])
+    main(["report", str(one), str(other)])
     shown = words(Path("comparison.html"))
     assert "tested on different images" in shown and "McNemar" not in shown
     part = made_run(here / "part", 4, 300)
-    tool(["report", str(one), str(part)])
+    main(["report", str(one), str(part)])
     shown = words(Path("comparison.html"))
     assert "The test sets differ: 400 images" in shown and "300 images that both were tested on" in shown
 
@@ -202,7 +232,7 @@ def test_classes_in_common_are_asked_for_pair_by_pair(here: Path) -> None:
     runs = [made_run(here / name, 3, 300, accuracy) for name, accuracy in {"a": 0.5, "b": 0.8, "c": 0.5}.items()]
     for file in ("test_predictions.csv", "test.json"):
         (runs[2] / file).write_text((runs[2] / file).read_text().replace("class 0", "kind 0"))
-    tool(["report", *map(str, runs)])
+    main(["report", *map(str, runs)])
     shown = words(Path("comparison.html"))
     assert "b is more accurate than here/a" in shown and "here/c and here/a have no classes in common" in shown
     assert "No class is known to all runs" in shown
@@ -228,7 +258,7 @@ def test_a_spoiled_table_is_told(
 
 def test_a_thousand_classes_make_a_small_page(here: Path) -> None:
     run = made_run(here / "many", 1000, 20_000)
-    tool(["report", str(run)])
+    main(["report", str(run)])
     page = run / "report.html"
     assert page.stat().st_size < 400_000
     assert page.read_text().count('<tr><th scope="row"') == 1000 + 12, "all classes, and the most confused pairs"

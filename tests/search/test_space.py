@@ -40,9 +40,10 @@ def test_the_configs_own_values_are_a_point_of_a_space_that_holds_them(tmp_path:
     optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.001}}
     net = {"class_path": "project.modules.ConvNet", "init_args": {"dropout": 0.2}}
     model = {"optimizer": optimizer, "net": net, "scheduler": None}
-    point = point_of({"model": model, "trainer": {"max_epochs": 3}}, space)
+    config = {"model": {"class_path": "Classifier", "init_args": model}}
+    point = point_of({**config, "trainer": {"max_epochs": 3}}, space)
     assert point is not None and list(point.values()) == [0.001, 0.2, 3, "torch.optim.AdamW", None]
-    assert point_of({"model": model, "trainer": {"max_epochs": 9}}, space) is None
+    assert point_of({**config, "trainer": {"max_epochs": 9}}, space) is None
 
 
 @pytest.mark.parametrize("config", ["convnet", "cifar10"])

@@ -82,7 +82,7 @@ def test_a_sweep_with_a_crash_ends_with_a_config_that_runs(tree: Path, here: Pat
     assert (FOLDER / "history.png").is_file() and f"optuna-dashboard sqlite:///{FOLDER}/study.db" in shown
     best = study().best_trial
     config = yaml.safe_load((FOLDER / "best.yaml").read_text())
-    assert config["model"]["optimizer"]["init_args"]["lr"] == best.params["model.optimizer.lr"]
+    assert config["model"]["init_args"]["optimizer"]["init_args"]["lr"] == best.params["model.optimizer.lr"]
     done = process(["fit", "--config", str(FOLDER / "best.yaml")], here)
     assert done.returncode == 0 and "accuracy " in done.stdout, done.stderr
 

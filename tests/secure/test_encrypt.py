@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from project.__main__ import main as tool
+from project.cli import main
 from project.errors import UserError
 from project.secure import encrypt as room
 from project.secure.encrypt import MAGIC, SALT, TAG, decrypt, encrypt
@@ -94,13 +94,13 @@ def test_a_chunk_of_another_file_is_foreign(tmp_path: Path, key: Path, monkeypat
 def test_keys(tmp_path: Path, key: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "plain").write_bytes(b"weights")
     monkeypatch.setenv("PROJECT_KEY", key.read_text())
-    tool(["encrypt", str(tmp_path / "plain"), str(tmp_path / "sealed")])
-    tool(["decrypt", str(tmp_path / "sealed"), str(tmp_path / "back"), "--key_file", str(key)])
+    main(["encrypt", str(tmp_path / "plain"), str(tmp_path / "sealed")])
+    main(["decrypt", str(tmp_path / "sealed"), str(tmp_path / "back"), "--key_file", str(key)])
     assert (tmp_path / "back").read_bytes() == b"weights"
     assert (tmp_path / "back").stat().st_mode & 0o777 == 0o600
     monkeypatch.setenv("PROJECT_KEY", secrets.token_hex(32))
     with pytest.raises(SystemExit) as stopped:
-        tool(["decrypt", str(tmp_path / "sealed"), str(tmp_path / "other")])
+        main(["decrypt", str(tmp_path / "sealed"), str(tmp_path / "other")])
     assert stopped.value.code == 2 and not (tmp_path / "other").exists()
     assert "this is not its key" in capsys.readouterr().err.splitlines()[-1]
     for bad in ("", "abc", "not hexadecimal", key.read_text() + "00"):
@@ -184,7 +184,7 @@ def test_stopped_in_the_middle_nothing_stands_under_the_name(how: signal.Signals
     _, shown = process.communicate(timeout=60)
     left = sorted(set(os.listdir(tmp_path)) - set(before))
     if how == signal.SIGKILL:  # nothing can tidy up behind it: what is left is hidden and its owner's alone
-        assert [name.startswith(".back.") for name in left] == [True]
+        assert [name.startswith(".partial_") for name in left] == [True]
         assert (tmp_path / left[0]).stat().st_mode & 0o777 == 0o600
     else:
         assert not left and process.returncode == 128 + how and shown == "stopped: nothing was written\n"

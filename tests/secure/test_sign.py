@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from project.__main__ import main as tool
 from project.cli import main
 from project.errors import UserError
 from project.secure.sign import make_key, sign, signature_of, verify
@@ -47,17 +46,17 @@ def refused(path: Path, key: Path) -> str:
 
 
 def test_the_commands(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tool(["make_key", str(tmp_path / "key")])
+    main(["make_key", str(tmp_path / "key")])
     assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
-    tool(["sign", str(run), "--key", str(tmp_path / "key")])
+    main(["sign", str(run), "--key", str(tmp_path / "key")])
     (run / "events.out.tfevents.1").write_text("more")
     (run / "report.html").unlink()
     capsys.readouterr()
-    tool(["verify", str(run), "--key", str(tmp_path / "key.pub")])
+    main(["verify", str(run), "--key", str(tmp_path / "key.pub")])
     assert "checkpoints/best.ckpt, checkpoints/last.ckpt, config.yaml" in capsys.readouterr().out
     (run / "config.yaml").write_text("other")
     with pytest.raises(SystemExit) as stopped:
-        tool(["verify", str(run), "--key", str(tmp_path / "key.pub")])
+        main(["verify", str(run), "--key", str(tmp_path / "key.pub")])
     assert stopped.value.code == 2
     assert "altered: config.yaml" in capsys.readouterr().err.splitlines()[-1]
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from project.deploy.export import metadata, write
-from project.interface import DataDescription
+from project.interface import ClassTarget, DataDescription, ImageInput
 from project.modules import Classifier
 from tests.serve.running import Server, serving
 
@@ -18,7 +18,7 @@ SIZE = 24
 class Means(torch.nn.Module):
     """Logits from the mean colours of a picture's left and right half: quick, and it knows where it looks."""
 
-    def __init__(self, num_classes: int, image_size: int) -> None:
+    def __init__(self, num_classes: int, inputs: ImageInput) -> None:
         super().__init__()
         self.head = torch.nn.Linear(6, num_classes)
         weight = torch.tensor([[-1.0, -1, 2], [-1, 2, -1], [2, -1, -1]])
@@ -35,10 +35,11 @@ class Means(torch.nn.Module):
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An exported file, with a temperature and a threshold."""
     torch.manual_seed(0)
-    description = DataDescription(NAMES, SIZE, [0.4, 0.5, 0.6], [0.2, 0.2, 0.2], [1, 1, 1], "made")
-    made = Classifier(Means, data_description=description, sure_above=0.6)
+    inputs = ImageInput(SIZE, SIZE, [0.4, 0.5, 0.6], [0.2, 0.2, 0.2])
+    made = Classifier(Means, sure_above=0.6)
+    made.adopt(DataDescription(inputs, ClassTarget(NAMES, [1, 1, 1]), "made"))
     made.configure_model()
-    made.temperature.fill_(1.7)
+    made.task.temperature.fill_(1.7)
     file = tmp_path_factory.mktemp("model") / "model.onnx"
     write(file, made.eval(), metadata(made, Path("best.ckpt")), "onnx")
     return file

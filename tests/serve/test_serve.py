@@ -23,8 +23,8 @@ import torch
 from PIL import Image
 from starlette.testclient import TestClient
 
-from project.__main__ import main as tool
-from project.datamodules.decode import to_square as theirs
+from project.cli import main
+from project.datamodules.images.decode import to_square as theirs
 from project.deploy.load import load_exported
 from project.deploy.square import to_square
 from project.images import decode_pixels
@@ -69,7 +69,7 @@ def test_answers_are_those_of_predict_exported(server: Server, model: Path, tmp_
         options = {"exif": turned} if number % 3 == 0 else {}
         suffix = ("jpg", "png", "webp")[number % 3]
         picture(number, height, width, number // 3 % 3).save(folder / f"{number:02d}.{suffix}", **options)
-    tool(["predict_exported", str(model), str(folder), "--output", str(tmp_path / "p.csv")])
+    main(["predict_exported", str(model), str(folder), "--output", str(tmp_path / "p.csv")])
     with (tmp_path / "p.csv").open(newline="") as stream:
         rows = list(csv.reader(stream))[1:]
     exported = load_exported(model)
@@ -178,7 +178,7 @@ def test_mistakes_end_in_one_line(
         ([str(model), "--workers", "0"], "above zero"),
     ):
         with pytest.raises(SystemExit) as stopped:
-            tool(["serve", *args])
+            main(["serve", *args])
         assert stopped.value.code == 2 and message in capsys.readouterr().err.splitlines()[-1]
 
 

@@ -3,14 +3,12 @@
 After Hendrycks and Dietterich, Benchmarking Neural Network Robustness to Common Corruptions and Perturbations, 2019:
 the same kinds and strengths, those of CIFAR-10-C for images of up to 64 pixels, of ImageNet-C for larger ones, with
 lengths in proportion to the image. Written anew on batches, so that figures are not to be held against published ones.
-
-Each function takes a float batch (N, 3, H, W) in [0, 1], its strength and what to draw from, and returns such a batch,
-or one that must still be clipped.
+Each function takes a float batch (N, 3, H, W) in [0, 1], and returns such a one, or one that must still be clipped.
 """
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +18,8 @@ from kornia.geometry.transform import rotate, translate
 from simplejpeg import decode_jpeg, encode_jpeg
 from torch import Generator, Tensor
 
-Function = Callable[[Tensor, Any, Generator], Tensor]
+# A function, and its strengths on small and on larger images, by severity.
+Corruption = tuple[Callable[[Tensor, Any, Generator], Tensor], tuple[Any, ...], tuple[Any, ...]]
 
 
 def _uniform(shape: tuple[int, ...], draws: Generator) -> Tensor:
@@ -114,53 +113,43 @@ def _rotation(x: Tensor, degrees: float, draws: Generator) -> Tensor:
     return rotate(x, (_uniform((len(x),), draws) < 0.5).to(x) * 2 * degrees - degrees, padding_mode="reflection")
 
 
-class Corruption(NamedTuple):
-    """A kind of corruption, and its strengths on small and on larger images, by severity."""
-
-    function: Function
-    small: tuple[Any, ...]
-    large: tuple[Any, ...]
-
-
 def _of(side: int, *lengths: Any) -> tuple[Any, ...]:
     """Lengths in pixels as shares of the side."""
     return tuple((x[0] / side, x[1]) if isinstance(x, tuple) else x / side for x in lengths)
 
 
-CORRUPTIONS = {
-    "gaussian_noise": Corruption(_gaussian_noise, (0.04, 0.06, 0.08, 0.09, 0.1), (0.08, 0.12, 0.18, 0.26, 0.38)),
-    "shot_noise": Corruption(_shot_noise, (500, 250, 100, 75, 50), (60, 25, 12, 5, 3)),
-    "impulse_noise": Corruption(_impulse_noise, (0.01, 0.02, 0.03, 0.05, 0.07), (0.03, 0.06, 0.09, 0.17, 0.27)),
-    "gaussian_blur": Corruption(_gaussian_blur, _of(32, 0.4, 0.6, 0.7, 0.8, 1), _of(224, 1, 2, 3, 4, 6)),
-    "defocus_blur": Corruption(
+CORRUPTIONS: dict[str, Corruption] = {
+    "gaussian_noise": (_gaussian_noise, (0.04, 0.06, 0.08, 0.09, 0.1), (0.08, 0.12, 0.18, 0.26, 0.38)),
+    "shot_noise": (_shot_noise, (500, 250, 100, 75, 50), (60, 25, 12, 5, 3)),
+    "impulse_noise": (_impulse_noise, (0.01, 0.02, 0.03, 0.05, 0.07), (0.03, 0.06, 0.09, 0.17, 0.27)),
+    "gaussian_blur": (_gaussian_blur, _of(32, 0.4, 0.6, 0.7, 0.8, 1), _of(224, 1, 2, 3, 4, 6)),
+    "defocus_blur": (
         _defocus_blur,
         _of(32, (0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1)),
         _of(224, (3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5)),
     ),
-    "motion_blur": Corruption(_motion_blur, _of(32, 1, 1.5, 2, 2, 2.5), _of(224, 3, 5, 8, 12, 15)),
-    "brightness": Corruption(_brightness, (0.05, 0.1, 0.15, 0.2, 0.3), (0.1, 0.2, 0.3, 0.4, 0.5)),
-    "contrast": Corruption(_contrast, (0.75, 0.5, 0.4, 0.3, 0.15), (0.4, 0.3, 0.2, 0.1, 0.05)),
-    "fog": Corruption(
+    "motion_blur": (_motion_blur, _of(32, 1, 1.5, 2, 2, 2.5), _of(224, 3, 5, 8, 12, 15)),
+    "brightness": (_brightness, (0.05, 0.1, 0.15, 0.2, 0.3), (0.1, 0.2, 0.3, 0.4, 0.5)),
+    "contrast": (_contrast, (0.75, 0.5, 0.4, 0.3, 0.15), (0.4, 0.3, 0.2, 0.1, 0.05)),
+    "fog": (
         _fog,
         ((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75)),
         ((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4)),
     ),
-    "pixelate": Corruption(_pixelate, (0.95, 0.9, 0.85, 0.75, 0.65), (0.6, 0.5, 0.4, 0.3, 0.25)),
-    "jpeg": Corruption(_jpeg, (80, 65, 58, 50, 40), (25, 18, 15, 10, 7)),
+    "pixelate": (_pixelate, (0.95, 0.9, 0.85, 0.75, 0.65), (0.6, 0.5, 0.4, 0.3, 0.25)),
+    "jpeg": (_jpeg, (80, 65, 58, 50, 40), (25, 18, 15, 10, 7)),
 }
-"""By name; severities 1 to 5."""
-MOVES = {
-    "shift": Corruption(_shift, *[(0.03, 0.06, 0.09, 0.12, 0.15)] * 2),
-    "rotation": Corruption(_rotation, *[(5, 10, 15, 20, 30)] * 2),
+MOVES: dict[str, Corruption] = {  # not of the paper: by a share of their side, and in degrees
+    "shift": (_shift, (0.03, 0.06, 0.09, 0.12, 0.15), (0.03, 0.06, 0.09, 0.12, 0.15)),
+    "rotation": (_rotation, (5, 10, 15, 20, 30), (5, 10, 15, 20, 30)),
 }
-"""Not of the paper: how far images are moved, as a share of their side, and turned, in degrees."""
 
 
 def corrupt(image: Tensor, corruption: Corruption, severity: int) -> Tensor:
     """Corrupt images, uint8 (N, 3, H, W), at a severity of 1 to 5; the same images always in the same way."""
     draws = Generator(image.device).manual_seed(severity)
-    strengths = corruption.small if image.shape[-1] <= 64 else corruption.large
-    return to_uint8(corruption.function(image / 255, strengths[severity - 1], draws))
+    function, small, large = corruption
+    return to_uint8(function(image / 255, (small if image.shape[-1] <= 64 else large)[severity - 1], draws))
 
 
 def to_uint8(x: Tensor) -> Tensor:

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from project.audit.gaps import DRAWS, FIGURES, SMALL, Gap, Grouping, find_gap
+from project.audit.gaps import DRAWS, FIGURES, SMALL, Grouping, find_gap
 from project.errors import UserError
 from project.files import read_table, write_table
-from project.report.figures import Predictions, holm, wilson
-from project.report.read import Run, read_run
+from project.runs.predictions import Predictions
+from project.runs.read import read_run
+from project.runs.statistics import holm, wilson
 
 GROUPS, GAPS = "groups.csv", "gaps.csv"
 
@@ -41,21 +42,26 @@ def groups(
     if folder_level is not None:
         values = {f"folder {folder_level}": [_folder(path, folder_level) for path in tested.paths]}
     else:
-        values = _read(table or _labels(found), columns, tested)
+        data = found.config.get("data") or {}
+        table = table or data.get("init_args", data).get("labels")
+        if not table:
+            raise UserError("this run was not trained with a labels CSV: give a table of groups by --table FILE.csv")
+        values = _read(Path(table), columns, tested)
     groupings = [_grouping(title, each, tested) for title, each in values.items()]
     if len(values) > 1:
         together = [" and ".join(parts) if all(parts) else "" for parts in zip(*values.values(), strict=True)]
         groupings.append(_grouping(" and ".join(values), together, tested))
     draws = max(DRAWS, 100 * len(groupings) * len(FIGURES))  # else no p could stay below 0.05 once it is corrected
     gaps = [gap for each in groupings for figure in FIGURES if (gap := find_gap(each, figure, draws))]
-    corrected = holm([gap.p for gap in gaps])
+    for gap, p in zip(gaps, holm([gap["p"] for gap in gaps]), strict=True):
+        gap |= {"p corrected": p, "verdict": "more than noise" if p < 0.05 else "within noise"}
+    rows = []
     for each in groupings:
-        print(
-            *_lines(each, [(gap, p) for gap, p in zip(gaps, corrected, strict=True) if gap.title == each.title]),
-            sep="\n",
-        )
-    write_table(found.folder / GROUPS, [row for each in groupings for row in _group_rows(each)])
-    write_table(found.folder / GAPS, [_gap_row(gap, p) for gap, p in zip(gaps, corrected, strict=True)], ["groups"])
+        of_these = _rows(each)
+        _show(each.title, of_these, [gap for gap in gaps if gap["groups"] == each.title])
+        rows += of_these
+    write_table(found.folder / GROUPS, rows)
+    write_table(found.folder / GAPS, gaps, ["groups"])
     print(f"{found.folder / GROUPS}, {found.folder / GAPS}")
 
 
@@ -66,39 +72,28 @@ def _folder(path: str, level: int) -> str:
     return folders[level]
 
 
-def _labels(run: Run) -> Path:
-    labels = (run.config.get("data") or {}).get("labels")
-    if not labels:
-        raise UserError("this run was not trained with a labels CSV: give a table of groups by --table FILE.csv")
-    return Path(labels)
-
-
 def _read(table: Path, columns: Sequence[str], tested: Predictions) -> dict[str, list[str]]:
     """The entry of each tested image in each column; empty where the table does not say."""
     known = {row["path"]: row for row in read_table(table, ["path", *columns])}
-    missing = [path for path in tested.paths if path not in known]
-    if len(missing) == len(tested.paths):
+    missing, total = [path for path in tested.paths if path not in known], len(tested.paths)
+    if len(missing) == total:
         raise UserError(f"{table} names none of the tested images: its paths are to be like {missing[0]}")
     if missing:
-        print(
-            f"{len(missing):,} of {len(tested.paths):,} tested images are not in {table} and left out, such as"
-            f" {missing[0]}"
-        )
+        print(f"{len(missing):,} of {total:,} tested images are not in {table} and left out, such as {missing[0]}")
     return {column: [known[path][column] if path in known else "" for path in tested.paths] for column in columns}
 
 
 def _grouping(title: str, values: list[str], tested: Predictions) -> Grouping:
-    names = sorted(set(values) - {""})
-    if len(names) < 2:
-        raise UserError(
-            f"all tested images have the same entry in {title}, '{''.join(names)}': there are no groups to compare"
-        )
     told = np.flatnonzero([value != "" for value in values])
-    place = {name: number for number, name in enumerate(names)}
-    return Grouping(title, names, np.array([place[values[row]] for row in told]), tested.some(told))
+    names, group = np.unique(np.array(values)[told], return_inverse=True)
+    if len(names) < 2:
+        same = f"all tested images have the same entry in {title}, '{''.join(names)}'"
+        raise UserError(f"{same}: there are no groups to compare")
+    return Grouping(title, names.tolist(), group, tested.some(told))
 
 
-def _group_rows(grouping: Grouping) -> list[dict[str, Any]]:
+def _rows(grouping: Grouping) -> list[dict[str, Any]]:
+    """The rows of groups.csv."""
     figures = {figure: grouping.rates(figure) for figure in FIGURES}
     rows = []
     for number, name in enumerate(grouping.names):
@@ -113,42 +108,22 @@ def _group_rows(grouping: Grouping) -> list[dict[str, Any]]:
     return rows
 
 
-def _gap_row(gap: Gap, p: float) -> dict[str, Any]:
-    row: dict[str, Any] = {"groups": gap.title, "figure": gap.figure, "class": gap.class_name}
-    row |= {"highest": gap.high, "lowest": gap.low, "high": gap.values[0], "low": gap.values[1], "gap": gap.size}
-    row |= {"gap low": gap.interval[0], "gap high": gap.interval[1], "p": gap.p, "p corrected": p}
-    return row | {"verdict": verdict(p)}
-
-
-def verdict(p: float) -> str:
-    """What may be said of a gap, by its p-value corrected for all gaps that were looked at."""
-    return "more than noise" if p < 0.05 else "within noise"
-
-
-def _lines(grouping: Grouping, gaps: list[tuple[Gap, float]]) -> list[str]:
-    rows = _group_rows(grouping)
-    width = max(len(grouping.title), *(len(row["group"]) for row in rows)) + 2
-    lines = [
-        f"\n{grouping.title:<{width}}{'images':>8}{'accuracy':>10}{'95 % interval':>20}{'mean recall':>13}"
-        f"{'calibration error':>19}"
-    ]
+def _show(title: str, rows: list[dict[str, Any]], gaps: list[dict[str, Any]]) -> None:
+    width = max(len(title), *(len(row["group"]) for row in rows)) + 2
+    head = f"{'images':>8}{'accuracy':>10}{'95 % interval':>20}{'mean recall':>13}{'calibration error':>19}"
+    print(f"\n{title:<{width}}{head}")
     for row in rows:
-        interval = f"{row['accuracy low']:.1%} to {row['accuracy high']:.1%}"
-        lines.append(
-            f"{row['group']:<{width}}{row['images']:>8,}{row['accuracy']:>10.1%}{interval:>20}"
-            f"{row['mean recall']:>13.1%}{row['calibration error']:>19.3f}"
-            f"{'  small, not compared' if row['small'] else ''}"
-        )
-    compared = [row for row in rows if not row["small"]]
+        interval, small = f"{row['accuracy low']:.1%} to {row['accuracy high']:.1%}", "  small, not compared"
+        cells = f"{row['images']:>8,}{row['accuracy']:>10.1%}{interval:>20}{row['mean recall']:>13.1%}"
+        print(f"{row['group']:<{width}}{cells}{row['calibration error']:>19.3f}{small if row['small'] else ''}")
     if not gaps:
-        return [*lines, f"fewer than two groups hold {SMALL} images: nothing is compared", ""]
-    worst = min(compared, key=lambda row: row["accuracy"])
-    lines += [f"worst group: {worst['group']}, accuracy {worst['accuracy']:.1%}", "largest gaps:"]
-    for gap, p in gaps:
-        what = f"{gap.figure} of {gap.class_name}" if gap.class_name else gap.figure
-        low, high = (100 * edge for edge in gap.interval)
-        lines.append(
-            f"  {what}: {gap.high} {gap.values[0]:.1%}, {gap.low} {gap.values[1]:.1%}: {100 * gap.size:.1f} points"
-            f" (95 % interval {low:.1f} to {high:.1f}), {verdict(p)} (p {p:.3f})"
-        )
-    return [*lines, ""]
+        print(f"fewer than two groups hold {SMALL} images: nothing is compared\n")
+        return
+    worst = min((row for row in rows if not row["small"]), key=lambda row: row["accuracy"])
+    print(f"worst group: {worst['group']}, accuracy {worst['accuracy']:.1%}\nlargest gaps:")
+    for gap in gaps:
+        what = f"{gap['figure']} of {gap['class']}" if gap["class"] else gap["figure"]
+        points, low, high = (f"{100 * gap[key]:.1f}" for key in ("gap", "gap low", "gap high"))
+        far = f"{points} points (95 % interval {low} to {high}), {gap['verdict']} (p {gap['p corrected']:.3f})"
+        print(f"  {what}: {gap['highest']} {gap['high']:.1%}, {gap['lowest']} {gap['low']:.1%}: {far}")
+    print()

@@ -6,29 +6,34 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from project.datamodules import ImageDataModule
 from project.interface import Split
 from project.modules import Classifier
+from project.runs.job import Trained
 
 
-def batches(
-    model: Classifier, data: ImageDataModule, split: Split, most: int | None = None
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images of a split, uint8 (N, 3, H, W), with labels, int64 (N,); with `most`, no more than that, evenly mixed."""
+def batches(trained: Trained, split: Split, most: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield images of a split, uint8 (N, 3, H, W), with labels, int64 (N,); of at most `most`, an even mixture."""
+    left, device = trained.data.split_sizes()[split], trained.module.device
     if most is not None:
-        model.trainer.limit_test_batches = 0.5  # what is limited comes mixed
-    left = data.split_sizes()[split] if most is None else most
-    loaders = {"train": data.train_dataloader, "val": data.val_dataloader, "test": data.test_dataloader}
-    for batch in loaders[split]():
+        trained.trainer.limit_test_batches = 0.5  # what is limited comes mixed
+        left = min(left, most)
+    for batch in getattr(trained.data, f"{split}_dataloader")():
+        # Copied, as loaders use the memory of a batch again.
+        yield batch.inputs[:left].to(device, copy=True), batch.target[:left].to(device, copy=True)
+        left -= len(batch.target)
         if left <= 0:
             break
-        # Copied, as loaders use the memory of a batch again.
-        yield batch.image[:left].to(model.device, copy=True), batch.label[:left].to(model.device, copy=True)
-        left -= len(batch.label)
 
 
 @torch.no_grad()
 def logits(model: Classifier, image: Tensor) -> Tensor:
-    """Logits, float32 (N, classes), of images as `Classifier` takes them, in the trainer's precision."""
+    """Return logits, float32 (N, classes), of images as `Classifier` takes them, in the trainer's precision."""
     with model.trainer.precision_plugin.forward_context():
         return cast(Tensor, model(image)).float()
+
+
+def answers(trained: Trained, split: Split, most: int | None = None) -> tuple[Tensor, Tensor]:
+    """Return logits, float64 (N, classes), and labels, int64 (N,), of `batches`, on the CPU."""
+    found = [(logits(trained.module, x).double().cpu(), label.cpu()) for x, label in batches(trained, split, most)]
+    scores, labels = zip(*found, strict=True)
+    return torch.cat(scores), torch.cat(labels)

@@ -1,6 +1,5 @@
 """What watches a run without changing it."""
 
-from project.callbacks.calibration import Calibration
 from project.callbacks.console import Console, ProgressBar
 from project.callbacks.findings import Findings
 from project.callbacks.guard import Guard
@@ -9,14 +8,4 @@ from project.callbacks.monitor import Monitor
 from project.callbacks.pictures import Pictures
 from project.callbacks.predictions import PredictionTable
 
-__all__ = [
-    "Calibration",
-    "Console",
-    "Findings",
-    "Guard",
-    "LastCheckpoint",
-    "Monitor",
-    "Pictures",
-    "PredictionTable",
-    "ProgressBar",
-]
+__all__ = ["Console", "Findings", "Guard", "LastCheckpoint", "Monitor", "Pictures", "PredictionTable", "ProgressBar"]

@@ -6,50 +6,40 @@ from pathlib import Path
 from shlex import quote
 
 import lightning as L
+import torch
 
-from project.interface import ImageData, image_classifier, image_data, time_limit
+from project.interface import data_of, module_of, time_limit
 from project.machine import describe_device
-from project.words import counted, duration
+from project.output import counted, duration
 
 
-def data_line(data: ImageData) -> str:
-    """What was found: where, how many images and classes, by split."""
-    sizes, description = data.split_sizes(), data.description
+def first_lines(trainer: L.Trainer) -> list[str]:
+    """What was found in the data, and what was chosen: net, device, precision, optimizer, batch, schedule."""
+    model, data, optimizer = module_of(trainer), data_of(trainer), trainer.optimizers[0]
+    inputs, sizes = data.description.input, data.split_sizes()
     splits = "  ".join(f"{split} {count:,}" for split, count in sizes.items() if count)
-    images, classes = counted(sum(sizes.values()), "image"), f"{len(description.class_names):,} classes"
-    line = f"data      {data.folder}: {images}, {classes}; {splits}"
-    return line if sizes["test"] else f"{line}  (no test split: val will be tested on)"
-
-
-def choice_lines(trainer: L.Trainer) -> list[str]:
-    """What was chosen: net, device, precision, optimizer, batch, schedule."""
-    model, data = image_classifier(trainer), image_data(trainer)
-    size = data.description.image_size
+    stand_in = "" if sizes.get("test") else "  (no test split: val will be tested on)"
+    world, most = trainer.world_size, trainer.max_epochs or -1
     parameters = sum(p.numel() for p in model.parameters())
-    optimizer = trainer.optimizers[0]
-    name = f"{'fused ' if optimizer.defaults.get('fused') else ''}{type(optimizer).__name__}"
+    layout = "channels last" if model.memory_format == torch.channels_last else "channels first"
+    fused = "fused " if optimizer.defaults.get("fused") else ""
     decay = max(group.get("weight_decay", 0) for group in optimizer.param_groups)
-    schedules = [type(config.scheduler).__name__ for config in trainer.lr_scheduler_configs]
-    world = trainer.world_size
+    schedule = next((type(config.scheduler).__name__ for config in trainer.lr_scheduler_configs), "constant")
     each = f" ({data.batch_size // world:,} on each of {world} devices)" if world > 1 else ""
     device = f"{describe_device(trainer.strategy.root_device)}{f' x {world}' if world > 1 else ''}"
-    return [
-        f"net       {type(model.net).__name__}: {parameters:,} parameters, images {size}x{size}",
-        f"device    {device}, precision {trainer.precision}, {', '.join(model.settings)}",
-        f"training  {name}, learning rate {optimizer.defaults['lr']:g}, weight decay {decay:g}, "
-        f"schedule {schedules[0] if schedules else 'constant'}",
-        f"batch     {counted(data.batch_size, 'image')}{each} from {data.reading}, "
-        f"{counted(int(trainer.num_training_batches), 'step')} an epoch, {_end(trainer)}",
-    ]
-
-
-def _end(trainer: L.Trainer) -> str:
-    """Where the run ends at the latest."""
-    most = trainer.max_epochs or -1
     epochs = counted(most, "epoch") if most >= 0 else "any number of epochs"
-    clock = time_limit(trainer)
-    limit = clock.time_remaining() if clock else None
-    return f"at most {epochs}{f', {duration(limit)}' if limit else ''}"
+    limit = clock.time_remaining() if (clock := time_limit(trainer)) else None
+    return [
+        f"data      {data.folder}: {counted(sum(sizes.values()), inputs.kind)}, {data.description.target}; "
+        f"{splits}{stand_in}",
+        f"net       {type(model.net).__name__}: {parameters:,} parameters, {inputs.kind}s {inputs}".rstrip(),
+        f"device    {device}, precision {trainer.precision}, {layout}{', compiled' if model.compiled else ''}",
+        f"training  {fused}{type(optimizer).__name__}, learning rate {optimizer.defaults['lr']:g}, "
+        f"weight decay {decay:g}, schedule {schedule}",
+        f"batch     {counted(data.batch_size, inputs.kind)}{each} from {data.reading}, "
+        f"{counted(int(trainer.num_training_batches), 'step')} an epoch, "
+        f"at most {epochs}{f', {duration(limit)}' if limit else ''}",
+    ]
 
 
 def next_lines(run: Path, best: Path, tested: bool) -> list[str]:

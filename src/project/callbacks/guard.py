@@ -1,6 +1,5 @@
 """Watching for losses and gradients that are not finite."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -9,15 +8,17 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from project.checkpoints import LAST
 from project.errors import UserError
-from project.interface import Batch, image_data
+from project.interface import Batch, data_of
+from project.runs.checkpoints import LAST
 
 SHOWN = 20
 """Files of a batch that a message names."""
 
 
 class _Step(NamedTuple):
+    """What was noted of an optimizer step; its gradients until their norm is known."""
+
     number: int
     epoch: int
     rows: Tensor
@@ -57,9 +58,7 @@ class Guard(L.Callback):
         """How many were skipped before."""
         self.skipped = state_dict["skipped"]
 
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, *_: Any) -> None:
         """Note the batch; before one that may be skipped, also running means, which it would spoil."""
         if self.nonfinite == "skip" and not self._losses:
             self._buffers = [(buffer, buffer.clone()) for buffer in pl_module.buffers()]
@@ -84,9 +83,9 @@ class Guard(L.Callback):
             return
         self._steps.append(_Step(trainer.global_step, trainer.current_epoch, rows, loss, [], _norm(gradients)))
         due = loss.device.type == "cpu" or len(self._steps) >= trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if (due or self.nonfinite == "skip") and (bad := self._judge(trainer)):
-            if self.nonfinite == "stop":
-                raise self._error(trainer, bad)
+        if self.nonfinite == "stop" and due:
+            self._judge_or_stop(trainer)
+        elif self.nonfinite == "skip" and (bad := self._judge(trainer)):
             self._skip(trainer, pl_module, bad)
 
     def _waits(self, trainer: L.Trainer, loss: Tensor) -> bool:
@@ -95,15 +94,14 @@ class Guard(L.Callback):
 
     def _judge(self, trainer: L.Trainer) -> _Step | None:
         """The first step noted since the last time that is not finite."""
-        if not self._steps:
+        steps, self._steps = self._steps, []
+        if not steps:
             return None
-        figures = torch.stack([step.values() for step in self._steps]).cpu()
+        figures = torch.stack([step.values() for step in steps]).cpu()
         if getattr(trainer.precision_plugin, "scaler", None) is not None:
             figures = figures[:, :1]  # of infinite gradients the scaler takes care, and they are no fault
-        bad = (~figures.isfinite()).any(1).nonzero().flatten().tolist()
-        found = self._steps[bad[0]] if bad else None
-        self._steps = []
-        return found
+        bad = (~figures.isfinite()).any(1).tolist()
+        return steps[bad.index(True)] if any(bad) else None
 
     def _skip(self, trainer: L.Trainer, pl_module: L.LightningModule, bad: _Step) -> None:
         for parameter in pl_module.parameters():
@@ -112,27 +110,8 @@ class Guard(L.Callback):
             for buffer, before in self._buffers:
                 buffer.copy_(before)
         self.skipped += 1
-        what, files = self._describe(trainer, bad)
+        what, files = _describe(trainer, bad)
         rank_zero_warn(f"skipped a batch: {what}; its files: {', '.join(files)}")
-
-    def _describe(self, trainer: L.Trainer, bad: _Step) -> tuple[str, list[str]]:
-        loss, norm = bad.values().tolist()
-        data = image_data(trainer)
-        files = [str(data.folder / data.path(row)) for row in bad.rows.tolist()[:SHOWN]]
-        if len(bad.rows) > SHOWN:
-            files.append(f"and {len(bad.rows) - SHOWN} more")
-        where = f"at step {bad.number:,} (epoch {bad.epoch + 1})"
-        return f"loss {loss:g}, gradient norm {norm:g} {where}", files
-
-    def _error(self, trainer: L.Trainer, bad: _Step) -> UserError:
-        what, files = self._describe(trainer, bad)
-        last = Path(getattr(trainer.checkpoint_callback, "dirpath", None) or ".") / LAST
-        return UserError(
-            f"training diverged: {what}; the files of that batch are listed above. The last good checkpoint is {last}:"
-            f" start anew from it with a smaller learning rate (--model.init_from {last}), clip gradients"
-            " (--trainer.gradient_clip_val 1), or go on without such batches (--guard.nonfinite skip)",
-            files,
-        )
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Judge the rest of the epoch; log how many batches were skipped so far."""
@@ -143,23 +122,33 @@ class Guard(L.Callback):
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keep a checkpoint from being written with weights that are not finite."""
         self._judge_or_stop(trainer)
-        spoilt = [name for name, value in checkpoint["state_dict"].items() if not _finite(value)]
-        if spoilt:
-            raise UserError(
-                f"training diverged: {spoilt[0]} is not finite after step {trainer.global_step:,}; this checkpoint is"
-                " not written, those before it are good: start anew with a smaller learning rate"
-            )
+        for name, value in checkpoint["state_dict"].items():
+            if isinstance(value, Tensor) and not value.isfinite().all():
+                raise UserError(
+                    f"training diverged: {name} is not finite after step {trainer.global_step:,}; this checkpoint is"
+                    " not written, those before it are good: start anew with a smaller learning rate"
+                )
 
     def _judge_or_stop(self, trainer: L.Trainer) -> None:
         if self.nonfinite == "stop" and (bad := self._judge(trainer)):
-            raise self._error(trainer, bad)
+            what, files = _describe(trainer, bad)
+            last = Path(getattr(trainer.checkpoint_callback, "dirpath", None) or ".") / LAST
+            raise UserError(
+                f"training diverged: {what}; the files of that batch are listed above. The last good checkpoint is"
+                f" {last}: start anew from it with a smaller learning rate (--model.init_from {last}), clip gradients"
+                " (--trainer.gradient_clip_val 1), or go on without such batches (--guard.nonfinite skip)",
+                files,
+            )
+
+
+def _describe(trainer: L.Trainer, bad: _Step) -> tuple[str, list[str]]:
+    """Say what a step came to, and name the files of its batch."""
+    (loss, norm), data, rows = bad.values().tolist(), data_of(trainer), bad.rows.tolist()
+    more = [f"and {len(rows) - SHOWN} more"] if len(rows) > SHOWN else []
+    files = [str(data.folder / data.path(row)) for row in rows[:SHOWN]]
+    return f"loss {loss:g}, gradient norm {norm:g} at step {bad.number:,} (epoch {bad.epoch + 1})", files + more
 
 
 def _norm(gradients: list[Tensor]) -> Tensor:
     norm = torch.nn.utils.get_total_norm(gradients)
     return (norm.full_tensor() if hasattr(norm, "full_tensor") else norm).float()
-
-
-def _finite(value: Any) -> bool:
-    check: Callable[[Tensor], Tensor] = torch.isfinite
-    return not isinstance(value, Tensor) or bool(check(value).all())

@@ -2,6 +2,7 @@
 
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -13,8 +14,9 @@ from torch import Tensor
 
 from project.callbacks.describe import python
 from project.callbacks.signals import Signals
-from project.checkpoints import LAST, PREVIOUS, sync_folder
 from project.errors import Interrupted, UserError
+from project.files import sync_folder
+from project.runs.checkpoints import LAST, PREVIOUS
 
 
 class LastCheckpoint(Checkpoint):
@@ -40,11 +42,9 @@ class LastCheckpoint(Checkpoint):
         self._group: Any = None
         self._asked: tuple[Any, Tensor] | None = None
 
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+    def setup(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
         """Find the folder of the checkpoints."""
         self.folder = Path(getattr(trainer.checkpoint_callback, "dirpath", None) or trainer.default_root_dir)
-
-    # -- continuing ---------------------------------------------------------------------------------------------------
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Let what is configured now beat what the callbacks stored: patience, and where the run's folder is."""
@@ -56,9 +56,9 @@ class LastCheckpoint(Checkpoint):
             if state and isinstance(callback, ModelCheckpoint):
                 _move(state, str(callback.dirpath))
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
         """Listen to signals; make a run that continues between two epochs forget that it was stopped."""
-        trainer.callbacks = [_SaveTheEnd(self), *trainer.callbacks]  # type: ignore[attr-defined]
+        trainer.callbacks = [_SaveTheEnd(self._save), *trainer.callbacks]  # type: ignore[attr-defined]
         self._signals.listen(trainer)
         if trainer.world_size > 1 and self._group is None:
             self._group = torch.distributed.new_group(backend="gloo")
@@ -73,25 +73,19 @@ class LastCheckpoint(Checkpoint):
             loop.on_iteration_done()
             loop.epoch_loop.on_iteration_done()
 
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
         """Note the step."""
         self._step_before = trainer.global_step
         if trainer.fit_loop.restarting:
             # Else the schedule of the whole epoch that was interrupted would not move at its end.
             trainer.fit_loop.on_iteration_done()
 
-    # -- saving -------------------------------------------------------------------------------------------------------
-
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: L.Trainer, *_: Any) -> None:
         """Save what the epoch before came to; only now are its schedule and its curves complete."""
         self._save(trainer)
         self._stop(trainer, self._agree(trainer))
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Save if it is time to, and stop if a signal came."""
         wanted = self._agree(trainer)
         at_limit = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
@@ -105,12 +99,7 @@ class LastCheckpoint(Checkpoint):
         self._save(trainer)
         self._stop(trainer, wanted)
 
-    def save_the_end(self, trainer: L.Trainer) -> None:
-        """Save the last epoch, unless a limit cut it short: then the checkpoint of the cut stays."""
-        if trainer.is_last_batch:
-            self._save(trainer)
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_end(self, *_: Any) -> None:
         """Leave the signals alone; one that came too late to stop anything still sets the exit code."""
         self._answer()
         self._signals.leave()
@@ -118,7 +107,7 @@ class LastCheckpoint(Checkpoint):
             name = signal.Signals(self._signals.received).name
             raise Interrupted(f"stopped by {name}, but trained to the end: {self.folder}", 128 + self._signals.received)
 
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+    def on_exception(self, *_: Any) -> None:
         """Leave the signals alone."""
         self._signals.leave()
 
@@ -131,8 +120,8 @@ class LastCheckpoint(Checkpoint):
 
     def _agree(self, trainer: L.Trainer) -> int:
         """What all processes do now: the number of a signal to stop by, 1 to save, 0 to go on."""
-        by_step = self.every_n_steps and trainer.global_step % self.every_n_steps == 0
-        due = int(bool(by_step) and trainer.global_step != self._saved)
+        step = trainer.global_step
+        due = int(self.every_n_steps > 0 and step % self.every_n_steps == 0 and step != self._saved)
         wanted = self._signals.received or int(time.monotonic() - self._time >= 60 * self.every_minutes)
         if trainer.world_size == 1:
             return max(wanted, due)
@@ -177,11 +166,12 @@ class LastCheckpoint(Checkpoint):
 class _SaveTheEnd(L.Callback):
     """Goes before all callbacks: at the end, weight averaging puts averaged weights in the place of the live ones."""
 
-    def __init__(self, last: LastCheckpoint) -> None:
-        self._last = last
+    def __init__(self, save: Callable[[L.Trainer], None]) -> None:
+        self._save = save
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._last.save_the_end(trainer)
+    def on_train_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if trainer.is_last_batch:  # unless a limit cut the epoch short: then the checkpoint of the cut stays
+            self._save(trainer)
 
 
 def _rotate(fresh: Path, last: Path, previous: Path) -> None:

@@ -1,15 +1,17 @@
 """What TensorBoard shows besides curves."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch import Tensor
+from PIL import Image
+from torchvision.utils import make_grid
 
-from project.fonts import families
-from project.interface import Batch, Split, image_classifier
-from project.words import legible
+from project.interface import Batch, Split, data_of, module_of
+from project.output import legible
 
 FIRST_IMAGES = 32
 """Images shown of the first batch."""
@@ -20,34 +22,29 @@ THUMBNAIL = 96
 class Pictures(L.Callback):
     """Shows train and val in one picture, the first batch as the net sees it, the confusion matrix of val and test."""
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
         """Lay out the tab of custom scalars."""
         if writer := tensorboard_writer(trainer):
-            figures = ("loss", "acc", "f1")
+            figures = ("loss", "acc", "f1") if module_of(trainer).task.headline else ("loss",)
             layout = {figure: ["Multiline", [f"{split}/{figure}" for split in ("train", "val")]] for figure in figures}
             writer.add_custom_scalars({"train and val": layout})
 
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Batch, batch_idx: int) -> None:
         """Show the first batch, augmented."""
         first = trainer.global_step == 0 and batch_idx == 0 and len(batch.index)  # a private step may draw no image
         if first and (writer := tensorboard_writer(trainer)):
-            writer.add_image("train/first_batch", image_sheet(batch.image[:FIRST_IMAGES]), 0)
-
-    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Show the confusion matrix of the test split."""
-        self._confusion(trainer, "test")
+            shown = batch.inputs[:FIRST_IMAGES].detach()
+            samples = (shown.float() if shown.is_floating_point() else shown).cpu().numpy()
+            log_samples(writer, "train/first_batch", [*map(data_of(trainer).description.input.render, samples)], 0)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Show the confusion matrix of the val split, as of the last epoch."""
-        self._confusion(trainer, "val")
+        """Show the figures of the val split, as of the last epoch; of a test, those of its split."""
+        split: Split = "test" if trainer.testing else "val"
+        if (writer := tensorboard_writer(trainer)) and (result := module_of(trainer).results.get(split)):
+            for name, figure in module_of(trainer).task.figures(result).items():
+                writer.add_figure(f"{split}/{name}", figure, trainer.global_step)
 
-    def _confusion(self, trainer: L.Trainer, split: Split) -> None:
-        model = image_classifier(trainer)
-        if (writer := tensorboard_writer(trainer)) and (result := model.results.get(split)) and model.data_description:
-            figure = confusion_figure(result.confusion.cpu(), model.data_description.class_names)
-            writer.add_figure(f"{split}/confusion_matrix", figure, trainer.global_step)
+    on_test_end = on_train_end
 
 
 def tensorboard_writer(trainer: L.Trainer) -> Any:
@@ -56,43 +53,13 @@ def tensorboard_writer(trainer: L.Trainer) -> Any:
     return logger.experiment if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero else None
 
 
-def image_sheet(images: Tensor) -> Tensor:
-    """Images (N, 3, H, W), uint8 or float in [0, 1], as one sheet uint8 (3, H', W'), small ones enlarged."""
-    from torchvision.utils import make_grid
-
-    images = images.detach().cpu()
-    if images.is_floating_point():
-        images = (images * 255).round().to(torch.uint8)
-    factor = max(1, -(-THUMBNAIL // images.shape[-1]))
-    images = images.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
-    sheet: Tensor = make_grid(images, nrow=8, padding=4, pad_value=255)
-    return sheet
-
-
-def confusion_figure(counts: Tensor, class_names: list[str]) -> Any:
-    """A confusion matrix, int64 (classes, classes) with labels in rows, as a matplotlib figure.
-
-    Cells are coloured by the share of the true class and, up to 30 classes, carry their count.
-    """
-    from matplotlib.figure import Figure
-
-    classes = len(class_names)
-    side = min(max(5.0, 0.55 * classes + 2), 14.0)
-    figure = Figure(figsize=(side, side), dpi=110, layout="constrained")
-    axes = figure.add_subplot()
-    share = counts / counts.sum(1, keepdim=True).clamp(min=1)
-    axes.imshow(share.numpy(), cmap="Blues", vmin=0, vmax=1)
-    axes.set(xlabel="predicted", ylabel="true", title=f"accuracy {counts.diag().sum() / counts.sum().clamp(min=1):.1%}")
-    step = -(-classes // 60)
-    ticks = range(0, classes, step)
-    names = [legible(class_names[i]) for i in ticks]
-    style: dict[str, Any] = {"parse_math": False, "fontfamily": families()}
-    axes.set_xticks(ticks, names, rotation=90, **style)
-    axes.set_yticks(ticks, names, **style)
-    if classes <= 30:
-        for row in range(classes):
-            for column in range(classes):
-                if count := int(counts[row, column]):
-                    colour = "white" if share[row, column] > 0.5 else "black"
-                    axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
-    return figure
+def log_samples(writer: Any, tag: str, rendered: Sequence[Any], step: int) -> None:
+    """Log samples as `Input.render` gives them: images as one sheet, small ones enlarged; texts as lines."""
+    if not isinstance(rendered[0], Image.Image):
+        writer.add_text(tag, "\n\n".join(map(legible, map(str, rendered))), step)
+        return
+    factor = max(1, -(-THUMBNAIL // rendered[0].width))
+    size = rendered[0].width * factor, rendered[0].height * factor
+    sheet = [np.asarray(picture.convert("RGB").resize(size, Image.Resampling.NEAREST)) for picture in rendered]
+    pixels = torch.from_numpy(np.stack(sheet)).permute(0, 3, 1, 2)
+    writer.add_image(tag, make_grid(pixels, nrow=8, padding=4, pad_value=255), step)

@@ -2,26 +2,22 @@
 
 import csv
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
 import lightning as L
-import torch
-from torch import Tensor
 
 from project.files import whole
-from project.interface import Batch, class_names, image_classifier, image_data, test_folder
-
-TESTED = "test_predictions.csv"
+from project.interface import Batch, data_of, module_of, test_folder
+from project.runs.folder import TESTED
 
 
 class PredictionTable(L.Callback):
     """Writes what is predicted into the run, a row an image, in the order of the paths.
 
-    `predict` writes predictions.csv: path, class, and the probability of each class; between them `sure`, yes or no,
-    of a model that was told how sure to be. A test writes test_predictions.csv: path, true class, predicted class, and
-    the probability of either.
+    `predict` writes predictions.csv, a test writes test_predictions.csv: the path, and the columns of the target.
 
     Rows go to disk batch by batch, so that a million images need no memory; with several processes each writes its
     own part and the first one joins them.
@@ -29,98 +25,61 @@ class PredictionTable(L.Callback):
 
     def __init__(self) -> None:
         self._stream: IO[str] | None = None
-        self.file: Path | None = None
+        self._file = Path()
+        self._columns: Sequence[str] = ()
+        self._row: Callable[[Any, Any], list[str]] = lambda scores, true: []
 
-    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_predict_start(self, trainer: L.Trainer, *_: Any) -> None:
         """Open this process's part."""
         folder = Path(trainer.strategy.broadcast(trainer.log_dir or "."))
         folder.mkdir(parents=True, exist_ok=True)
+        target, threshold = module_of(trainer).data_description.target, module_of(trainer).sure_above
+        self._columns, self._row = target.columns(threshold), lambda scores, true: target.row(scores, threshold)
         self._open(trainer, folder / "predictions.csv")
 
-    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_test_start(self, trainer: L.Trainer, *_: Any) -> None:
         """Open this process's part, if the test has a folder."""
         if folder := test_folder(trainer):
+            target = module_of(trainer).data_description.target
+            self._columns, self._row = target.test_columns, target.test_row
             self._open(trainer, folder / TESTED)
 
     def _open(self, trainer: L.Trainer, file: Path) -> None:
-        self.file = file
-        self._stream = self._part(trainer.global_rank).open("w", newline="", encoding="utf-8", errors="surrogateescape")
+        self._file = file
+        self._stream = _open(self._part(trainer.global_rank), "w")
 
     def _part(self, rank: int) -> Path:
-        assert self.file is not None
-        return self.file.with_suffix(f".part{rank}")
-
-    def on_predict_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Write one batch."""
-        probabilities: Tensor = outputs.cpu()
-        assert self._stream is not None
-        writer = csv.writer(self._stream)
-        data, names = image_data(trainer), class_names(trainer)
-        least = image_classifier(trainer).sure_above
-        for index, row in zip(batch.index.tolist(), probabilities, strict=True):
-            sure = [] if least is None else ["yes" if float(row.max()) >= least else "no"]
-            columns = [names[int(row.argmax())], *sure, *(f"{p:.6f}" for p in row.tolist())]
-            writer.writerow([index, data.path(index), *columns])
+        return self._file.with_suffix(f".part{rank}")
 
     def on_test_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Write one batch."""
-        if self._stream is None:
-            return
-        probability, predicted = outputs.max(1)
-        label_probability = outputs.gather(1, batch.label[:, None])[:, 0]
-        columns = torch.stack([batch.index, batch.label, predicted]).tolist()
-        certainties = torch.stack([probability, label_probability]).tolist()
-        path, names = image_data(trainer).path, class_names(trainer)
-        csv.writer(self._stream).writerows(
-            [index, path(index), names[label], names[guess], f"{p:.6f}", f"{q:.6f}"]
-            for index, label, guess, p, q in zip(*columns, *certainties, strict=True)
-        )
-
-    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Join the parts."""
-        sure = [] if image_classifier(trainer).sure_above is None else ["sure"]
-        self._join(trainer, ["path", "class", *sure, *class_names(trainer)])
+        if self._stream is not None:
+            path, columns = data_of(trainer).path, (batch.index.tolist(), outputs.cpu().numpy(), batch.target.tolist())
+            rows = ([i, path(i), *self._row(scores, true)] for i, scores, true in zip(*columns, strict=True))
+            csv.writer(self._stream).writerows(rows)
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Join the parts."""
-        if self._stream is not None:
-            self._join(trainer, ["path", "class", "predicted", "probability", "class_probability"])
-
-    def _join(self, trainer: L.Trainer, header: list[str]) -> None:
-        assert self._stream is not None and self.file is not None
+        """Join the parts, each of which ascends in its first column, the row in the index."""
+        if self._stream is None:
+            return
         self._stream.close()
         self._stream = None
         trainer.strategy.barrier()
         if trainer.is_global_zero:
             parts = [self._part(rank) for rank in range(trainer.world_size)]
-            join_parts(parts, self.file, header)
+            with whole(self._file) as partial, ExitStack() as stack:
+                writer = csv.writer(stack.enter_context(_open(partial, "w")))
+                writer.writerow(["path", *self._columns])
+                tables = [csv.reader(stack.enter_context(_open(part))) for part in parts]
+                writer.writerows(row[1:] for row in heapq.merge(*tables, key=lambda row: int(row[0])))
             for part in parts:
                 part.unlink()
 
+    on_predict_batch_end = on_test_batch_end
+    on_predict_end = on_test_end
 
-def join_parts(parts: Sequence[Path], file: Path, header: list[str]) -> None:
-    """Merge CSV parts, each ascending in its first column (a row number, which is dropped), into one file."""
-    streams = [part.open(newline="", encoding="utf-8", errors="surrogateescape") for part in parts]
-    with whole(file) as partial, partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as out:
-        writer = csv.writer(out)
-        writer.writerow(header)
-        merged = heapq.merge(*(csv.reader(stream) for stream in streams), key=lambda row: int(row[0]))
-        writer.writerows(row[1:] for row in merged)
-    for stream in streams:
-        stream.close()
+
+def _open(file: Path, mode: str = "r") -> IO[str]:
+    return file.open(mode, newline="", encoding="utf-8", errors="surrogateescape")

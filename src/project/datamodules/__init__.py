@@ -1,20 +1,15 @@
 """Finding, splitting, reading, batching and augmenting images."""
 
-from project.datamodules.cifar10 import CIFAR10
-from project.datamodules.datamodule import ImageDataModule
-from project.datamodules.digits import Digits
-from project.datamodules.source import Source
-from project.datamodules.transforms import AlternatingFlip, CutMix, MixUp, RandomCrop, RandomResizedCrop, TrivialAugment
+from project.datamodules.images.datamodule import ImageDataModule
+from project.datamodules.images.source import CIFAR10, Digits, Source
+from project.datamodules.images.transforms import (
+    AlternatingFlip,
+    CutMix,
+    MixUp,
+    RandomCrop,
+    RandomResizedCrop,
+    TrivialAugment,
+)
 
-__all__ = [
-    "CIFAR10",
-    "AlternatingFlip",
-    "CutMix",
-    "Digits",
-    "ImageDataModule",
-    "MixUp",
-    "RandomCrop",
-    "RandomResizedCrop",
-    "Source",
-    "TrivialAugment",
-]
+__all__ = ["CIFAR10", "AlternatingFlip", "CutMix", "Digits", "ImageDataModule", "MixUp", "RandomCrop"]
+__all__ += ["RandomResizedCrop", "Source", "TrivialAugment"]

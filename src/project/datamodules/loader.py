@@ -1,125 +1,34 @@
-"""Images, batch by batch, from their files or from the packed one."""
+"""Batches of any data set, in the order of a sampler, and the memory that worker processes put them in."""
 
+import math
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from project.datamodules.augment import is_fixed
-from project.datamodules.decode import decode_image, to_square
-from project.datamodules.index import ImageIndex
-from project.datamodules.lending import LentMemory, shared_memory
-from project.datamodules.sampler import EpochBatches, Request, seed_draws
-from project.errors import UserError
-from project.images import Pixels, UnreadableImageError, read_bytes
+from project.datamodules.sampler import EpochBatches, Request
 from project.interface import Batch
-
-
-class Images(Dataset[Batch]):
-    """Images of some rows of an index; asked for a list of positions, it returns a whole batch.
-
-    Args:
-        index: The images.
-        rows: The rows of the index that this data set holds, in order.
-        image_size: Height and width of what it returns, in pixels.
-        transforms: Item transforms; what they draw is a function of (seed, epoch, row).
-        seed: Seed of the item transforms.
-        pixels: The packed images, uint8 (N, image_size, image_size, 3), a row of the index each; where given, nothing
-            else is read. As a tensor they may lie on another device, and the batches' images then do too.
-        read: Gives the encoded image at a row; by default its file.
-    """
-
-    def __init__(
-        self,
-        index: ImageIndex,
-        rows: NDArray[np.int64],
-        image_size: int,
-        transforms: Sequence[nn.Module] = (),
-        seed: int = 0,
-        pixels: Pixels | Tensor | None = None,
-        read: Callable[[int], bytes] | None = None,
-    ) -> None:
-        self.index, self.rows, self.image_size = index, rows, image_size
-        self.transforms, self.seed, self.pixels = transforms, seed, pixels
-        self.read = read or self._read_file
-        self.places: Sequence[Tensor] = ()
-        # Seeding where nothing is drawn would change what this process draws next, such as the weights of the net.
-        self._draws = not all(map(is_fixed, transforms))
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, request: Request) -> Batch:
-        rows = self.rows[request.positions]
-        if isinstance(self.pixels, Tensor):
-            image = self.pixels[torch.from_numpy(rows).to(self.pixels.device, non_blocking=True)]
-        elif self.pixels is not None:
-            image = torch.from_numpy(self.pixels[rows])  # one read for the whole batch
-        else:
-            image = self._place(request)
-            for place, row in enumerate(rows.tolist()):
-                image[place] = self._decode(row, request.epoch).permute(1, 2, 0)
-        labels = torch.from_numpy(self.index.labels[rows])
-        # NCHW to the eye, NHWC in memory: channels last.
-        return Batch(image.permute(0, 3, 1, 2), labels, torch.from_numpy(rows))
-
-    def even(self, count: int) -> list[int]:
-        """Positions of up to `count` images, evenly spaced."""
-        positions: list[int] = np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(int).tolist()
-        return positions
-
-    def _place(self, request: Request) -> Tensor:
-        """uint8 (N, image_size, image_size, 3), not yet filled."""
-        count = len(request.positions)
-        if request.place is not None and count <= len(self.places[request.place]):
-            return self.places[request.place][:count]
-        if get_worker_info() is not None:
-            return shared_memory(count, self.image_size)
-        return torch.empty(count, self.image_size, self.image_size, 3, dtype=torch.uint8)
-
-    def _read_file(self, row: int) -> bytes:
-        return read_bytes(self.index.root / self.index.paths[row])
-
-    def _name(self, row: int) -> str:
-        path = self.index.paths[row]
-        if self.read == self._read_file:
-            return f"{self.index.root / path} (damaged, or gone since the images were found)"
-        return f"{path} from the shards (damaged: write them anew)"
-
-    def _decode(self, row: int, epoch: int) -> Tensor:
-        try:
-            image = self.index.hide(decode_image(self.read(row)), row)
-        except UnreadableImageError as error:
-            raise UserError(f"cannot read image {self._name(row)}: {error}") from error
-        if self._draws:
-            seed_draws(self.seed, epoch, row)
-        for transform in self.transforms:
-            image = transform(image)
-        return to_square(image, self.image_size)
 
 
 class Loader:
     """A data loader that Lightning leaves as it is: sharing out over processes is the batches' own work.
 
-    Args:
-        dataset: Returns a batch for a request.
-        batches: The requests, an epoch at a time.
-        num_workers: Processes that read ahead; 0 reads in this one.
-        pin_memory: Put batches where a GPU can fetch them while it computes.
-        position: Says how many batches of the epoch are done already; asked when the first one is wanted.
+    The data set returns a batch for a request. One with a `buffer_shape` fills memory that is used over and over: it is
+    given as `places`, uint8 (batch, *shape) each. `position` says how many batches of the epoch are done already; it
+    is asked when the first one is wanted.
     """
 
     def __init__(
         self,
-        dataset: Images,
+        dataset: Dataset[Batch],
         batches: EpochBatches,
         num_workers: int,
         pin_memory: bool,
@@ -127,8 +36,10 @@ class Loader:
     ) -> None:
         self.batch_sampler, self._position = batches, position
         # Two batches a worker are under way, one is in use and one may be about to be.
-        self._lent = LentMemory(batches, dataset.image_size, 2 * num_workers + 2 if num_workers else 0)
-        dataset.places = self._lent.places
+        shape = getattr(dataset, "buffer_shape", None)
+        self._lent = LentMemory(batches, shape or (), 2 * num_workers + 2 if num_workers and shape else 0)
+        if shape:
+            dataset.places = self._lent.places  # type: ignore[attr-defined]
         self._loader: DataLoader[Any] = DataLoader(
             dataset,
             sampler=self._lent,
@@ -148,6 +59,42 @@ class Loader:
         with _deaf():
             batches = iter(self._loader)
         yield from map(self._lent.handed_over, batches)
+
+
+def shared_memory(count: int, shape: tuple[int, ...]) -> Tensor:
+    """uint8 (count, *shape), where another process can take it without a copy."""
+    storage = torch.UntypedStorage._new_shared(count * math.prod(shape))
+    return torch.empty(0, dtype=torch.uint8).set_(storage).view(count, *shape)
+
+
+class LentMemory(Sampler[Request]):
+    """The requests of an epoch, each with memory for its batch; of `count` places, one that nobody uses is lent again.
+
+    Workers hand batches over in shared memory. Fresh shared memory for each costs a photograph of 224 pixels a sixth
+    of its time, as the kernel has to find and clear every page. A request beyond the places goes without.
+    """
+
+    def __init__(self, batches: EpochBatches, shape: tuple[int, ...], count: int) -> None:
+        self.batches = batches
+        self.places = [shared_memory(batches.largest, shape) for _ in range(count)]
+        self._users: dict[int, StorageWeakRef] = {}
+        self._out: deque[int | None] = deque()
+
+    def __iter__(self) -> Iterator[Request]:
+        self._out.clear()  # workers have finished what was asked for in an epoch that was broken off
+        for request in self.batches:
+            place = next((place for place in range(len(self.places)) if self._is_free(place)), None)
+            self._out.append(place)
+            yield request._replace(place=place)
+
+    def _is_free(self, place: int) -> bool:
+        return place not in self._out and (place not in self._users or self._users[place].expired())
+
+    def handed_over(self, batch: Batch) -> Batch:
+        """Note who uses the memory of the oldest request now; returns its batch."""
+        if (place := self._out.popleft()) is not None:
+            self._users[place] = StorageWeakRef(batch.inputs.untyped_storage())
+        return batch
 
 
 @contextmanager

@@ -10,16 +10,14 @@ from typing import TypeVar
 import torch
 
 Result = TypeVar("Result")
-CHUNK = 64
-"""Images handed to a process at a time."""
-AHEAD = 4
-"""Chunks that each process may be ahead of what is taken."""
+CHUNK = 64  # images handed to a process at a time
+AHEAD = 4  # chunks that each process may be ahead of what is taken
 
 _work: Callable[[int], object]
 
 
 def cores() -> int:
-    """Processor cores that this process may use."""
+    """Return the number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -39,13 +37,7 @@ def _run(start: int, stop: int) -> list[object]:
 
 
 def each(work: Callable[[int], Result], count: int, title: str) -> Iterator[Result]:
-    """`work(0)` to `work(count - 1)`, in order, computed on all cores.
-
-    Args:
-        work: Can be pickled.
-        count: How many.
-        title: What the progress bar says; there is none where the output is not a terminal.
-    """
+    """`work(0)` to `work(count - 1)`, in order, computed on all cores; on a terminal the title has a progress bar."""
     from rich.console import Console
     from rich.progress import track
 

@@ -1,45 +1,26 @@
 """Whether an exported file gives the answers of the checkpoint that it was made from."""
 
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from project.datamodules import ImageDataModule
-from project.datamodules.augment import is_fixed
-from project.datamodules.decode import decode_image
-from project.datamodules.loader import Images
+from project.datamodules.images.augment import is_fixed
+from project.datamodules.images.dataset import Images
+from project.datamodules.images.decode import decode_image
 from project.datamodules.sampler import Request
 from project.deploy.load import load_exported
 from project.errors import UserError
 from project.modules import Classifier
 
-CHECKED = 100
-"""Images, at most, that both are asked about."""
-TOLERANCE = 1e-4
-"""What probabilities may differ by; rounding in another order makes some 1e-7."""
-
-
-class Parity(NamedTuple):
-    """What was found: the images asked about, the largest difference of a probability, the share of equal answers."""
-
-    images: int
-    difference: float
-    equal: float
-
-    def __str__(self) -> str:
-        return (
-            f"{self.images} images, one by one and as a batch: probabilities differ by at most {self.difference:.1e},"
-            f" {self.equal:.2%} of answers are the same"
-        )
+TOLERANCE = 1e-4  # what probabilities may differ by; rounding in another order makes some 1e-7
 
 
 def checked_images(data: ImageDataModule) -> Images:
-    """The images of a datamodule that is set up: its test split, or val where there is none, or all without labels.
+    """Return the images of the test split, or of val where there is none, or all without labels.
 
-    Raises:
-        UserError: the datamodule changes images by transforms of its own, which no exported file would know.
+    Transforms of the datamodule's own that change each image are refused: no exported file would know of them.
     """
     if fixed := [type(transform).__name__ for transform in data.item_transforms if is_fixed(transform)]:
         raise UserError(
@@ -48,39 +29,32 @@ def checked_images(data: ImageDataModule) -> Images:
         )
     assert data.index is not None
     rows = data.index.rows(data.test_split if data.index.class_names else "")
-    return Images(data.index, rows, data.description.image_size, read=data.origin.reader())
+    return Images(data.index, rows, data.description.image.height, read=data.origin.reader())
 
 
-def parity(file: Path, model: Classifier, images: Images) -> Parity:
-    """Ask an exported file about pictures as they were decoded, and its model about the same by way of `predict`.
+def require_parity(file: Path, model: Classifier, images: Images) -> str:
+    """Return in words how alike a file and its model answer; a file that answers otherwise is deleted and refused.
 
-    Each picture is asked about alone, at its own size, and again in one batch of all, as `predict` sees them.
+    Each image is decoded and asked about alone, at its own size, and again in one batch of all, as `predict` sees them.
     """
     exported = load_exported(file)
-    positions = images.even(CHECKED)
-    image = images[Request(0, positions)].image
+    positions = images.even(100)
+    image = images[Request(0, positions)].inputs
     with torch.inference_mode():
-        wanted = model.probabilities(image).numpy()
+        wanted = model.predictions(image).numpy()
     rows = images.rows[positions].tolist()
     raw = [images.index.hide(decode_image(images.read(row)), row)[None].contiguous().numpy() for row in rows]
     alone = np.concatenate([exported.probabilities(pixels) for pixels in raw])
-    together = exported.probabilities(image.contiguous().numpy())
-    difference = max(float(np.abs(found - wanted).max()) for found in (alone, together))
-    equal = min(float((found.argmax(1) == wanted.argmax(1)).mean()) for found in (alone, together))
-    return Parity(len(positions), difference, equal)
-
-
-def require_parity(file: Path, model: Classifier, images: Images) -> Parity:
-    """As `parity`.
-
-    Raises:
-        UserError: the file gives other answers; it is deleted.
-    """
-    found = parity(file, model, images)
-    if not found.difference <= TOLERANCE:  # nor may it be no number
+    found = np.stack([alone, exported.probabilities(image.contiguous().numpy())])
+    difference, equal = np.abs(found - wanted).max(), (found.argmax(2) == wanted.argmax(1)).mean(1).min()
+    told = (
+        f"{len(rows)} images, one by one and as a batch: probabilities differ by at most {difference:.1e},"
+        f" {equal:.2%} of answers are the same"
+    )
+    if not difference <= TOLERANCE:  # nor may it be no number
         file.unlink()
         raise UserError(
-            f"the exported file disagrees with the checkpoint and was deleted ({found}; {TOLERANCE:.0e} are allowed):"
+            f"the exported file disagrees with the checkpoint and was deleted ({told}; {TOLERANCE:.0e} are allowed):"
             " the net does something that this format does not hold faithfully, so try another --format"
         )
-    return found
+    return told

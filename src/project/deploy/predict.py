@@ -10,10 +10,9 @@ from project.deploy.load import load_exported
 from project.errors import UserError
 from project.files import whole
 from project.images import EXTENSIONS, Pixels, UnreadableImageError, decode_pixels, find_images, read_bytes
-from project.words import counted
+from project.output import counted
 
-BATCH, PIXELS = 64, 2**24
-"""Images, and their pixels, at most, that are held and asked about together."""
+BATCH, PIXELS = 64, 2**24  # images, and their pixels, at most, that are held and asked about together
 
 
 def predict_exported(
@@ -32,26 +31,21 @@ def predict_exported(
         UserError: the model or an image cannot be read, the model is not signed so, there are no images, or the table
             cannot be written.
     """
-    if require_signature is not None:
-        from project.secure.sign import check_signature
-
-        check_signature(model, require_signature)
-    exported = load_exported(model)
+    exported = load_exported(model, require_signature=require_signature)
     if not images.exists():
         raise UserError(f"no such folder or image: {images}")
     root, paths = (images.parent, [images.name]) if images.is_file() else (images, sorted(find_images(images)))
     if not paths:
         raise UserError(f"{images} has no images ({', '.join(EXTENSIONS)})")
-    names, least = exported.class_names, exported.metadata.get("sure_above")
+    target, least = exported.description.target, exported.metadata.get("sure_above")
     with whole(output) as partial, partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
         writer = csv.writer(stream)
-        writer.writerow(["path", "class", *([] if least is None else ["sure"]), *names])
+        writer.writerow(["path", *target.columns(least)])
         for some, pixels in _batches(root, paths):
             for path, row in zip(some, exported.probabilities(pixels), strict=True):
-                sure = [] if least is None else ["yes" if float(row.max()) >= least else "no"]
-                writer.writerow([path, names[int(row.argmax())], *sure, *(f"{p:.6f}" for p in row.tolist())])
+                writer.writerow([path, *target.row(row, least)])
     if len(paths) == 1:
-        print(f"{paths[0]}: {names[int(row.argmax())]} {row.max():.1%}")
+        print(f"{paths[0]}: {target.in_words(row)}")
     print(f"predictions of {counted(len(paths), 'image')}: {output}")
 
 

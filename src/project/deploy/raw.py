@@ -1,37 +1,25 @@
 """The whole path from decoded pixels to probabilities, as one module that can be exported."""
 
-from typing import Protocol
-
 import torch
 from torch import Tensor, nn
 
-
-class GivesProbabilities(Protocol):
-    """What a classifier must be able to do; see `project.modules.Classifier`."""
-
-    def probabilities(self, image: Tensor) -> Tensor:
-        """Square images, uint8 (N, 3, size, size), to float32 (N, classes)."""
+from project.modules import Classifier
 
 
 class RawClassifier(nn.Module):
     """Pictures as they were decoded, uint8 RGB (N, 3, H, W) of any H and W, to probabilities, float32 (N, classes).
 
-    What brings them to size is `project.datamodules.decode.to_square`, to the last bit, in operations that every
+    What brings them to size is that of `project.datamodules.images.decode`, to the last bit, in operations that every
     format of exported models knows: the antialiased resize of ONNX is up to 15 levels off.
-
-    Args:
-        model: A classifier in evaluation mode.
-        size: Height and width of the images that it sees, in pixels.
     """
 
-    def __init__(self, model: nn.Module, size: int) -> None:
+    def __init__(self, model: Classifier, size: int) -> None:
         super().__init__()
         self.model, self.size = model, size
 
     def forward(self, image: Tensor) -> Tensor:
         """Cut the largest square out of the centre, bring it to size, classify it."""
-        model: GivesProbabilities = self.model  # type: ignore[assignment]
-        return model.probabilities(square(image, self.size))
+        return self.model.predictions(square(image, self.size))
 
 
 def square(image: Tensor, size: int) -> Tensor:
@@ -45,8 +33,7 @@ def square(image: Tensor, size: int) -> Tensor:
     across, unit = _weights(width, side, size)
     columns = ((image.double() @ across.T) / unit + 0.5).floor()
     down, unit = _weights(height, side, size)
-    rows = ((down @ columns) / unit + 0.5).floor()
-    return rows.to(torch.uint8)
+    return ((down @ columns) / unit + 0.5).floor().to(torch.uint8)
 
 
 def _number(value: int) -> Tensor:
@@ -54,13 +41,7 @@ def _number(value: int) -> Tensor:
 
 
 def _weights(length: int, side: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """What each pixel of a line adds to each one of the result, float64 (size, length), and the unit it is counted in.
-
-    Args:
-        length: Pixels of the line.
-        side: Pixels in its middle that are to be resized.
-        size: Pixels of the result.
-    """
+    """Return what each of `length` pixels, `side` of them in the square, adds to each of `size`; and the unit of it."""
     place = torch.arange(length, dtype=torch.float64) - ((_number(length) - side) / 2).floor()
     scale = side / size
     reach = scale.clamp(min=1.0)

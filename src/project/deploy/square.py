@@ -7,8 +7,7 @@ from numpy.typing import NDArray
 
 from project.images import Pixels
 
-BLOCK = 8
-"""Pixels of the result that are computed together, from the few of the line that they depend on."""
+BLOCK = 8  # pixels of the result that are computed together, from the few of the line that they depend on
 
 
 def central_square(pixels: Pixels) -> Pixels:

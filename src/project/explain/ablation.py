@@ -11,53 +11,38 @@ from torch import Tensor, nn
 from project.modules import Classifier
 from project.modules.layers import layers
 
-CHANNELS = 16
-"""Channels of a layer that are tried: those whose loss is estimated to hurt most."""
+CHANNELS = 16  # of a layer that are tried: those whose loss is estimated to hurt most
 CHUNK = 64
 Row = dict[str, Any]
 
 
 def ablate(model: Classifier, image: Tensor, label: Tensor) -> list[Row]:
-    """Take each layer but the head out, and each of its most telling channels; rows, the greatest loss first.
+    """Take each layer but the head out, and each of its most telling channels; return rows, the greatest loss first.
 
-    A layer whose output has the shape of its input is skipped, as a residual block may be: Veit et al., Residual
-    Networks Behave Like Ensembles of Relatively Shallow Networks, 2016; any other gives zeros, and so does a channel.
-    Which channels are tried is estimated from activation times gradient: Molchanov et al., Pruning Convolutional
-    Neural Networks for Resource Efficient Inference, 2016.
-
-    Args:
-        model: A trained classifier, outside training.
-        image: uint8 (N, 3, H, W) in [0, 255], on the model's device.
-        label: int64 (N,).
+    A layer whose output has the shape of its input is skipped, as a residual block may be (Veit et al., 2016); any
+    other gives zeros, and so does a channel. Images are uint8 (N, 3, H, W) on the model's device, labels int64 (N,).
     """
     accuracy, probability = _measure(model, image, label)
     rows: list[Row] = []
-    for name, first, last in places_to_cut(cast(nn.Module, model.net)):
+    for name, first, last in places_to_cut(model.net):
         for channel in (None, *_telling_channels(model, last, image[:CHUNK], label[:CHUNK])):
             with _without(first, last, channel) as how:
                 without = _measure(model, image, label)
-            rows.append(
-                {
-                    "layer": name,
-                    "channel": "" if channel is None else channel,
-                    "how": how[0],
-                    "accuracy": without[0],
-                    "accuracy_lost": accuracy - without[0],
-                    "probability_lost": probability - without[1],
-                }
-            )
+            lost = {"accuracy_lost": accuracy - without[0], "probability_lost": probability - without[1]}
+            cut = {"layer": name, "channel": "" if channel is None else channel, "how": how[0]}
+            rows.append({**cut, "accuracy": without[0], **lost})
     return sorted(rows, key=lambda row: (row["accuracy_lost"], row["probability_lost"]), reverse=True)
 
 
 def places_to_cut(net: nn.Module) -> list[tuple[str, nn.Module, nn.Module]]:
-    """The first and the last module of each layer but the head, in order, by the name of the last."""
+    """Return the first and the last module of each layer but the head, in order, by the name of the last."""
     names = {module: name for name, module in net.named_modules()}
     found = [layer.modules for layer in layers(net)[:-1] if layer.modules]
     return [(names[modules[-1]], modules[0], modules[-1]) for modules in found]
 
 
 def channel_axis(output: Tensor) -> int:
-    """1 where the output is NCHW, else the last."""
+    """Return 1 where the output is NCHW, else the last axis."""
     return 1 if output.ndim == 4 and output.shape[2] == output.shape[3] else output.ndim - 1
 
 
@@ -80,22 +65,16 @@ def _without(first: nn.Module, last: nn.Module, channel: int | None) -> Iterator
             return given[0]
         return torch.zeros_like(output)
 
-    hooks = [first.register_forward_pre_hook(remember), last.register_forward_hook(cut)]
-    try:
+    with first.register_forward_pre_hook(remember), last.register_forward_hook(cut):
         yield how
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _telling_channels(model: Classifier, layer: nn.Module, image: Tensor, label: Tensor) -> list[int]:
+    """Return the channels of most activation times gradient."""
+    # Molchanov et al., Pruning Convolutional Neural Networks for Resource Efficient Inference, 2016.
     outputs: list[Tensor] = []
-    hook = layer.register_forward_hook(lambda module, inputs, output: outputs.append(output))
-    try:
-        with torch.enable_grad():
-            loss = F.cross_entropy(model((image / 255).requires_grad_()).float(), label, reduction="sum")
-    finally:
-        hook.remove()
+    with layer.register_forward_hook(lambda module, inputs, output: outputs.append(output)), torch.enable_grad():
+        loss = F.cross_entropy(model((image / 255).requires_grad_()).float(), label, reduction="sum")
     (gradient,) = torch.autograd.grad(loss, outputs[-1:], allow_unused=True)
     if gradient is None:
         return []
@@ -106,14 +85,14 @@ def _telling_channels(model: Classifier, layer: nn.Module, image: Tensor, label:
 
 @torch.no_grad()
 def _measure(model: Classifier, image: Tensor, label: Tensor) -> tuple[float, float]:
-    """Accuracy, and mean probability of the labels."""
+    """Return the accuracy, and the mean probability of the labels."""
     logits = torch.cat([model(part).float() for part in image.split(CHUNK)])
     right = (logits.argmax(1) == label).float().mean()
     return float(right), float(logits.softmax(1).gather(1, label[:, None]).mean())
 
 
 def ablation_figure(rows: list[Row]) -> Any:
-    """Bars of the accuracy that is lost without the 20 layers, and the 20 channels, that matter most."""
+    """Return bars of the accuracy that is lost without the 20 layers, and the 20 channels, that matter most."""
     from matplotlib.figure import Figure
 
     whole = [row for row in rows if row["channel"] == ""][:20]
@@ -125,6 +104,5 @@ def ablation_figure(rows: list[Row]) -> Any:
         names = [f"{row['layer']} {row['channel']}{'(skipped)' if row['how'] == 'skipped' else ''}" for row in shown]
         axes.barh(range(len(shown)), [100 * row["accuracy_lost"] for row in shown])
         axes.set_yticks(range(len(shown)), names)
-        axes.set_ylim(longest - 0.5, -0.5)
-        axes.set(title=title, xlabel="accuracy lost, percentage points")
+        axes.set(title=title, xlabel="accuracy lost, percentage points", ylim=(longest - 0.5, -0.5))
     return figure

@@ -1,6 +1,7 @@
-"""Maps of where in an image the evidence for a class lies."""
+"""Maps of where in an image the evidence for a class lies, and whether a map is true to the net."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Literal, cast, get_args
 
 import torch
@@ -11,15 +12,16 @@ from torch import Tensor, nn
 from project.errors import UserError
 from project.explain.pictures import overlay
 from project.modules import Classifier
+from project.modules.inputs import Normalize
 
 Method = Literal["gradcam", "integrated_gradients", "occlusion"]
 METHODS: tuple[Method, ...] = get_args(Method)
-FEWEST = 4
-"""Grad-CAM takes a layer of fewer places, each way, only where there is no other: they would not tell much."""
+FEWEST = 4  # Grad-CAM takes a layer of fewer places, each way, only where there is no other: they tell little
+CELLS, STEPS = 8, 8  # of the deletion and the insertion curve: cells each way, steps
 
 
 def evidence(model: Classifier, image: Tensor, target: Tensor, method: Method = "gradcam") -> Tensor:
-    """Where the evidence lies: float (N, H, W), above zero where it speaks for the class, below where against it.
+    """Return where the evidence lies: float (N, H, W), above zero where it speaks for the class, below where against.
 
     Explained is the logit, by the whole way from raw image to net, seen once: `model.views` must be `one`.
 
@@ -34,19 +36,24 @@ def evidence(model: Classifier, image: Tensor, target: Tensor, method: Method = 
     Raises:
         UserError: Grad-CAM finds no layer with places in it.
     """
-    methods = {"gradcam": grad_cam, "integrated_gradients": _integrated_gradients, "occlusion": _occlusion}
-    return methods[method](model, image / 255, target).detach()
+    image = image / 255
+    if method == "gradcam":
+        return grad_cam(model, image, target)
+    from captum.attr import IntegratedGradients, Occlusion
+
+    baseline = mean_colour(model).expand_as(image)
+    if method == "integrated_gradients":
+        parts = IntegratedGradients(model).attribute(image, baseline, target, n_steps=32, internal_batch_size=64)
+    else:
+        window = max(1, image.shape[-1] // 4)
+        step = max(1, window // 2)
+        patch, strides = (3, window, window), (3, step, step)
+        parts = Occlusion(model).attribute(image, patch, strides, baseline, target, perturbations_per_eval=4)
+    return cast(Tensor, parts).float().sum(1).detach()
 
 
 def overlays(model: Classifier, image: Tensor, target: Tensor, side: int) -> list[Image.Image] | None:
-    """Grad-CAM's evidence laid over images, in the middle of a test too; None for a net without places in it.
-
-    Args:
-        model: A classifier, outside training.
-        image: uint8 (N, 3, H, W) in [0, 255].
-        target: Class of each image, int64 (N,).
-        side: Pictures are enlarged to about this many pixels.
-    """
+    """Return Grad-CAM's evidence over uint8 (N, 3, H, W), in the midst of a test too; None of a net without places."""
     views, model.views = model.views, "one"
     try:
         with torch.inference_mode(False), torch.enable_grad():
@@ -60,7 +67,7 @@ def overlays(model: Classifier, image: Tensor, target: Tensor, side: int) -> lis
 
 
 def grad_cam(model: Classifier, image: Tensor, target: Tensor) -> Tensor:
-    """Activations of the last layer with places in it, weighed by each channel's mean gradient; see `evidence`.
+    """Return activations of the last layer with places in it, weighed by each channel's mean gradient.
 
     Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization, 2016; without
     its ReLU, so that what speaks against a class can be told from what says nothing.
@@ -69,7 +76,7 @@ def grad_cam(model: Classifier, image: Tensor, target: Tensor) -> Tensor:
     these places (and with at least 4 x 4 of them, where there is one). In a vision transformer that is the norm before
     the last attention, if a class token is all that the head reads, else the last norm.
     """
-    net = cast(nn.Module, model.net)
+    net = model.net
     outputs: list[Tensor] = []
 
     def record(module: nn.Module, inputs: object, output: object) -> None:
@@ -77,14 +84,11 @@ def grad_cam(model: Classifier, image: Tensor, target: Tensor) -> Tensor:
         if isinstance(output, Tensor) and output.requires_grad and not isinstance(module, nn.Linear):
             outputs.append(output)
 
-    hooks = [module.register_forward_hook(record) for module in net.modules()]
-    try:
-        with torch.enable_grad():
-            logits = model(image.requires_grad_())  # else nothing is recorded of a net that is frozen
-            score = logits.gather(1, target[:, None]).sum()
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as hooks, torch.enable_grad():
+        for module in net.modules():
+            hooks.enter_context(module.register_forward_hook(record))
+        logits = model(image.requires_grad_())  # else nothing is recorded of a net that is frozen
+        score = logits.gather(1, target[:, None]).sum()
     gradients = torch.autograd.grad(score, outputs, allow_unused=True)
     found: tuple[Tensor, Tensor] | None = None
     side, fewest = image.shape[-1], 0
@@ -96,7 +100,7 @@ def grad_cam(model: Classifier, image: Tensor, target: Tensor) -> Tensor:
             found, fewest = (grid(output), grid(gradient)), min(FEWEST, side)
     if found:
         weighed = (found[0] * found[1].mean((2, 3), keepdim=True)).sum(1, keepdim=True)
-        return F.interpolate(weighed.float(), image.shape[-2:], mode="bilinear")[:, 0]
+        return F.interpolate(weighed.float(), image.shape[-2:], mode="bilinear")[:, 0].detach()
     raise UserError(
         f"Grad-CAM needs a layer with places in it, and {type(net).__name__} has none that its logits depend on:"
         " try --methods integrated_gradients or --methods occlusion"
@@ -104,12 +108,9 @@ def grad_cam(model: Classifier, image: Tensor, target: Tensor) -> Tensor:
 
 
 def _grid(output: Tensor, images: int, side: int) -> Callable[[Tensor], Tensor] | None:
-    """What brings a module's output, or its gradient, to (N, C, s, s); None if it has no places.
+    """Return what brings an output, or its gradient, to (N, C, s, s), s at most `side`; None if it has no places.
 
-    Args:
-        output: NCHW, NHWC, or tokens (N, T, C), those that stand for no place first.
-        images: N.
-        side: Height and width of the grid before it, which no later one is larger than.
+    It is NCHW, NHWC, or tokens (N, T, C), those that stand for no place first.
     """
     shape = output.shape
     if len(shape) == 4 and shape[0] == images:
@@ -122,21 +123,42 @@ def _grid(output: Tensor, images: int, side: int) -> Callable[[Tensor], Tensor] 
     return None
 
 
-def _integrated_gradients(model: Classifier, image: Tensor, target: Tensor) -> Tensor:
-    from captum.attr import IntegratedGradients
-
-    baseline = model.mean.expand_as(image)
-    parts = IntegratedGradients(model).attribute(image, baseline, target, n_steps=32, internal_batch_size=64)
-    return cast(Tensor, parts).float().sum(1)
+def mean_colour(model: Classifier) -> Tensor:
+    """Return the mean colour of the training images, in [0, 1], (1, 3, 1, 1): what stands for nothing."""
+    return cast(Normalize, model.preprocess).mean
 
 
-def _occlusion(model: Classifier, image: Tensor, target: Tensor) -> Tensor:
-    from captum.attr import Occlusion
+@torch.no_grad()
+def faithfulness(model: Classifier, image: Tensor, evidence: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the areas below the deletion and the insertion curve, each float (N,) in [0, 1].
 
-    window = max(1, image.shape[-1] // 4)
-    step = max(1, window // 2)
-    baseline = model.mean.expand_as(image)
-    parts = Occlusion(model).attribute(
-        image, (3, window, window), (3, step, step), baseline, target, perturbations_per_eval=4
-    )
-    return cast(Tensor, parts).float().sum(1)
+    Deletion takes the image away cell by cell, those with most evidence first; the class's probability falls the
+    sooner, and the area is the smaller, the truer the map. Insertion puts them in; the larger, the truer. Petsiuk et
+    al., RISE: Randomized Input Sampling for Explanation of Black-box Models, 2018. Whole cells, as in Samek et al.,
+    Evaluating the Visualization of What a Deep Neural Network has Learned, 2015, are the same to fine maps, coarse ones
+    and a random order; what is not there has the mean colour of the training images, for insertion too.
+
+    Args:
+        model: A trained classifier, outside training.
+        image: uint8 (N, 3, H, W) in [0, 255], on the model's device.
+        evidence: Float (N, H, W).
+        target: Class of each image, int64 (N,).
+    """
+    image = image / 255
+    cells = min(CELLS, image.shape[-1])
+    order = F.adaptive_avg_pool2d(evidence, cells).flatten(1).argsort(1, descending=True)
+    rank = F.interpolate(order.argsort(1).view(-1, 1, cells, cells).float(), image.shape[-2:])
+    curves: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for step in range(STEPS + 1):
+        first = rank < cells**2 * step / STEPS
+        for curve, there in zip(curves, (~first, first), strict=True):
+            probability = model(torch.where(there, image, mean_colour(model))).float().softmax(1)
+            curve.append(probability.gather(1, target[:, None])[:, 0])
+    deletion, insertion = (torch.trapezoid(torch.stack(curve, 1), dx=1 / STEPS, dim=1) for curve in curves)
+    return deletion, insertion
+
+
+def random_evidence(image: Tensor, seed: int = 0) -> Tensor:
+    """Return evidence that knows nothing of images (N, 3, H, W), float (N, H, W): what a map has to be better than."""
+    draws = torch.Generator().manual_seed(seed)
+    return torch.rand(len(image), *image.shape[-2:], generator=draws).to(image.device)

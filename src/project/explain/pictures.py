@@ -5,23 +5,22 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from project.fonts import font_file
-from project.words import legible
+from project.machine import font_file
+from project.output import legible
 
-SIDE = 256
-"""Images are enlarged to about this many pixels."""
+SIDE = 256  # images are enlarged to about this many pixels
 MARGIN, LINE = 12, 26
 
 
 def enlarge(image: Tensor, side: int = SIDE) -> Image.Image:
-    """A uint8 image (3, H, W) as a picture of about `side` pixels, by a whole factor; a larger one stays as it is."""
+    """Return a uint8 image (3, H, W) as a picture of about `side` pixels, by a whole factor; larger ones stay as is."""
     picture = Image.fromarray(image.permute(1, 2, 0).cpu().numpy())
     factor = max(1, round(side / picture.width))
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.BICUBIC)
 
 
 def overlay(image: Tensor, evidence: Tensor, side: int = SIDE) -> Image.Image:
-    """An image with the evidence for a class laid over it, in colours from violet by orange to yellow.
+    """Return an image with the evidence for a class laid over it, in colours from violet by orange to yellow.
 
     Args:
         image: uint8 (3, H, W) in [0, 255].
@@ -45,22 +44,18 @@ def overlay(image: Tensor, evidence: Tensor, side: int = SIDE) -> Image.Image:
 
 
 def page(rows: list[list[tuple[str, Image.Image]]]) -> Image.Image:
-    """Titled pictures of one size, in rows."""
+    """Return a sheet of titled pictures of one size, in rows."""
     width, height = rows[0][0][1].size
     columns = max(map(len, rows))
-    size = (MARGIN + columns * (width + MARGIN), MARGIN + len(rows) * (LINE + height + MARGIN))
-    sheet = Image.new("RGB", size, "white")
+    across, down = width + MARGIN, LINE + height + MARGIN
+    sheet = Image.new("RGB", (MARGIN + columns * across, MARGIN + len(rows) * down), "white")
     draw = ImageDraw.Draw(sheet)
     for row, tiles in enumerate(rows):
         for column, (title, picture) in enumerate(tiles):
-            left, top = MARGIN + column * (width + MARGIN), MARGIN + row * (LINE + height + MARGIN)
+            left, top = MARGIN + column * across, MARGIN + row * down
             title = legible(title)
-            draw.text((left, top), title, "black", _font(title, width))
+            font = ImageFont.truetype(font_file(title), 16)
+            fits = max(7.0, min(16.0, 16 * width / max(1.0, font.getlength(title))))  # no wider than the picture
+            draw.text((left, top), title, "black", font.font_variant(size=fits))
             sheet.paste(picture, (left, top + LINE))
     return sheet
-
-
-def _font(title: str, width: int) -> ImageFont.FreeTypeFont:
-    """A font that has the title's characters, in which it is no wider than the picture."""
-    font = ImageFont.truetype(font_file(title), 16)
-    return font.font_variant(size=max(7.0, min(16.0, 16 * width / max(1.0, font.getlength(title)))))

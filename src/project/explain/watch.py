@@ -1,6 +1,5 @@
 """What a net gets wrong while it trains, in TensorBoard."""
 
-import heapq
 from typing import Any, cast
 
 import lightning as L
@@ -9,23 +8,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from project.callbacks.pictures import confusion_figure, tensorboard_writer
+from project.callbacks.findings import Candidate, Shortlist
+from project.callbacks.pictures import tensorboard_writer
 from project.errors import UserError
 from project.explain.maps import overlays
 from project.explain.pictures import enlarge, page
-from project.fonts import families
-from project.interface import Batch, class_names, image_classifier
+from project.interface import Batch, data_of, module_of
+from project.machine import families
 from project.modules import Classifier
-from project.words import legible
+from project.modules.tasks.multiclass import confusion_figure
+from project.output import legible
 
-PAIRS = 10
-"""Pairs of classes that are shown as confused most."""
-SIDE = 160
-"""Images are enlarged to about this many pixels."""
-
-Kept = tuple[float, int, Tensor, int, int, float, float]
-"""How much an image deserves to be shown, its row in the index, the image, label, prediction, and the probabilities of
-these two."""
+PAIRS = 10  # of classes that are shown as confused most
+SIDE = 160  # images are enlarged to about this many pixels
 
 
 class Watch(L.Callback):
@@ -44,69 +39,61 @@ class Watch(L.Callback):
         if every_n_epochs < 1 or images < 1:
             raise UserError("Watch needs every_n_epochs and images of at least 1")
         self.every_n_epochs, self.images, self.histograms = every_n_epochs, images, histograms
-        self._kept: dict[str, list[Kept]] = {}
+        self._kept: dict[str, Shortlist] = {}
 
     def _writer(self, trainer: L.Trainer) -> Any:
-        """What writes after this epoch's validation; None where nothing is to be shown, or by another process."""
+        """Return what writes after this epoch's validation; None if nothing is to be shown, or by another process."""
         due = (trainer.current_epoch + 1) % self.every_n_epochs == 0 and not trainer.sanity_checking
         return tensorboard_writer(trainer) if due else None
 
-    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any) -> None:
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         """Show the gradients of the epoch's last step."""
         if self.histograms and trainer.is_last_batch and (writer := self._writer(trainer)):
             gradients = {name: p.grad for name, p in pl_module.named_parameters() if p.grad is not None}
             _histograms(writer, "gradients", gradients, trainer.global_step)
 
     def on_validation_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int, *_: Any
     ) -> None:
         """Keep what deserves to be shown so far."""
         if not self._writer(trainer):
             return
         if batch_idx == 0:
-            self._kept = {"worst_mistakes": [], "least_certain": []}
+            self._kept = {kind: Shortlist(self.images) for kind in ("worst_mistakes", "least_certain")}
         probability, predicted = outputs.max(1)
-        of_label = outputs.gather(1, batch.label[:, None])[:, 0]
-        mistaken = torch.where(predicted != batch.label, -of_label, -torch.inf)
-        for kind, worth in {"worst_mistakes": mistaken, "least_certain": -probability}.items():
-            for i in worth.topk(min(self.images, len(worth))).indices.tolist():
-                if worth[i] > -torch.inf:
-                    image = batch.image[i].to("cpu", copy=True)  # loaders use the memory of a batch again
-                    facts = int(batch.label[i]), int(predicted[i]), float(of_label[i]), float(probability[i])
-                    self._kept[kind].append((float(worth[i]), -int(batch.index[i]), image, *facts))
-            self._kept[kind] = heapq.nlargest(self.images, self._kept[kind], key=lambda kept: kept[:2])
+        of_label = outputs.gather(1, batch.target[:, None])[:, 0]
+        mistaken = torch.where(predicted != batch.target, -of_label, -torch.inf)
+        columns = (batch.index, batch.target, predicted, of_label, probability)
+        index, *facts = (column.cpu().numpy() for column in columns)
+        for kept, worth in zip(self._kept.values(), (mistaken, -probability), strict=True):
+            kept.offer(worth.cpu().numpy(), index, batch.inputs, *facts)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Show it."""
         writer, step = self._writer(trainer), trainer.global_step
         if not writer:
             return
-        names = class_names(trainer)
-        confusion = image_classifier(trainer).results["val"].confusion.cpu()
+        module, names = module_of(trainer), data_of(trainer).description.classes.class_names
+        confusion = cast(Tensor, module.results["val"].confusion).cpu()
         writer.add_figure("val/confusion_matrix", confusion_figure(confusion, names), step)
         writer.add_figure("val/classes", classes_figure(confusion.numpy(), names), step)
-        for kind, kept in self._kept.items():
-            if kept:
-                sheet = self._sheet(cast(Classifier, pl_module), kept, names)
+        for kind, shortlist in self._kept.items():
+            if shortlist.kept:
+                sheet = self._sheet(module, shortlist.kept, names)
                 writer.add_image(f"val/{kind}", np.asarray(sheet), step, dataformats="HWC")
         self._kept = {}
         if self.histograms:
             _histograms(writer, "weights", dict(pl_module.named_parameters()), step)
 
     @staticmethod
-    def _sheet(model: Classifier, kept: list[Kept], names: list[str]) -> Image.Image:
-        """The images in pairs, two pairs a row: as it is, and with the evidence for the prediction."""
-        image, target = torch.stack([item[2] for item in kept]), torch.tensor([item[4] for item in kept])
+    def _sheet(model: Classifier, kept: list[Candidate], names: list[str]) -> Image.Image:
+        """Return the images in pairs, two pairs a row: as it is, and with the evidence for the prediction."""
+        shown = [what for _, _, what in kept]
+        image, target = torch.stack([item[0] for item in shown]), torch.tensor([item[2] for item in shown])
         plain = [enlarge(picture, SIDE) for picture in image]
         tiles = []
-        for item, picture, evident in zip(kept, plain, overlays(model, image, target, SIDE) or plain, strict=True):
-            _, _, _, label, predicted, of_label, probability = item
+        for item, picture, evident in zip(shown, plain, overlays(model, image, target, SIDE) or plain, strict=True):
+            _, label, predicted, of_label, probability = item
             loss = -float(np.log(max(of_label, 1e-12)))
             tiles.append((f"{names[predicted]}: {probability:.0%}", picture))
             tiles.append((f"is {names[label]}: {of_label:.0%}, loss {loss:.2f}", evident))
@@ -120,12 +107,7 @@ def _histograms(writer: Any, group: str, tensors: dict[str, Tensor], step: int) 
 
 
 def classes_figure(confusion: Any, names: list[str]) -> Any:
-    """Recall of each class as bars, the least first, beside the pairs that are confused most.
-
-    Args:
-        confusion: Counts, int64 (classes, classes), labels in rows.
-        names: The classes.
-    """
+    """Return bars of recall, the least first, beside the pairs confused most; of int64 counts, labels in rows."""
     from matplotlib.figure import Figure
 
     of_class = confusion.sum(1)
@@ -133,8 +115,7 @@ def classes_figure(confusion: Any, names: list[str]) -> Any:
     recall = np.diag(share)
     weakest = [c for c in np.argsort(recall, kind="stable") if of_class[c]][:30]
     wrong = share - np.diag(recall)
-    pairs = [np.unravel_index(i, wrong.shape) for i in np.argsort(-wrong, axis=None, kind="stable")[:PAIRS]]
-    pairs = [(row, column) for row, column in pairs if wrong[row, column] > 0]
+    pairs = [divmod(i, len(names)) for i in np.argsort(-wrong, axis=None, kind="stable")[:PAIRS] if wrong.flat[i] > 0]
     confused = [f"{names[row]} taken for {names[column]}" for row, column in pairs]
     figure = Figure(figsize=(12, max(3.5, 0.3 * len(weakest) + 1)), dpi=100, layout="constrained")
     left, right = figure.subplots(1, 2)

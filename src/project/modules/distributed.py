@@ -12,9 +12,6 @@ from torch.optim import Optimizer
 
 from project.errors import UserError
 
-UNIT = 1_000_000
-"""Parameters that are worth a gathering of their own."""
-
 
 def shard(net: nn.Module, mesh: DeviceMesh) -> None:
     """Share the parameters of a net out among processes, which gather them unit by unit while they compute (FSDP2).
@@ -30,7 +27,7 @@ def shard(net: nn.Module, mesh: DeviceMesh) -> None:
     for module in reversed(list(net.modules())):  # children before their parents
         own = set(module.parameters()) - held
         callable_itself = not isinstance(module, nn.ModuleList | nn.ModuleDict) and any(True for _ in module.children())
-        if module is net or (callable_itself and sum(p.numel() for p in own) >= UNIT):
+        if module is net or (callable_itself and sum(p.numel() for p in own) >= 1_000_000):
             fully_shard(module, mesh=mesh)
             held |= set(module.parameters())
 
@@ -92,18 +89,18 @@ def _shared_out(state: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
     """A plain optimizer state with each tensor laid out as the parameter that it belongs to."""
     from torch.distributed.tensor import DTensor, distribute_tensor
 
+    def laid_out(value: Any, parameter: DTensor) -> Any:
+        if not isinstance(value, Tensor) or value.shape != parameter.shape:
+            return value
+        return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
+
     numbers = [number for group in state["param_groups"] for number in group["params"]]
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    laid_out = {}
-    for number, parameter in zip(numbers, parameters, strict=True):
-        assert isinstance(parameter, DTensor)
-        laid_out[number] = {
-            name: distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
-            if isinstance(value, Tensor) and value.shape == parameter.shape
-            else value
-            for name, value in state["state"].get(number, {}).items()
-        }
-    return {**state, "state": laid_out}
+    states = {
+        number: {name: laid_out(value, parameter) for name, value in state["state"].get(number, {}).items()}
+        for number, parameter in zip(numbers, parameters, strict=True)
+    }
+    return {**state, "state": states}
 
 
 StrategyRegistry.register("fsdp2", ShardedStrategy, "Parameters shared out among processes")

@@ -11,12 +11,7 @@ from project.modules.layers import head
 
 
 class FeatureStore:
-    """Gives the logits of a net all of whose layers but the head are frozen; an image is put through them once.
-
-    Args:
-        net: The net; its head may change as it likes.
-        images: Number of images there are.
-    """
+    """Gives the logits of a net of which only the head is trained; each of so many images is put through it once."""
 
     def __init__(self, net: nn.Module, images: int) -> None:
         self._net, self._head, self._images = net, head(net), images
@@ -25,12 +20,7 @@ class FeatureStore:
         self._refused = False
 
     def __call__(self, index: Tensor, images: Callable[[], Tensor]) -> Tensor:
-        """Logits (N, classes).
-
-        Args:
-            index: int64 (N,); at each stands the same image every time.
-            images: Gives them, float (N, 3, H, W), where they are needed.
-        """
+        """Return logits (N, classes) of the images at int64 (N,), always the same ones; `images` gives them."""
         if self._features is not None and bool(self._known[index].all()):
             return cast(Tensor, self._head(self._features[index]))
         untold = self._features is None and not self._net.training  # whether it draws at random, only training shows

@@ -1,4 +1,4 @@
-"""The layers of a net from its input to its head, to be trained by and by or at rates of their own."""
+"""The layers of a net from its input to its head, to be trained gradually or at rates of their own."""
 
 from dataclasses import dataclass, field
 
@@ -56,3 +56,34 @@ def layers(net: nn.Module) -> list[Layer]:
 
 def _size(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+class Freezing:
+    """Keeps layers of a net, from its input on, as they are outside training, the statistics of batch norm too.
+
+    Parameters that are frozen get no gradients, so that an optimizer passes over them. What is frozen is a function of
+    the epoch alone: nothing has to be saved, and the optimizer has the same groups all the time. `Classifier` says what
+    the arguments mean.
+    """
+
+    def __init__(self, epochs: int, unfreeze_epochs: int) -> None:
+        self.epochs, self.unfreeze_epochs = epochs, unfreeze_epochs
+        self._frozen: list[Layer] = []
+
+    def __call__(self, net: nn.Module, epoch: int) -> None:
+        """Freeze what is frozen in an epoch, counted from 0, and unfreeze the rest."""
+        for layer in self._frozen:
+            for parameter in layer.parameters:
+                parameter.requires_grad_(True)
+            for module in layer.modules:
+                module.train(net.training)
+        found, share = layers(net), 1.0
+        if 0 <= self.epochs <= epoch:
+            share = 1 - (epoch - self.epochs + 1) / self.unfreeze_epochs
+        self._frozen = found[: max(0, int((len(found) - 1) * share))]
+        for layer in self._frozen:
+            layer.parameters = [parameter for parameter in layer.parameters if parameter.requires_grad]
+            for parameter in layer.parameters:
+                parameter.requires_grad_(False)
+            for module in layer.modules:
+                module.eval()

@@ -1,5 +1,12 @@
-"""Training that tells little of any single image."""
+"""Training that tells little of any single image, chosen by class path: a callback and a sampler."""
 
-from project.privacy.differential import DifferentialPrivacy
+from importlib import import_module
+from typing import Any
 
-__all__ = ["DifferentialPrivacy"]
+HOMES = {"DifferentialPrivacy": "differential", "PoissonBatches": "poisson"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in HOMES:
+        return getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
+    raise AttributeError(name)

@@ -2,23 +2,17 @@
 
 import math
 import warnings
+from bisect import bisect_right
 from functools import lru_cache
 
 from project.errors import UserError
 
 History = list[list[float]]
-LEAST = 0.02
-"""The least budget: epsilon is known to 0.01."""
+LEAST = 0.02  # the least budget: epsilon is known to 0.01
 
 
 def epsilon_of(history: History, delta: float) -> float:
-    """Epsilon that a history has spent, an upper bound within 0.01.
-
-    Gopi, Lee, Wutschitz, Numerical Composition of Differential Privacy, 2021; for adding or removing one image.
-
-    Raises:
-        UserError: delta is too small to count with.
-    """
+    """Return the epsilon that a history has spent, an upper bound within 0.01, for adding or removing one image."""
     return _epsilon_of(tuple((noise, rate, int(steps)) for noise, rate, steps in history), delta)
 
 
@@ -28,7 +22,7 @@ def _epsilon_of(history: tuple[tuple[float, float, int], ...], delta: float) -> 
 
     if not history:
         return 0.0
-    accountant = PRVAccountant()
+    accountant = PRVAccountant()  # Gopi, Lee, Wutschitz, Numerical Composition of Differential Privacy, 2021
     accountant.history = list(history)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of densities that vanish far outside
@@ -39,31 +33,28 @@ def _epsilon_of(history: tuple[tuple[float, float, int], ...], delta: float) -> 
 
 
 def add_steps(history: History, noise: float, rate: float, steps: int) -> History:
-    """The history after so many more steps."""
+    """Return the history after so many more steps."""
     if history and history[-1][:2] == [noise, rate]:
         return [*history[:-1], [noise, rate, history[-1][2] + steps]]
     return [*history, [noise, rate, steps]]
 
 
 def steps_within(epsilon: float, delta: float, history: History, noise: float, rate: float, most: float) -> int:
-    """How many more steps a budget has room for, no more than `most`, which may be infinite."""
+    """Return how many more steps a budget has room for, no more than `most`, which may be infinite."""
 
-    def fits(steps: int) -> bool:
-        return epsilon_of(add_steps(history, noise, rate, steps), delta) <= epsilon
+    def spent(steps: int) -> float:
+        return epsilon_of(add_steps(history, noise, rate, steps), delta)
 
-    if most < math.inf and fits(int(most)):
+    if most < math.inf and spent(int(most)) <= epsilon:
         return int(most)
     low, high = 0, 1
-    while high < most and fits(high):
+    while high < most and spent(high) <= epsilon:
         low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return low
+    return low + bisect_right(range(low + 1, high), epsilon, key=spent)
 
 
 def noise_for(epsilon: float, delta: float, rate: float, steps: int) -> float:
-    """The least noise multiplier, to a hundredth, with which so many steps stay within a budget."""
+    """Return the least noise multiplier, to a hundredth, with which so many steps stay within a budget."""
     low, high = 0.2, 0.4
     while epsilon_of([[high, rate, steps]], delta) > epsilon:
         low, high = high, 2 * high

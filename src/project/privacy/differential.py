@@ -3,20 +3,18 @@
 import math
 import secrets
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from project.datamodules.sampler import PoissonBatches
 from project.errors import UserError
+from project.output import counted
 from project.privacy.budget import LEAST, History, add_steps, epsilon_of, noise_for, steps_within
+from project.privacy.poisson import PoissonBatches
 from project.privacy.refusals import refuse
-from project.words import counted
-
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def _contiguous(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -28,8 +26,8 @@ class DifferentialPrivacy(L.Callback):
     """Trains by DP-SGD: clips the gradient of each image, adds noise to their sum, and stops where the budget ends.
 
     Abadi et al., Deep Learning with Differential Privacy, 2016; the gradients, clipping, noise and accounting are those
-    of Opacus (the extra `private`). What it has cost stands in the checkpoint as `privacy`, and a continued run goes on
-    from there. What would void the guarantee is refused; what the guarantee covers stands in docs/privacy.md.
+    of Opacus (the extra `private`). What it has cost stands in the checkpoint's notes as `privacy`, and a continued run
+    goes on from there. What would void the guarantee is refused; what the guarantee covers stands in docs/privacy.md.
 
     Args:
         epsilon: The budget: adding one image to the train split, or taking one out, makes no outcome likelier by more
@@ -59,30 +57,26 @@ class DifferentialPrivacy(L.Callback):
         self.noise_multiplier = noise_multiplier
         self.history: History = []
         self._noise, self._rate, self._batches, self._left, self._cut = 0.0, 0.0, 1, 0, False
-        self._optimizer: Any = None
-        self._hooks: Any = None
         self._layouts: list[RemovableHandle] = []
 
     @property
     def spent(self) -> float:
-        """Epsilon spent so far."""
+        """The epsilon spent so far."""
         return epsilon_of(self.history, self.delta)
-
-    # -- beginning and going on ---------------------------------------------------------------------------------------
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Go on with what was spent."""
         if trainer.state.fn != "fit":
             return
-        if "privacy" not in checkpoint:
+        if (saved := checkpoint.get("notes", {}).get("privacy")) is None:
             raise UserError(
                 "the checkpoint was not trained with differential privacy, and what it has learnt cannot be taken back:"
                 " begin a new run"
             )
-        self.history = [list(entry) for entry in checkpoint["privacy"]["history"]]
-        self._noise = checkpoint["privacy"]["noise_multiplier"]
+        self.history = [list(entry) for entry in saved["history"]]
+        self._noise = saved["noise_multiplier"]
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Refuse what would void the guarantee; lay out the net as Opacus expects it."""
         if sum(isinstance(each, DifferentialPrivacy) for each in trainer.callbacks) > 1:  # type: ignore[attr-defined]
             raise UserError(
@@ -90,28 +84,24 @@ class DifferentialPrivacy(L.Callback):
                 " --trainer.callbacks.epsilon 3"
             )
         refuse(trainer, self.delta)
-        model: Any = pl_module
-        model.memory_format = torch.contiguous_format
-        model.net.to(memory_format=torch.contiguous_format)
+        pl_module.memory_format = torch.contiguous_format
+        pl_module.net.to(memory_format=torch.contiguous_format)
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Find noise and number of steps; have the gradient of every image taken by itself."""
         from opacus.grad_sample import GradSampleHooks
         from opacus.optimizers import DPOptimizer
 
-        net: Any = pl_module.net
-        loader: Any = trainer.train_dataloader
-        assert isinstance(loader.batch_sampler, PoissonBatches)
-        self._rate, self._batches = loader.batch_sampler.rate, loader.batch_sampler.accumulate
+        net, batches = pl_module.net, cast(Any, trainer.train_dataloader).batch_sampler
+        assert isinstance(batches, PoissonBatches)
+        self._rate, self._batches = batches.rate, batches.accumulate
         to_go = trainer.estimated_stepping_batches - trainer.global_step
         if self.noise_multiplier is not None:
             self._noise = self.noise_multiplier
         elif not self._noise:
             if to_go == math.inf:
-                raise UserError(
-                    "DifferentialPrivacy: the noise is found from the length of the run: give"
-                    " trainer.max_epochs, or noise_multiplier"
-                )
+                known = "DifferentialPrivacy: the noise is found from the length of the run"
+                raise UserError(f"{known}: give trainer.max_epochs, or noise_multiplier")
             self._noise = noise_for(self.epsilon, self.delta, self._rate, int(to_go))
         self._left = steps_within(self.epsilon, self.delta, self.history, self._noise, self._rate, to_go)
         self._cut = self._left < to_go
@@ -123,40 +113,31 @@ class DifferentialPrivacy(L.Callback):
         for module in net.modules():
             if getattr(module, "inplace", False):
                 module.inplace = False  # what it would overwrite is needed for the gradients of single images
-            if isinstance(module, CONVOLUTIONS):
+            if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
                 self._layouts.append(module.register_forward_pre_hook(_contiguous))
         warnings.filterwarnings("ignore", "Full backward hook is firing")  # an image needs no gradient of its pixels
         self._hooks = GradSampleHooks(net, loss_reduction="sum")
+        generator = torch.Generator(pl_module.device).manual_seed(secrets.randbits(63))  # who knew it knew the noise
         # The loss is the sum over the images, divided by their expected number: so is the length to clip to.
-        generator = torch.Generator(pl_module.device).manual_seed(
-            secrets.randbits(63)
-        )  # who knew the seed knew the noise
-        self._optimizer = DPOptimizer(
-            trainer.optimizers[0],
-            noise_multiplier=self._noise,
-            max_grad_norm=self.max_grad_norm / loader.batch_sampler.expected,
-            expected_batch_size=None,
-            loss_reduction="sum",
-            generator=generator,
-        )
+        noise = {"noise_multiplier": self._noise, "max_grad_norm": self.max_grad_norm / batches.expected}
+        total: dict[str, Any] = {"expected_batch_size": None, "loss_reduction": "sum"}
+        self._optimizer = DPOptimizer(trainer.optimizers[0], **noise, **total, generator=generator)
         trainer.print(
             f"private   epsilon up to {self.epsilon:g} at delta {self.delta:g}: noise multiplier {self._noise:g},"
             f" sampling rate {self._rate:.4f}, {counted(self._left, 'step')}\n"
         )
 
-    # -- each step ----------------------------------------------------------------------------------------------------
-
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: L.Trainer, *_: Any) -> None:
         """See that a step is still made of as many batches as it is counted for."""
         assert trainer.accumulate_grad_batches == self._batches, "a step of more batches would cost more"
 
-    def on_after_backward(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_after_backward(self, *_: Any) -> None:
         """Clip the gradients of a batch image by image and add them up."""
         self._optimizer.clip_and_accumulate()
         for parameter in self._optimizer.params:
             parameter.grad_sample = None
 
-    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any) -> None:
+    def on_before_optimizer_step(self, *_: Any) -> None:
         """Put the noisy sum in the place of the gradient, and count the step."""
         if not self._left:
             raise UserError(
@@ -169,20 +150,16 @@ class DifferentialPrivacy(L.Callback):
         for parameter in self._optimizer.params:
             parameter.summed_grad = None
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         """Stop where the budget has no room for another step."""
         if not self._left:
             trainer.should_stop = True
-
-    # -- saying so ----------------------------------------------------------------------------------------------------
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log privacy/epsilon."""
         pl_module.log("privacy/epsilon", self.spent)
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_end(self, trainer: L.Trainer, *_: Any) -> None:
         """Leave the net as it was, and say what its training has cost."""
         self._hooks.cleanup()
         for layout in self._layouts:
@@ -196,10 +173,5 @@ class DifferentialPrivacy(L.Callback):
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add what the weights have cost."""
-        checkpoint["privacy"] = {
-            "epsilon": self.spent,
-            "delta": self.delta,
-            "max_grad_norm": self.max_grad_norm,
-            "noise_multiplier": self._noise,
-            "history": self.history,
-        }
+        given = {"delta": self.delta, "max_grad_norm": self.max_grad_norm, "noise_multiplier": self._noise}
+        checkpoint.setdefault("notes", {})["privacy"] = {"epsilon": self.spent, **given, "history": self.history}

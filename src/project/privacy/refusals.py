@@ -10,30 +10,21 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch import nn
 
 from project.callbacks import Guard
-from project.datamodules.augment import augment
+from project.datamodules.images.augment import augment
 from project.errors import UserError
-from project.interface import Batch, image_data
-
-SEEDS = 8
-"""How often a transform that draws at random is tried."""
+from project.interface import Batch, data_of, module_of
+from project.privacy.poisson import PoissonBatches
 
 
 def refuse(trainer: L.Trainer, delta: float) -> None:
-    """See that the noise hides each image of the train split.
-
-    Raises:
-        UserError: the first thing found that would not let it.
-    """
+    """See that the noise hides each image of the train split; a UserError says what would not let it."""
     for reason in _reasons(trainer, delta):
         raise UserError(f"no guarantee of privacy: {reason}")
 
 
 def _reasons(trainer: Any, delta: float) -> Iterator[str]:
-    model, data, classes = (
-        trainer.lightning_module,
-        trainer.datamodule,
-        len(image_data(trainer).description.class_names),
-    )
+    model, data = module_of(trainer), trainer.datamodule
+    classes = data_of(trainer).description.target.outputs
     images = data.split_sizes()["train"]
     if delta <= 0 or delta * images >= 1:
         yield f"at delta {delta:g} one of {images:,} images may be told: take a delta such as {0.1 / images:.0e}"
@@ -44,10 +35,10 @@ def _reasons(trainer: Any, delta: float) -> Iterator[str]:
             f"with precision {trainer.precision} gradients are rounded so coarsely that clipping does not bound them:"
             " --trainer.precision 32-true"
         )
-    if data.sampling != "poisson" or trainer.overfit_batches:
+    if not isinstance(data.sampler and data.sampler(1, 1, 1), PoissonBatches) or trainer.overfit_batches:
         yield (
             "epsilon is counted for images that are each drawn by chance, apart from one another and from their labels:"
-            " --data.sampling poisson, and no trainer.overfit_batches"
+            " --data.sampler project.privacy.PoissonBatches, and no trainer.overfit_batches"
         )
     if data.channel_statistics != "fixed":
         yield "the channel statistics are taken from the images, without noise: --data.channel_statistics fixed"
@@ -67,13 +58,15 @@ def _reasons(trainer: Any, delta: float) -> Iterator[str]:
         yield "how many batches make a step may not change within a run: take trainer.accumulate_grad_batches"
     if any(isinstance(callback, Guard) and callback.nonfinite == "skip" for callback in trainer.callbacks):
         yield "a step that is skipped tells of its images: leave --guard.nonfinite skip out"
-    watching = [*trainer.callbacks, *(config for config in trainer.lr_scheduler_configs)]
+    watching = [*trainer.callbacks, *trainer.lr_scheduler_configs]
     for monitor in {str(getattr(each, "monitor", "")) for each in watching}:
         if monitor.startswith("train/"):
             yield f"{monitor} is measured on the images without noise, and decides what is kept or done: take val"
     for transform in data.batch_transforms:
         if _mixes_images(transform, classes, data.image_size):
             yield f"{type(transform).__name__} brings something of one image into another: leave it out"
+    if _mixes_gradients(model.loss, classes, data.sample(8).target):
+        yield f"{type(model.loss).__name__} lets an image change what others are learnt by: take another model.loss"
     yield from _of_net(model.net, data.image_size)
 
 
@@ -102,7 +95,7 @@ def _of_net(net: nn.Module, size: int) -> Iterator[str]:
 
 
 def _mixes_images(transform: nn.Module, classes: int, size: int) -> bool:
-    """Whether another first image changes what becomes of the others."""
+    """Return whether another first image changes what becomes of the others."""
     draws = torch.Generator().manual_seed(0)
     one = torch.randint(256, (8, 3, size, size), generator=draws, dtype=torch.uint8)
     other = torch.cat([255 - one[:1], one[1:]])
@@ -112,11 +105,23 @@ def _mixes_images(transform: nn.Module, classes: int, size: int) -> bool:
     def become(image: torch.Tensor, label: torch.Tensor, seed: int) -> Any:
         return _drawn(lambda: augment(Batch(image, label, index), [deepcopy(transform)], classes), seed)
 
-    for seed in range(SEEDS):
+    for seed in range(8):  # tried several times, as it may draw at random
         before, after = become(one, label, seed), become(other, changed, seed)
         if not all(torch.allclose(x[1:].float(), y[1:].float(), atol=1e-4) for x, y in zip(before, after, strict=True)):
             return True
     return False
+
+
+def _mixes_gradients(loss: nn.Module, outputs: int, target: torch.Tensor) -> bool:
+    """Return whether another first sample changes the gradients of the others."""
+    one = torch.randn(len(target), outputs, generator=torch.Generator().manual_seed(0))
+    other, changed = torch.cat([-3 * one[:1], one[1:]]), torch.cat([target[-1:], target[1:]])
+
+    def gradients(outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        total = deepcopy(loss).cpu()(outputs.requires_grad_(), target)
+        return torch.autograd.grad(total, outputs)[0][1:]
+
+    return not torch.allclose(gradients(one, target), gradients(other, changed), atol=1e-6)
 
 
 @torch.no_grad()

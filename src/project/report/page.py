@@ -1,4 +1,4 @@
-"""`python -m project report RUN [RUN ...]`: the page of a tested run, or of several side by side."""
+"""The command `report`: the page of a tested run, or of several side by side."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,22 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from project.callbacks.calibration import BINS
 from project.errors import UserError
-from project.files import write_text
-from project.parser import flatten
+from project.files import read_table, write_text
 from project.report.charts import confusion_chart, confusion_picture, reliability_diagram
 from project.report.comparison import comparison_page
-from project.report.figures import Predictions
-from project.report.read import Run, read_run
-from project.report.render import render
-from project.report.settings import settings, text
-from project.report.summary import charts, tiles
+from project.report.settings import plain, settings
+from project.report.summary import charts, render, tiles
+from project.runs.folder import TESTED
+from project.runs.predictions import Predictions
+from project.runs.read import Run, read_run
+from project.runs.statistics import BINS
 
-DRAWN = 30
-"""Classes up to which the confusion matrix shows its counts."""
-PAIRS = 12
-"""Pairs of classes shown as most confused."""
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "kornia", "timm", "numpy", "pillow")
 KINDS = ("mistakes", "uncertain", "sample")
 
@@ -49,79 +44,54 @@ def report(runs: list[Path], output: Path | None = None) -> None:
     print(f"report    {file}")
 
 
-def write_report(folder: Path) -> Path:
-    """Write report.html into the folder of a run that was tested; where it is."""
-    write_text(folder / "report.html", run_page(read_run(folder)))
-    return folder / "report.html"
-
-
 def run_page(run: Run) -> str:
     """The page of one run."""
-    tested, facts = run.predictions, run.facts
+    tested, facts, kind = run.predictions, run.facts, run.facts.get("kind", "image")
     chosen, gone = settings(run.config, run.starts)
     start = run.starts[-1] if run.starts else {}
-    of_test = facts.get("command") if run.trained != run.folder else None
-    return render(
-        "run.html",
-        run=run,
-        facts=facts,
-        tested=tested,
-        tiles=tiles(run),
-        charts=charts([run]),
-        best=run.best,
-        matrix=_matrix(tested) if tested else None,
-        pairs=tested.pairs[:PAIRS] if tested else [],
-        classes=_classes(tested, facts.get("train_counts")) if tested else [],
-        means={name: np.nanmean(tested.per_class[name]) for name in ("precision", "recall", "f1")} if tested else {},
-        reliability=reliability_diagram(tested.bins, 1 / BINS) if tested else None,
-        bins=BINS,
-        pictures={kind: _pictures(run, kind) for kind in KINDS},
-        settings=chosen,
-        gone=gone,
-        all_settings=[(name, text(value)) for name, value in flatten(run.config).items()],
-        start=start,
-        commands=[*(each.get("command", "") for each in run.starts), *([of_test] if of_test else [])],
-        packages=[(name, start["packages"][name]) for name in PACKAGES if name in start.get("packages", {})],
-    )
-
-
-def _matrix(tested: Predictions) -> dict[str, Any]:
-    if len(tested.names) <= DRAWN:
-        return {"drawing": confusion_chart(tested.confusion, tested.names)}
-    return {"picture": confusion_picture(tested.confusion)}
+    commands = [each.get("command", "") for each in run.starts]
+    if run.trained != run.folder and facts.get("command"):
+        commands.append(facts["command"])
+    packages = start.get("packages", {})
+    page: dict[str, Any] = {"run": run, "facts": facts, "kind": kind, "tested": tested, "start": start, "bins": BINS}
+    page |= {"tiles": tiles(run), "charts": charts([run]), "best": run.best, "pictures": _pictures(run)}
+    page |= {"settings": chosen, "gone": gone, "all_settings": plain(run.config), "commands": commands}
+    page["packages"] = [(name, packages[name]) for name in PACKAGES if name in packages]
+    if tested:
+        drawing = confusion_chart(tested.confusion, tested.names) if len(tested.names) <= 30 else None  # legible
+        page |= {
+            "drawing": drawing,
+            "picture": None if drawing else confusion_picture(tested.confusion),
+            "pairs": tested.pairs[:12],
+            "classes": _classes(tested, facts.get("train_counts")),
+            "means": {name: np.nanmean(tested.per_class[name]) for name in ("precision", "recall", "f1")},
+            "reliability": reliability_diagram(tested.bins, 1 / BINS, kind),
+        }
+    return render("run.html", **page)
 
 
 def _classes(tested: Predictions, train_counts: list[int] | None) -> list[dict[str, Any]]:
     """A row a class, the worst first."""
-    wrong: dict[str, str] = {}
-    for pair in tested.pairs:
-        wrong.setdefault(pair.label, f"{pair.predicted} ({pair.images:,})")
-    rows = [
-        {
-            "name": name,
-            "train": train_counts[i] if train_counts else None,
-            "taken_for": wrong.get(name, ""),
-            **{key: float(values[i]) for key, values in tested.per_class.items()},
-        }
-        for i, name in enumerate(tested.names)
-    ]
+    wrong = {pair.label: f"{pair.predicted} ({pair.images:,})" for pair in reversed(tested.pairs)}  # the most, last
+    rows = []
+    for i, name in enumerate(tested.names):
+        row = {"name": name, "train": train_counts[i] if train_counts else None, "taken_for": wrong.get(name, "")}
+        rows.append(row | {key: float(values[i]) for key, values in tested.per_class.items()})
     return sorted(rows, key=lambda row: (np.isnan(row["f1"]), row["f1"]))
 
 
-def _pictures(run: Run, kind: str) -> list[dict[str, Any]]:
-    """Pictures with what was predicted and what is true."""
-    tested = run.predictions
+def _pictures(run: Run) -> dict[str, list[dict[str, Any]]]:
+    """Samples by kind, with what was predicted and what is true; of no classification, its `columns` of the table."""
+    tested, chosen = run.predictions, {kind: run.pictures.get(kind, []) for kind in KINDS}
+    shown = {each["path"] for found in chosen.values() for each in found}
+    known: dict[str, dict[str, Any]]
     if tested is None:
-        return []
-    row = {path: i for i, path in enumerate(tested.paths)}
-    found = [(each, row[each["path"]]) for each in run.pictures.get(kind, []) if each["path"] in row]
-    return [
-        {
-            **each,
-            "predicted": tested.names[tested.predicted[i]],
-            "label": tested.names[tested.label[i]],
-            "probability": tested.probability[i],
-            "right": tested.right[i],
+        known = {row.pop("path"): {"columns": row} for row in read_table(run.folder / TESTED, ["path"])}
+    else:
+        names, columns = tested.names, (tested.predicted, tested.label, tested.probability)
+        known = {
+            path: {"predicted": names[p], "label": names[c], "probability": q, "right": p == c}
+            for path, p, c, q in zip(tested.paths, *columns, strict=True)
+            if path in shown
         }
-        for each, i in found
-    ]
+    return {kind: [x | known[x["path"]] for x in found if x["path"] in known] for kind, found in chosen.items()}

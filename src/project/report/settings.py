@@ -1,46 +1,37 @@
 """Where a run's settings come from: typed, from a config file, or left as they are by default."""
 
 import shlex
-from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-from project.parser import flatten, in_order
+from project.runs.options import flatten, option_pairs, plain_name
 
 
 class Setting(NamedTuple):
-    """One setting that is not left as it is by default, as far as can be seen.
-
-    Attributes:
-        name: Dotted, as on the command line.
-        value: In effect.
-        origin: The config file, or `typed`.
-        instead: What the config file says, where something else was typed.
-    """
+    """A dotted option that is not left as it is by default, its value in effect, and where that comes from."""
 
     name: str
     value: str
-    origin: str
-    instead: str | None
+    origin: str  # a config file, or `typed`
+    instead: str | None  # what the config file says, where something else was typed
+
+
+def plain(config: dict[str, Any]) -> dict[str, str]:
+    """All options of a config, as on the command line, with their values in words."""
+    return {plain_name(name): text(value) for name, value in flatten(config).items()}
 
 
 def settings(config: dict[str, Any], starts: list[dict[str, Any]]) -> tuple[list[Setting], list[str]]:
-    """What was chosen for a run, and the config files of it that are gone.
-
-    Args:
-        config: What was in effect: config.yaml.
-        starts: Its command and folder, for the start and each time the run was continued: environment.yaml.
-    """
+    """What was chosen for a run, by its config.yaml and environment.yaml, and the config files of it that are gone."""
     in_effect = {plain_name(name): value for name, value in flatten(config).items()}
     from_files: dict[str, tuple[Any, str]] = {}
     typed: dict[str, str] = {}
     gone = []
     for start in starts:
         words = shlex.split(start.get("command", ""))
-        for option, given in _options(in_order(words[words.index("fit") :]) if "fit" in words else []):
+        for option, given in option_pairs(words[words.index("fit") :] if "fit" in words else []):
             if option != "config":
                 typed[plain_name(option.removesuffix("+"))] = given
                 continue
@@ -60,18 +51,6 @@ def settings(config: dict[str, Any], starts: list[dict[str, Any]]) -> tuple[list
         elif value is not None:  # else it belonged to a class that another one took the place of
             found.append(Setting(name, text(said if isinstance(value, list) else value), origin, None))
     return found, gone
-
-
-def _options(args: list[str]) -> Iterator[tuple[str, str]]:
-    for option, following in pairwise([*args, ""]):
-        if option.startswith("--"):
-            name, equals, value = option[2:].partition("=")
-            yield name, value if equals else following
-
-
-def plain_name(name: str) -> str:
-    """A name without what only says how the value is built."""
-    return name.replace(".init_args", "").removesuffix(".class_path")
 
 
 def text(value: Any) -> str:

@@ -7,33 +7,26 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities.memory import is_oom_error
 
+from project.datamodules.base import DataModule
 from project.errors import UserError
-from project.interface import Batch, ImageData
-from project.modules import Classifier
+from project.interface import Batch
+from project.runs.job import Untrained
 from project.search.find_lr import train_only
 
-WARM, STEPS, SIZES = 2, 8, 16
-"""Steps of each size before the clock starts; steps in all; sizes at most."""
-WORTH = 1.1
-"""By what factor speed has to grow for twice the images."""
+WARM, STEPS, SIZES = 2, 8, 16  # steps of each size before the clock starts; steps in all; sizes at most
+WORTH = 1.1  # by what factor speed has to grow for twice the images
 
 
 class Doubling(L.Callback):
-    """Trains an epoch of few steps with each size, and prints its speed.
+    """Trains an epoch of few steps with each size, and prints its speed."""
 
-    Attributes:
-        speeds: Images a second over all devices, by batch size; each size that fits.
-    """
-
-    def __init__(self, data: ImageData) -> None:
-        self.speeds: dict[int, float] = {}
+    def __init__(self, data: DataModule) -> None:
+        self.speeds: dict[int, float] = {}  # images a second over all devices, by batch size; each that fits
         self._data = data
         self._seconds: list[float] = []
         self._since = 0.0
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, _: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Time a step with its share of reading, unless it is a first one or its batch not whole."""
         float(outputs["loss"])  # waits for the device
         now = time.perf_counter()
@@ -41,13 +34,12 @@ class Doubling(L.Callback):
             self._seconds.append(now - self._since)
         self._since = now
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: L.Trainer, *_: Any) -> None:
         """Note this size; go on to the next, or stop."""
         size = self._data.batch_size
         mine = size / min(self._seconds) if self._seconds else 0.0  # other programs can only delay a step
-        speed = trainer.strategy.reduce(torch.tensor(mine), reduce_op="mean")
         self._seconds = []
-        self.speeds[size] = float(speed)
+        self.speeds[size] = float(trainer.strategy.reduce(torch.tensor(mine), reduce_op="mean"))
         if trainer.is_global_zero:
             device = trainer.strategy.root_device
             peak = f"{torch.cuda.max_memory_allocated(device) / 1e9:>10.1f} GB" if device.type == "cuda" else ""
@@ -61,12 +53,17 @@ class Doubling(L.Callback):
         self._data.batch_size = 2 * size
 
 
-def find_batch_size(trainer: L.Trainer, model: Classifier, data: ImageData, smallest: int) -> None:
-    """Try sizes and print what to type.
+def find_batch_size(job: Untrained, smallest: int = 16) -> None:
+    """Train some steps with ever larger batches until no more fits or speed grows no more, and suggest a size.
+
+    Args:
+        job: What to train on what.
+        smallest: Images of a step to begin with, over all devices together; doubled each time.
 
     Raises:
         UserError: not even the smallest size fits, or the data has too few images.
     """
+    trainer, data = job.trainer, job.data
     data.batch_size = smallest
     doubling = Doubling(data)
     train_only(trainer, doubling, STEPS * SIZES)
@@ -75,14 +72,13 @@ def find_batch_size(trainer: L.Trainer, model: Classifier, data: ImageData, smal
     if trainer.is_global_zero:
         print(f"{'batch_size':>10} {'images/s':>12}")
     try:
-        trainer.fit(model, datamodule=data)
+        trainer.fit(job.module, datamodule=data)
     except (RuntimeError, MemoryError) as error:
         if not isinstance(error, MemoryError) and not is_oom_error(error):
             raise
         if not doubling.speeds:
-            raise UserError(
-                f"not even {smallest} images fit into memory: try --smallest {max(1, smallest // 2)}"
-            ) from None
+            half = max(1, smallest // 2)
+            raise UserError(f"not even {smallest} images fit into memory: try --smallest {half}") from None
         print(f"{data.batch_size:>10,} {'out of memory':>12}")
     if not any(doubling.speeds.values()):
         raise UserError(f"too few images for more than {WARM} steps of {smallest}: try a --smallest that is smaller")

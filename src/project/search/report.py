@@ -7,16 +7,16 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from project.callbacks.describe import python
+from project.files import write_text
 from project.search.space import short_names
 
 
 def describe(trial: FrozenTrial) -> str:
-    """A trial in a line."""
-    if trial.state == TrialState.COMPLETE:
-        outcome = f"{trial.value:.4f}"
-    elif trial.state == TrialState.PRUNED:
-        outcome = f"{trial.value:.4f} pruned" if trial.value is not None else "pruned"
-    else:
+    """Return a trial in a line."""
+    outcome = "" if trial.value is None else f"{trial.value:.4f}"
+    if trial.state == TrialState.PRUNED:
+        outcome = f"{outcome} pruned".lstrip()
+    elif trial.state != TrialState.COMPLETE:
         outcome = f"failed: {trial.user_attrs.get('error', 'its worker was lost')}"
     times = len(trial.intermediate_values)
     return f"trial {trial.number:>4}  {outcome}, {times} validation{'s' * (times != 1)}, {_options(trial)}"
@@ -32,22 +32,12 @@ def _short(value: Any) -> str:
 
 
 def conclude(study: optuna.Study, folder: Path, metric: str, best_config: str) -> None:
-    """Write best.yaml and the pictures, and print the table of the best ten trials.
-
-    Args:
-        study: With at least one trial that was trained to its end.
-        folder: The sweep's folder.
-        metric: What the trials were judged by.
-        best_config: YAML of the best trial's whole config.
-    """
-    best = study.best_trial
-    file = folder / "best.yaml"
-    head = (
-        f"# The best of {len(study.trials)} trials by {metric}: {best.value:.4f}, trial {best.number}, {_options(best)}"
-    )
-    file.write_text(f"{head}\n#\n#   {python()} train.py fit --config {file}\n{best_config}", encoding="utf-8")
+    """Write best.yaml, of the best trial's config as YAML, and the pictures, and print the table of the best ten."""
+    trials, best, file = study.trials, study.best_trial, folder / "best.yaml"
+    head = f"# The best of {len(trials)} trials by {metric}: {best.value:.4f}, trial {best.number}, {_options(best)}"
+    write_text(file, f"{head}\n#\n#   {python()} train.py fit --config {file}\n{best_config}")
     pictures = _pictures(study, folder, metric)
-    done = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
+    done = study.get_trials(states=(TrialState.COMPLETE,))
     done.sort(key=lambda trial: trial.value or 0.0, reverse=study.direction == optuna.study.StudyDirection.MAXIMIZE)
     names = short_names(list(best.params))
     width = {key: max(10, len(name) + 2) for key, name in names.items()}
@@ -55,20 +45,17 @@ def conclude(study: optuna.Study, folder: Path, metric: str, best_config: str) -
     for trial in done[:10]:
         cells = "".join(f"{_short(trial.params.get(key)):>{width[key]}}" for key in names)
         print(f"{trial.number:>5} {trial.value:>10.4f}  {cells}")
-    states = [trial.state for trial in study.trials]
-    again = {trial.user_attrs.get("again") for trial in study.trials}
-    failed = [
-        t
-        for t in study.trials
-        if t.state == TrialState.FAIL and t.number not in again and "surplus" not in t.user_attrs
-    ]
-    print(f"\n{len(done)} trained to the end, {states.count(TrialState.PRUNED)} pruned, {len(failed)} failed")
-    print(f"pictures  {', '.join(str(picture) for picture in pictures)}")
+    pruned = sum(trial.state == TrialState.PRUNED for trial in trials)
+    replaced = {trial.user_attrs.get("again") for trial in trials}
+    lost = study.get_trials(states=(TrialState.FAIL,))
+    failed = sum(trial.number not in replaced and "surplus" not in trial.user_attrs for trial in lost)
+    print(f"\n{len(done)} trained to the end, {pruned} pruned, {failed} failed")
+    print(f"pictures  {', '.join(map(str, pictures))}")
     print(f"best      {python()} train.py fit --config {file}")
 
 
 def _pictures(study: optuna.Study, folder: Path, metric: str) -> list[Path]:
-    """history.png, and where trials differ importance.png and parallel_coordinate.png."""
+    """Write history.png, and where trials differ importance.png and parallel_coordinate.png."""
     import matplotlib
 
     matplotlib.use("Agg")

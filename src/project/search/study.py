@@ -10,28 +10,17 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from project.errors import UserError
-from project.redact import without_secrets
+from project.output import without_secrets
 
-HEARTBEAT, GRACE = 5, 45
-"""Seconds between a worker's signs of life, and without one until its trial counts as lost; a trial that is asked to
-stop takes less."""
+HEARTBEAT, GRACE = 5, 45  # seconds between signs of life; without one until a trial is lost: it takes less to stop
 
 
 def open_storage(address: str) -> optuna.storages.RDBStorage:
-    """The data base of the trials.
-
-    Raises:
-        UserError: it cannot be used.
-    """
+    """Return the data base of the trials; a UserError if it cannot be used."""
     waits = {"connect_args": {"timeout": 60}} if address.startswith("sqlite") else {}
+    beats: dict[str, Any] = {"heartbeat_interval": HEARTBEAT, "grace_period": GRACE}
     try:
-        return optuna.storages.RDBStorage(
-            address,
-            waits,
-            heartbeat_interval=HEARTBEAT,
-            grace_period=GRACE,
-            heartbeat_stale_trial_callback=again,
-        )
+        return optuna.storages.RDBStorage(address, waits, **beats, heartbeat_stale_trial_callback=again)
     except Exception as error:  # of the data base's own driver
         line = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(without_secrets(f"the storage {address} cannot be used: {line}")) from error
@@ -40,19 +29,7 @@ def open_storage(address: str) -> optuna.storages.RDBStorage:
 def begin(
     storage: optuna.storages.RDBStorage, name: str, mode: str, asked: dict[str, Any], folder: Path, warm_up: int
 ) -> tuple[optuna.Study, bool]:
-    """The study of a name, and whether it is a new one.
-
-    Args:
-        storage: Where it is kept.
-        name: Of the sweep.
-        mode: `max` or `min`.
-        asked: `space` and `config` of the sweep as it is asked for now.
-        folder: Of the trials' runs.
-        warm_up: Epochs in which no trial is ended.
-
-    Raises:
-        UserError: the study was begun with another space or mode, or the folder holds another sweep's trials.
-    """
+    """Return the study of a name, of the space and mode that are asked for, and whether it is a new one."""
     direction = StudyDirection.MAXIMIZE if mode == "max" else StudyDirection.MINIMIZE
     # The median rule needs few trials to go by, where Hyperband's brackets would have only some of 30 each.
     pruner = optuna.pruners.MedianPruner(n_warmup_steps=warm_up)
@@ -61,11 +38,12 @@ def begin(
         study = optuna.create_study(**how, direction=direction)
     except optuna.exceptions.DuplicatedStudyError:
         study = optuna.load_study(**how)
-        if study.user_attrs.get("space", asked["space"]) != asked["space"] or study.direction != direction:
+        known = {**asked, **study.user_attrs}
+        if known["space"] != asked["space"] or study.direction != direction:
             raise UserError(
                 f"the sweep {name} was begun with another space or monitor: take --name for a new one"
             ) from None
-        if study.user_attrs.get("config", asked["config"]) != asked["config"]:
+        if known["config"] != asked["config"]:
             print("warning: config or options are not those that this sweep was begun with", file=sys.stderr)
         return study, False
     if any(folder.glob("trial_*")):
@@ -76,24 +54,11 @@ def begin(
     return study, True
 
 
-def again(study: optuna.Study, trial: FrozenTrial, paused: str | None = None) -> None:
-    """Queue the options of a trial that came to no end of its own.
-
-    Args:
-        study: Where it is queued.
-        trial: The one that ended.
-        paused: The run that it left, for the new trial to continue. A lost worker's is begun anew: its process may
-            not be gone for certain.
-    """
-    attributes = {"again": trial.number, **({"paused": paused} if paused else {})}
-    study.add_trial(
-        optuna.create_trial(
-            state=TrialState.WAITING,
-            params=trial.params,
-            distributions=trial.distributions,
-            user_attrs=attributes,
-        )
-    )
+def again(study: optuna.Study, trial: FrozenTrial, **attributes: Any) -> None:
+    """Queue the options of a trial that came to no end of its own; with `paused`, the run that it left, to continue."""
+    attributes["again"] = trial.number
+    options: dict[str, Any] = {"params": trial.params, "distributions": trial.distributions}
+    study.add_trial(optuna.create_trial(state=TrialState.WAITING, **options, user_attrs=attributes))
 
 
 def give_up_lost(study: optuna.Study) -> None:
@@ -106,6 +71,6 @@ def give_up_lost(study: optuna.Study) -> None:
             again(study, trial)
 
 
-def counting(trials: list[FrozenTrial]) -> list[FrozenTrial]:
-    """The trials that count: not those that are run again for another."""
-    return [trial for trial in trials if not {"again", "surplus"} & set(trial.user_attrs)]
+def counting(study: optuna.Study) -> list[FrozenTrial]:
+    """Return the trials that count: not those that are run again for another."""
+    return [trial for trial in study.get_trials(deepcopy=False) if not {"again", "surplus"} & set(trial.user_attrs)]

@@ -1,5 +1,10 @@
-"""`python -m project sweep --config C --space S`: Optuna proposes, `train.py fit` tries."""
+"""`train.py sweep --config C --space S`: Optuna proposes, `train.py fit` tries."""
 
+import contextlib
+import math
+import os
+import signal
+import subprocess
 import sys
 import time
 import warnings
@@ -11,13 +16,15 @@ from filelock import FileLock
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.trial import Trial, TrialState
 
-from project.child import printed_config, resolve, stop_by_exception
 from project.errors import Interrupted, UserError
-from project.redact import without_secrets
+from project.files import read_table
+from project.output import without_secrets
+from project.runs.checkpoints import LAST, PREVIOUS
+from project.runs.child import printed_config, resolve, start_fit, stop_by_exception
+from project.runs.folder import CHECKPOINTS
 from project.search.report import conclude, describe
 from project.search.space import any_point, options, point_of, read_space
 from project.search.study import GRACE, HEARTBEAT, again, begin, counting, give_up_lost, open_storage
-from project.search.trial import TrialRun
 
 
 def sweep(
@@ -56,19 +63,46 @@ def sweep(
     worker.conclude()
 
 
+class TrialRun:
+    """A trial: `fit` in a process of its own, watched from outside by what it writes, in FOLDER/NAME/version_N."""
+
+    def __init__(self, folder: Path, name: str, options: list[str]) -> None:
+        self.folder = folder / name
+        self.folder.mkdir(parents=True, exist_ok=True)
+        own = ["--trainer.default_root_dir", str(folder), "--run_name", name, "--test_after_fit", "false"]
+        with (self.folder / "output.txt").open("ab") as output:
+            self.process = start_fit([*options, *own], output)
+
+    @property
+    def error(self) -> str | None:
+        """Return why a process that is over did not come to its end: its last line, as a rule."""
+        code = self.process.returncode
+        if not code:
+            return None
+        text = (self.folder / "output.txt").read_text(encoding="utf-8", errors="replace")
+        last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), f"exit code {code}")
+        return last if code > 0 else f"killed by signal {-code}; {last}"
+
+    def values(self, metric: str) -> list[float]:
+        """Return the metric after each validation so far, where it is a number."""
+        runs = self.folder.glob("version_*")
+        file = max(runs, key=lambda run: int(run.name[8:]), default=self.folder) / "metrics.csv"
+        found = [float(row[metric]) for row in read_table(file, []) if row.get(metric)] if file.is_file() else []
+        return [value for value in found if math.isfinite(value)]
+
+    def stop(self) -> None:
+        """Ask it to save and end, and see that it and the processes it started do."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(20)  # seconds to save and end
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
 class Worker:
-    """One of the processes that share a study.
-
-    Args:
-        space: File of the search space.
-        trials: Trials in all.
-        name: Of the sweep; by default the space's.
-        storage: Address of a data base; by default a file in the sweep's folder.
-        fit_options: What all trials have in common.
-
-    Attributes:
-        study: Optuna's record of all trials.
-    """
+    """One of the processes that share a study; the arguments are those of `sweep`."""
 
     def __init__(self, space: Path, trials: int, name: str | None, storage: str | None, fit_options: list[str]) -> None:
         warnings.simplefilter("ignore", ExperimentalWarning)
@@ -94,41 +128,35 @@ class Worker:
             if new and (own := point_of(resolve(self.fit_options), self.space)) is not None:
                 self.study.enqueue_trial(own)  # first the config as it is
 
-    # -- trials -------------------------------------------------------------------------------------------------------
-
     def work(self, end: float) -> None:
-        """Run trials until the study has all, or until a time of `time.monotonic`; then wait for other workers' trials.
-
-        A worker that vanishes while this one waits leaves its trial to this one.
-        """
-        print(
-            f"sweep     {self.folder}: {self.trials} trials by {self.metric} ({self.mode}), {len(self.space)} options"
-        )
+        """Run trials until the study has all, or until a time of `time.monotonic`; then wait for other workers."""
+        how = f"{self.trials} trials by {self.metric} ({self.mode}), {len(self.space)} options"
+        print(f"sweep     {self.folder}: {how}")
         print(f"watch     optuna-dashboard {without_secrets(self.address)}", flush=True)
         while True:
             give_up_lost(self.study)
             trial = self._next() if time.monotonic() < end else None
             if trial is not None:
                 self._run(trial)
-            elif any(trial.state == TrialState.RUNNING for trial in self.study.get_trials(deepcopy=False)):
-                time.sleep(1)
+            elif self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                time.sleep(1)  # a worker that vanishes meanwhile leaves its trial to this one
             else:
                 return
 
     def _next(self) -> Trial | None:
         """Begin the next trial, unless all are begun."""
         with self._lock:
-            known = self.study.get_trials(deepcopy=False)
-            if not any(trial.state == TrialState.WAITING for trial in known) and len(counting(known)) >= self.trials:
+            waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+            if not waiting and len(counting(self.study)) >= self.trials:
                 return None
             # TPE, multivariate and wary of what other workers try, is Optuna's own choice up to some hundred trials.
             # Seeded by what is known: workers must not draw alike, and a sweep that continues draws as a whole one.
-            self.study.sampler = optuna.samplers.TPESampler(seed=len(known))
+            self.study.sampler = optuna.samplers.TPESampler(seed=len(self.study.get_trials(deepcopy=False)))
             trial = self.study.ask(self.space)
         self._storage.record_heartbeat(trial._trial_id)
         # Without a common folder there is no lock: what another machine began in the same moment may be one too many.
-        before = [other for other in counting(self.study.get_trials(deepcopy=False)) if other.number < trial.number]
-        if len(before) >= self.trials and "again" not in trial.user_attrs:
+        before = sum(other.number < trial.number for other in counting(self.study))
+        if before >= self.trials and "again" not in trial.user_attrs:
             trial.set_user_attr("surplus", True)
             self.study.tell(trial, state=TrialState.FAIL)
             return self._next()
@@ -161,15 +189,20 @@ class Worker:
         else:
             trial.set_user_attr("error", run.error or f"it logged no {self.metric}")
             self.study.tell(trial, state=TrialState.FAIL)
-        run.forget_how_to_continue()
+        for file in run.folder.glob(f"version_*/{CHECKPOINTS}/*"):
+            if file.name in (LAST, PREVIOUS):  # with those of every trial, a sweep would fill a disk
+                file.unlink()
         print(describe(self.study.trials[trial.number]), flush=True)
-        self._stop_if_hopeless()
+        failed = [trial for trial in self.study.trials if "error" in trial.user_attrs]
+        ended = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+        if len(failed) >= 3 and not ended:
+            raise UserError(f"the first {len(failed)} trials all failed: {failed[-1].user_attrs['error']}")
 
     def _follow(self, trial: Trial, run: TrialRun) -> list[float] | None:
-        """Report a trial's values as they come, until it ends; None where it ought to be ended."""
+        """Report a trial's values as they come, until it ends; return None where it ought to be ended."""
         beat, reported = 0.0, 0
         while True:
-            ended = run.has_ended()  # before the values are read: then these are all
+            ended = run.process.poll() is not None  # before the values are read: then these are all
             if time.monotonic() - beat > HEARTBEAT:
                 self._storage.record_heartbeat(trial._trial_id)
                 beat = time.monotonic()
@@ -183,18 +216,10 @@ class Worker:
                 return values
             time.sleep(0.5)
 
-    def _stop_if_hopeless(self) -> None:
-        known = self.study.get_trials(deepcopy=False)
-        failed = [trial for trial in known if "error" in trial.user_attrs]
-        if len(failed) >= 3 and not any(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in known):
-            raise UserError(f"the first {len(failed)} trials all failed: {failed[-1].user_attrs['error']}")
-
     def conclude(self) -> None:
-        """Table, pictures and best.yaml."""
-        done = [trial for trial in self.study.trials if trial.state == TrialState.COMPLETE]
-        if not done:
+        """Write table, pictures and best.yaml."""
+        if not self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
             raise UserError(f"no trial of {self.folder} was trained to its end: there is no best one")
-        best = self.study.best_trial
-        text = printed_config([*self.fit_options, *options(best.params)])
+        text = printed_config([*self.fit_options, *options(self.study.best_params)])
         with self._lock:
             conclude(self.study, self.folder, self.metric, text)

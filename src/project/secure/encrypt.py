@@ -11,7 +11,8 @@ derived from the user's by HKDF-SHA256 with a random salt, so that no nonce is e
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -20,12 +21,11 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from project.checkpoints import sync_folder
 from project.errors import Interrupted, UserError
+from project.files import whole
 
 MAGIC, SALT, TAG = b"project encrypted 1\n", 32, 16
-CHUNK = 1 << 20
-"""Bytes of a file that are sealed, and held in memory, at a time."""
+CHUNK = 1 << 20  # bytes of a file that are sealed, and held in memory, at a time
 VARIABLE = "PROJECT_KEY"
 """The environment variable that a key may come in; on a command line, other users and the shell's history see it."""
 
@@ -44,7 +44,7 @@ def encrypt(file: Path, out: Path, key_file: Path | None = None) -> None:
     """
     salt = os.urandom(SALT)
     cipher = _cipher(_key(key_file), salt)
-    with _source(file) as source, _whole(out) as target:
+    with _source(file) as source, _new(out) as target:
         target.write(MAGIC + salt)
         for data, nonce in _chunks(source, CHUNK):
             target.write(cipher.encrypt(nonce, data, MAGIC))
@@ -69,7 +69,7 @@ def decrypt(file: Path, out: Path, key_file: Path | None = None) -> None:
         if len(header) < len(MAGIC) + SALT or not header.startswith(MAGIC):
             raise UserError(f"{file} is no file that python -m project encrypt wrote, or its beginning was altered")
         cipher, number = _cipher(key, header[len(MAGIC) :]), 0
-        with _whole(out) as target:
+        with _new(out) as target:
             try:
                 for number, (data, nonce) in enumerate(_chunks(source, CHUNK + TAG)):  # noqa: B007 - for the message
                     target.write(cipher.decrypt(nonce, data, MAGIC))
@@ -80,14 +80,10 @@ def decrypt(file: Path, out: Path, key_file: Path | None = None) -> None:
 
 
 def _chunks(source: IO[bytes], size: int) -> Iterator[tuple[bytes, bytes]]:
-    """Chunks and their nonces; there is one even in an empty file, and only the last may be short."""
-    number, data = 0, source.read(size)
-    while True:
-        following = source.read(size)
+    """Yield chunks and their nonces; there is one even in an empty file, and only the last may be short."""
+    chunks = chain([source.read(size)], iter(lambda: source.read(size), b""), [b""])
+    for number, (data, following) in enumerate(pairwise(chunks)):
         yield data, number.to_bytes(11, "big") + bytes([not following])
-        if not following:
-            return
-        number, data = number + 1, following
 
 
 def _cipher(key: bytes, salt: bytes) -> AESGCM:
@@ -110,37 +106,22 @@ def _key(file: Path | None) -> bytes:
     return key
 
 
-@contextmanager
-def _source(file: Path) -> Iterator[IO[bytes]]:
+def _source(file: Path) -> IO[bytes]:
     try:
-        stream = file.open("rb")
+        return file.open("rb")
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from error
-    with stream:
-        yield stream
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[IO[bytes]]:
+def _new(path: Path) -> Iterator[IO[bytes]]:
     """A file for its owner alone that gets its name once it is whole, and is gone if it never is."""
     if path.exists():
         raise UserError(f"{path} is there already: it is not replaced; choose another name")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
-    try:
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
-        sync_folder(path.parent)
-    except BaseException as error:
-        with suppress(OSError):
-            partial.unlink()
-        if isinstance(error, OSError):
-            raise UserError(f"cannot write {path}: {error.strerror}") from error
-        raise
+    with whole(path, mode=0o600) as partial, partial.open("wb") as stream:
+        yield stream
 
 
 def _interrupt(number: int, frame: Any) -> NoReturn:

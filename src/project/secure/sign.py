@@ -3,13 +3,13 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PrivateFormat, PublicFormat
 
 from project.errors import UserError
 from project.files import whole
@@ -35,16 +35,12 @@ def make_key(file: Path) -> None:
     key, public = Ed25519PrivateKey.generate(), file.with_name(f"{file.name}.pub")
     if public.exists():
         raise UserError(f"{public} is there already: a key is not replaced; choose another name")
-    secret = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, serialization.NoEncryption())
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
             stream.write(secret)
-        public.write_bytes(
-            key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-        )
+        public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     except FileExistsError:
         raise UserError(f"{file} is there already: a key is not replaced; choose another name") from None
     except OSError as error:
@@ -67,7 +63,7 @@ def sign(path: Path, *, key: Path) -> None:
         UserError: there is nothing to sign, or no such key.
     """
     private = _read_key(key, private=True)
-    files = _hashes(path, _signed_files(path))
+    files = _hashes(path)
     if not files:
         raise UserError(f"nothing to sign in {path}: give the folder of a run, logs/NAME/version_N, or a file")
     manifest = json.dumps({"key": _name(private.public_key()), "files": files}, indent=1).encode()
@@ -91,11 +87,7 @@ def verify(path: Path, *, key: Path) -> None:
 
 
 def verified(path: Path, key: Path) -> dict[str, str]:
-    """What a valid signature of the key says: SHA-256 in hex by path, relative to the folder.
-
-    Raises:
-        UserError: as `verify` does.
-    """
+    """Return what a valid signature of the key says: SHA-256 in hex by path, relative to the folder."""
     public, target = _read_key(key, private=False), signature_of(path)
     try:
         signature, _, manifest = target.read_bytes().partition(b"\n")
@@ -105,31 +97,29 @@ def verified(path: Path, key: Path) -> dict[str, str]:
             " made it signs it by `python -m project sign`"
         ) from error
     try:
-        public.verify(_bytes(signature), PURPOSE + manifest)
+        raw = bytes.fromhex(signature.decode("ascii"))
+        public.verify(raw, PURPOSE + manifest)
+        if raw.hex().encode() != signature:  # capitals or spaces: no bit of a signature may change
+            raise ValueError
     except (InvalidSignature, ValueError):
         raise UserError(
             f"{target} is no signature of {key} ({_name(public)}): {path} was signed by another key, or the signature"
             " was altered"
         ) from None
     signed: dict[str, str] = json.loads(manifest)["files"]
-    found = _hashes(path, _signed_files(path))
+    found = _hashes(path)
     problems = {
         "altered": [name for name in signed if name in found and found[name] != signed[name]],
         "missing": [name for name in signed if name not in found],
         "not signed": [name for name in found if name not in signed],
     }
-    if any(problems.values()):
-        told = "; ".join(f"{what}: {', '.join(names)}" for what, names in problems.items() if names)
+    if told := "; ".join(f"{what}: {', '.join(names)}" for what, names in problems.items() if names):
         raise UserError(f"{path} is not as it was signed: {told}. Do not use it; ask whoever signed it")
     return signed
 
 
 def check_signature(file: Path, key: Path) -> None:
-    """See, before a model is loaded, that it is signed: by FILE.sig beside it, or else with the folder of its run.
-
-    Raises:
-        UserError: as `verify` does.
-    """
+    """See, before a model is loaded, that it is signed: by FILE.sig beside it, or else with the folder of its run."""
     file = file.absolute()  # within the folder of checkpoints a bare name has no parents; links are not followed
     folders = [folder for folder in (file.parent, file.parent.parent) if signature_of(folder).is_file()]
     if signature_of(file).is_file() or not folders:
@@ -142,19 +132,17 @@ def check_signature(file: Path, key: Path) -> None:
 
 
 def signature_of(path: Path) -> Path:
-    """Where the signature of a folder or a file lies."""
+    """Return where the signature of a folder or a file lies."""
     return path / "signature" if path.is_dir() else path.with_name(f"{path.name}.sig")
 
 
-def _signed_files(path: Path) -> Iterable[Path]:
-    if not path.is_dir():
-        return [path]
-    return sorted({file for pattern in SIGNED for file in path.glob(pattern)})
-
-
-def _hashes(path: Path, files: Iterable[Path]) -> dict[str, str]:
-    base, hashes = path if path.is_dir() else path.parent, {}
-    for file in files:
+def _hashes(path: Path) -> dict[str, str]:
+    """Return the SHA-256 in hex of a file, or of each file of a folder that counts, by path relative to the folder."""
+    base, files = path.parent, {path}
+    if path.is_dir():
+        base, files = path, {file for pattern in SIGNED for file in path.glob(pattern)}
+    hashes = {}
+    for file in sorted(files):
         try:
             with file.open("rb") as stream:
                 hashes[file.relative_to(base).as_posix()] = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -163,18 +151,9 @@ def _hashes(path: Path, files: Iterable[Path]) -> dict[str, str]:
     return hashes
 
 
-def _bytes(hexadecimal: bytes) -> bytes:
-    """Bytes from lower-case hex and nothing else, so that no bit of a signature may change."""
-    found = bytes.fromhex(hexadecimal.decode("ascii"))
-    if found.hex().encode() != hexadecimal:
-        raise ValueError("not plain hexadecimal")
-    return found
-
-
 def _name(key: Ed25519PublicKey) -> str:
-    """A key's name, for people to compare: the beginning of its SHA-256."""
-    raw = key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
-    return hashlib.sha256(raw).hexdigest()[:16]
+    """Return a key's name, for people to compare: the beginning of its SHA-256."""
+    return hashlib.sha256(key.public_bytes_raw()).hexdigest()[:16]
 
 
 def _read_key(file: Path, private: bool) -> Any:

@@ -9,8 +9,6 @@ import asyncio
 import hmac
 import json
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,25 +27,17 @@ PAGE = Path(__file__).parent / "page"
 
 
 def authorise(request: Request, token: str | None) -> None:
-    """See that a request brings the token, if there is one.
-
-    Raises:
-        HTTPException: 401.
-    """
+    """Refuse a request without the token, if there is one."""
     given = request.headers.get("authorization", "").encode("latin-1")
     if token is not None and not hmac.compare_digest(given, f"Bearer {token}".encode()):
         raise HTTPException(401, "give the token: Authorization: Bearer TOKEN", {"www-authenticate": "Bearer"})
 
 
 def create_app(settings: Settings) -> Starlette:
-    """The application, with a model that is loaded and has answered once.
-
-    Raises:
-        UserError: the model or a sample cannot be read, or is not signed as it must be.
-    """
+    """Return the application, with a model that is loaded and has answered once."""
     service = Service(settings)
-    samples = {str(number): sample for number, sample in enumerate(service.samples)}
-    schema = yaml.safe_load((PAGE / "openapi.yaml").read_text(encoding="utf-8"))
+    about = {"classes": service.description.classes.class_names, "image_size": service.size}
+    about |= {"sure_above": service.sure_above, "samples": [name for name, _ in service.samples]}
 
     async def predict(request: Request) -> Response:
         began, status = time.perf_counter(), 499  # the client left, unless it is told otherwise
@@ -59,83 +49,60 @@ def create_app(settings: Settings) -> Starlette:
             with service.admitted(1 + COVERED if evidence == "true" else 1):
                 body = await service.body(request)
                 async with asyncio.timeout(settings.seconds):
-                    content_type = request.headers.get("content-type", "")
-                    found = await service.answer(content_type, body, evidence == "true")
+                    found = await service.answer(request.headers.get("content-type", ""), body, evidence == "true")
             status = 200
             return Response(json.dumps(found), media_type="application/json")
         except TimeoutError:
             status = 503
             raise overloaded() from None
-        except HTTPException as error:
-            status = error.status_code
-            raise
-        except ClientDisconnect:
-            raise
-        except Exception:
-            status = 500
+        except Exception as error:
+            if not isinstance(error, ClientDisconnect):
+                status = getattr(error, "status_code", 500)
             raise
         finally:
             metrics.REQUESTS.labels(status).inc()
             metrics.SECONDS.observe(time.perf_counter() - began)
-
-    async def health(request: Request) -> Response:
-        return JSONResponse({"status": "alive"})
 
     async def ready(request: Request) -> Response:
         if service.in_work >= settings.limit:
             raise overloaded()
         return JSONResponse({"status": "ready"})
 
-    async def model(request: Request) -> Response:
-        about = {"classes": service.names, "image_size": service.size, "sure_above": service.sure_above}
-        return JSONResponse(about | {"samples": [sample.name for sample in service.samples]})
-
     async def sample(request: Request) -> Response:
-        found = samples.get(request.path_params["number"])
-        if found is None:
-            raise HTTPException(404, "no such sample")
-        return Response(found.data, media_type=found.media_type)
+        for number, (_, found) in enumerate(service.samples):
+            if request.path_params["number"] == str(number):
+                return found
+        raise HTTPException(404, "no such sample")
 
     async def counts(request: Request) -> Response:
         authorise(request, settings.token)
         return Response(metrics.exposition(), media_type="text/plain; version=0.0.4")
 
-    async def openapi(request: Request) -> Response:
-        return JSONResponse(schema)
-
     def file(name: str) -> Any:
         return lambda request: FileResponse(PAGE / name)
 
-    @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        yield
-        service.decoders.shutdown()
-        service.batcher.thread.shutdown()
+    def fixed(path: str, content: Any) -> Route:
+        return Route(path, JSONResponse(content), methods=["GET"])
 
     return Starlette(
         routes=[
             Route("/predict", predict, methods=["POST"]),
-            Route("/health", health),
+            fixed("/health", {"status": "alive"}),
             Route("/ready", ready),
-            Route("/model", model),
+            fixed("/model", about),
             Route("/metrics", counts),
             Route("/samples/{number}", sample),
-            Route("/openapi.json", openapi),
+            fixed("/openapi.json", yaml.safe_load((PAGE / "openapi.yaml").read_text(encoding="utf-8"))),
             *(Route(f"/{name}", file(name)) for name in ("page.css", "page.js", "icon.svg")),
             Route("/docs", file("docs.html")),
             Route("/", file("index.html")),
         ],
-        exception_handlers={HTTPException: explain, ClientDisconnect: leave},
-        lifespan=lifespan,
+        exception_handlers={HTTPException: explain, ClientDisconnect: explain},
     )
 
 
 async def explain(request: Request, error: Exception) -> Response:
-    """An error as JSON."""
-    assert isinstance(error, HTTPException)
-    return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
-
-
-async def leave(request: Request, error: Exception) -> Response:
-    """Nobody reads it."""
+    """Return an error as JSON; to a client that left, nothing."""
+    if isinstance(error, HTTPException):
+        return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
     return Response(status_code=400)

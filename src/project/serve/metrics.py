@@ -5,8 +5,6 @@ import os
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-SHARED = "PROMETHEUS_MULTIPROC_DIR"
-"""The variable that names the folder by which workers share their counts; prometheus_client reads it on import."""
 REQUESTS = Counter("predict_requests_total", "Requests to /predict", ["status"])
 SECONDS = Histogram(
     *("predict_seconds", "From the head of a request to /predict to its answer"),
@@ -19,7 +17,7 @@ CLASSES = Counter("predicted_total", "Answers by class", ["class_name"])
 
 def exposition() -> bytes:
     """All of it as text."""
-    if SHARED not in os.environ:
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:  # see `project.serve.serve`
         return generate_latest()
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]

@@ -1,6 +1,5 @@
 """Uvicorn's HTTP, with limits on clients that the application does not get to see."""
 
-import asyncio
 import socket
 from typing import Any
 
@@ -8,12 +7,10 @@ from prometheus_client.multiprocess import mark_process_dead
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.supervisors import Multiprocess
 
-HEAD = 32 * 1024
-"""Bytes of a request before its body, at most."""
+HEAD = 32 * 1024  # bytes of a request before its body, at most
 PATIENCE = 10
 """Seconds that a client has for them; and, once it has its answer, for what is left of a body that nobody reads."""
-CONNECTIONS = 1000
-"""Open at a time, at most."""
+CONNECTIONS = 1000  # open at a time, at most
 
 
 class Protocol(HttpToolsProtocol):
@@ -23,24 +20,17 @@ class Protocol(HttpToolsProtocol):
         """Begin to wait for a request."""
         super().connection_made(transport)
         self.in_head, self.head = True, 0
-        self.timer: asyncio.TimerHandle | None = None
+        self.timer = self.loop.call_later(PATIENCE, transport.abort)
         if hasattr(socket, "TCP_USER_TIMEOUT"):  # for whoever sends, but never reads
             connection = transport.get_extra_info("socket")
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, PATIENCE * 1000)
         if len(self.connections) > CONNECTIONS:
             self.refuse(b"503 Service Unavailable\r\nretry-after: 1")
-        self.wait()
 
     def wait(self) -> None:
-        """Close the connection unless `stop_waiting` comes in time."""
-        if self.timer is None:
+        """Close the connection unless the client does its part, which cancels the timer, in time."""
+        if self.timer.cancelled():
             self.timer = self.loop.call_later(PATIENCE, self.transport.abort)
-
-    def stop_waiting(self) -> None:
-        """The client did its part."""
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
 
     def refuse(self, status: bytes) -> None:
         """Answer without the application, and close."""
@@ -58,13 +48,13 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """From here on the application has its own limits."""
-        self.stop_waiting()
+        self.timer.cancel()
         self.in_head = False
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """The next request may follow."""
-        self.stop_waiting()
+        self.timer.cancel()
         self.in_head, self.head = True, 0
         super().on_message_complete()
 
@@ -76,7 +66,7 @@ class Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""
-        self.stop_waiting()
+        self.timer.cancel()
         super().connection_lost(exc)
 
 

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from project.errors import UserError
-from project.words import counted
+from project.output import counted
 
 TOKEN = "PROJECT_TOKEN"
 HEADERS = {
@@ -83,7 +83,6 @@ def serve(
         http=Protocol,
         ws="none",
         workers=workers,
-        lifespan="on",
         access_log=False,
         log_level="error",
         headers=list(HEADERS.items()),
@@ -94,7 +93,11 @@ def serve(
         Service(settings)  # a mistake is told once, not by each worker
     else:
         config.load()
-    sock = _listen(host, port)
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        sock = socket.create_server((host, port), family=family, backlog=2048)
+    except (OSError, OverflowError) as error:
+        raise UserError(f"cannot listen on {host}, port {port} ({error}): try another --port") from error
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(0))  # what uvicorn ends with, once all are answered
     address = f"[{host}]" if ":" in host else host
@@ -113,11 +116,3 @@ def _token(file: Path | None) -> str | None:
             f"the token in {file or TOKEN} is empty, or not printable ASCII: openssl rand -hex 32 makes one"
         )
     return token
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except (OSError, OverflowError) as error:
-        raise UserError(f"cannot listen on {host}, port {port} ({error}): try another --port") from error

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -10,21 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
+from starlette.responses import Response
 
-from project.deploy.load import Probabilities, load_exported
+from project.deploy.load import load_exported
 from project.deploy.square import to_square
-from project.images import Pixels
+from project.errors import UserError
+from project.images import Pixels, UnreadableImageError, decode_pixels, find_images
+from project.output import legible
 from project.serve import metrics
 from project.serve.batches import Batcher
 from project.serve.evidence import cover, losses, overlay
-from project.serve.samples import Sample, read_samples
-from project.serve.upload import decode_picture, encoded_picture, is_small, limit_pixels
-from project.words import legible
+from project.serve.upload import encoded_picture, is_small
 
-SHORT = 16 * 1024
-"""Bytes of a body that is unpacked at once; a thread takes longer to wake."""
+SHOWN = {".gif": "image/gif", ".jpeg": "image/jpeg", ".jpg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"}
+"""Media types of what browsers show."""
 
 
 @dataclass(frozen=True)
@@ -46,29 +49,23 @@ class Service:
     """A model and the requests to it."""
 
     def __init__(self, settings: Settings) -> None:
-        if settings.require_signature is not None:
-            from project.secure.sign import check_signature
-
-            check_signature(settings.model, settings.require_signature)
-        limit_pixels(settings.max_pixels)
+        Image.MAX_IMAGE_PIXELS = settings.max_pixels  # of the whole process; larger ones are refused by their header
+        warnings.simplefilter("ignore", UserWarning)  # of what is odd in pictures that are read all the same
+        warnings.simplefilter("error", Image.DecompressionBombWarning)  # what Pillow only warns of up to twice as many
         self.settings = settings
-        self.exported = load_exported(settings.model, settings.threads)
-        self.about: dict[str, Any] = self.exported.metadata["data_description"]
-        self.names, self.size = self.exported.class_names, int(self.about["image_size"])
-        self.sure_above: float | None = self.exported.metadata.get("sure_above")
-        self.samples: list[Sample] = read_samples(settings.samples) if settings.samples else []
-        self.batcher = Batcher(self.exported.probabilities, metrics.BATCH.observe)
-        self.decoders = ThreadPoolExecutor(max(1, settings.threads))
+        exported = load_exported(settings.model, settings.threads, settings.require_signature)
+        self.description = exported.description
+        self.size = self.description.image.height
+        self.sure_above: float | None = exported.metadata.get("sure_above")
+        self.samples = samples(settings.samples) if settings.samples else []
+        self.batcher = Batcher(exported.probabilities, metrics.BATCH.observe)
+        self.decoders = ThreadPoolExecutor(settings.threads)
         self.in_work = 0
-        self.exported.probabilities(np.zeros((1, 3, self.size, self.size), np.uint8))  # the first is slow
+        exported.probabilities(np.zeros((1, 3, self.size, self.size), np.uint8))  # the first is slow
 
     @contextmanager
     def admitted(self, pictures: int) -> Iterator[None]:
-        """Count pictures as being in work.
-
-        Raises:
-            HTTPException: 503, there are too many.
-        """
+        """Count pictures as being in work, or refuse them where there are too many."""
         if self.in_work + pictures > max(self.settings.limit, pictures):
             raise overloaded()
         self.in_work += pictures
@@ -80,11 +77,7 @@ class Service:
             metrics.IN_WORK.dec(pictures)
 
     async def body(self, request: Request) -> bytes:
-        """What was sent.
-
-        Raises:
-            HTTPException: 413 if it is too long, 408 if it comes too slowly.
-        """
+        """Return what was sent, unless it is too long or comes too slowly."""
         most = self.settings.max_bytes
         too_long = HTTPException(413, f"more than {most:,} bytes")
         if int(request.headers.get("content-length", 0)) > most:
@@ -102,38 +95,45 @@ class Service:
         return b"".join(parts)
 
     async def answer(self, content_type: str, body: bytes, evidence: bool) -> dict[str, Any]:
-        """Class and probabilities of the picture in a body; see `openapi.yaml`.
-
-        Raises:
-            HTTPException: 400 or 415, it is none.
-        """
+        """Return class and probabilities of the picture in a body; see `openapi.yaml`."""
         in_thread = functools.partial(asyncio.get_running_loop().run_in_executor, self.decoders)
-        short = len(body) <= SHORT
+        short = len(body) <= 16 * 1024  # is unpacked at once: a thread takes longer to wake
         data = encoded_picture(content_type, body) if short else await in_thread(encoded_picture, content_type, body)
         pixels, square = self._prepare(data) if short and is_small(data) else await in_thread(self._prepare, data)
-        row: Probabilities = await self.batcher(square)
-        best = int(row.argmax())
-        shares = [round(share, 6) for share in row.tolist()]  # as in predictions.csv
-        found = {"class": self.names[best], "probability": shares[best]}
-        if self.sure_above is not None:
-            found["sure"] = float(row[best]) >= self.sure_above
-        found["probabilities"] = dict(zip(self.names, shares, strict=True))
+        row = await self.batcher(square)
+        found = self.description.target.answer(row, self.sure_above)
         if evidence:
-            rows = await asyncio.gather(*map(self.batcher, cover(square, self.about["mean"])))
-            after = np.stack(rows)
-            loss = losses(best, row, after)
-            found["evidence"] = {
-                "lowest_probability": float(after[:, best].min()),
-                "overlay": await in_thread(overlay, pixels, loss),
-            }
-        metrics.CLASSES.labels(legible(self.names[best])).inc()
+            best = int(row.argmax())
+            covered = cover(square, self.description.image.mean)
+            after = np.stack(await asyncio.gather(*map(self.batcher, covered)))
+            drawn = await in_thread(overlay, pixels, losses(best, row, after))
+            found["evidence"] = {"lowest_probability": float(after[:, best].min()), "overlay": drawn}
+        metrics.CLASSES.labels(legible(found["class"])).inc()
         return found
 
     def _prepare(self, data: bytes) -> tuple[Pixels, Pixels]:
-        pixels = decode_picture(data)
+        try:
+            pixels = decode_pixels(data)
+        except UnreadableImageError as error:
+            raise HTTPException(400, f"cannot read the picture: {error}") from error
         return pixels, to_square(pixels, self.size)
 
 
 def overloaded() -> HTTPException:
-    """Refuses what there is no room or no time for."""
+    """Return the refusal of what there is no room or no time for."""
     return HTTPException(503, "busy: try again in a second", {"retry-after": "1"})
+
+
+def samples(folder: Path) -> list[tuple[str, Response]]:
+    """Return up to six pictures, evenly spaced over the folder with all below it: their names, and their files."""
+    if not folder.is_dir():
+        raise UserError(f"no such folder: --samples {folder}")
+    paths = [path for path in sorted(find_images(folder)) if Path(path).suffix.lower() in SHOWN]
+    if not paths:
+        raise UserError(f"--samples {folder} has no pictures that browsers show ({', '.join(SHOWN)})")
+    count = min(6, len(paths))
+    chosen = [folder / paths[(2 * number + 1) * len(paths) // (2 * count)] for number in range(count)]
+    try:
+        return [(file.stem, Response(file.read_bytes(), media_type=SHOWN[file.suffix.lower()])) for file in chosen]
+    except OSError as error:
+        raise UserError(f"cannot read {error.filename}: {error.strerror}") from error

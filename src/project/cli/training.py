@@ -1,0 +1,227 @@
+"""Commands with a Trainer: LightningCLI builds what configs and command line say, the command's function uses it."""
+
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_only
+
+from project.callbacks import Console, Findings, Guard, LastCheckpoint, Monitor, Pictures, PredictionTable, ProgressBar
+from project.cli import commands
+from project.cli.plan import Plan, check_file, make_plan
+from project.cli.train_parser import TrainParser, class_of, nulls_as_configs
+from project.datamodules import ImageDataModule
+from project.datamodules.base import DataModule
+from project.errors import Interrupted, UserError, explain_failures
+from project.interface import DataDescription
+from project.machine import default_precision, keep_freed_memory
+from project.modules import Classifier
+from project.output import quieten_lightning
+from project.runs.checkpoints import DurableCheckpointIO
+from project.runs.folder import run_of
+from project.runs.job import Evaluation, Job, Trained, Untrained
+from project.runs.logger import RunLogger, logger_of
+from project.runs.options import flatten
+from project.runs.provenance import SaveRun
+from project.runs.resume import DATA, MODULE, model_line
+
+COUNTS = (
+    "accumulate_grad_batches",
+    "check_val_every_n_epoch",
+    "limit_train_batches",
+    "log_every_n_steps",
+    "max_epochs",
+)
+"""Options of the Trainer that zero would make meaningless."""
+MISTAKES = (UserError, MisconfigurationException)
+CKPT_PATH = {
+    Job: "A run to continue: a file, or best or last for the newest run; resume for the newest of this run_name, or a"
+    " new one where there is none",
+    Untrained: "Not for this command",
+    Trained: "A trained model: a file, or best or last for the newest run",
+}
+
+
+def run(name: str, command: Callable[..., Any], kind: type[Job], args: list[str]) -> None:
+    """Build what a command needs by the type of its first parameter, and call it."""
+    quieten_lightning()
+    torch.set_float32_matmul_precision("high")
+    try:
+        cli = CLI(name, command, kind, make_plan(name, kind, args))
+        cli.call()
+    except MisconfigurationException as error:
+        raise UserError(str(error)) from error
+    except Interrupted as stopped:
+        if getattr(rank_zero_only, "rank", 0):
+            raise SystemExit(stopped.code) from None  # the first process speaks for all
+        raise
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()  # its threads may abort the interpreter's end
+
+
+class CLI(LightningCLI):
+    """LightningCLI for one command, with one precedence and one folder a run; see `Plan`."""
+
+    def __init__(self, name: str, command: Callable[..., Any], kind: type[Job], plan: Plan) -> None:
+        self.name, self.command, self.kind, self.plan = name, command, kind, plan
+        # In help, the options of the chosen classes are listed; to take any class, the parser knows them only as one.
+        helping = any(arg in ("-h", "--help") for arg in plan.args)
+        self.chosen = {
+            key: class_of(plan.said.get(key) or plan.defaults.get(key, {}).get("class_path"), default)
+            for key, default in (("model", Classifier), ("data", ImageDataModule))
+        }
+        super().__init__(
+            model_class=self.chosen["model"] if helping else LightningModule,
+            datamodule_class=self.chosen["data"] if helping else DataModule,
+            subclass_mode_model=not helping,
+            subclass_mode_data=not helping,
+            save_config_callback=SaveRun,
+            save_config_kwargs={"save_to_log_dir": False},
+            trainer_defaults={"enable_model_summary": False},
+            seed_everything_default=0,
+            parser_class=TrainParser,
+            parser_kwargs={
+                "allow_abbrev": False,
+                "prog": f"train.py {name}",
+                "usage": f"train.py {name} [options]",
+                "description": (inspect.getdoc(command) or "").partition("\n\nArgs:")[0].partition("\n\nRaises:")[0],
+            },
+            auto_configure_optimizers=False,
+            run=False,
+        )
+
+    def call(self) -> None:
+        """Call the command with what was built; the folder of a run that came to nothing is taken away again."""
+        job = self.kind(self.trainer, self.model, self.datamodule, self.plan.checkpoint)
+        own = {option: self.config_init[option] for option in list(inspect.signature(self.command).parameters)[1:]}
+        logger, data = self.trainer.logger, self.datamodule
+        if commands.commands()[self.name][3:] and not isinstance(data, ImageDataModule):
+            raise UserError(f"{self.name} is for an ImageDataModule, and data is a {type(data).__name__}")
+        try:
+            with explain_failures(getattr(data, "batch_size", 0), getattr(data, "image_size", 0)):
+                self.command(job, **own)
+        finally:
+            if isinstance(logger, RunLogger) and (issubclass(self.kind, Untrained) or sys.exception()):
+                logger.discard_if_empty()
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the options that belong to no class, those of the command, and the checkpoints that every run keeps."""
+        parser.chosen = self.chosen  # type: ignore[attr-defined]
+        first, groups = next(iter(inspect.signature(self.command).parameters)), list(parser._action_groups)
+        parser.add_function_arguments(self.command, skip={first, "test_after_fit"})
+        own = parser._action_groups[len(groups) :]
+        parser._action_groups = [*groups[:2], *own, *groups[2:]]  # the command's own options come first in its help
+        about = CKPT_PATH[next(kind for kind in self.kind.__mro__ if kind in CKPT_PATH)]
+        parser.add_argument("--ckpt_path", type=str | None, default=None, help=about)
+        parser.add_argument("--run_name", type=str | None, default=None, help="The run's folder is ROOT/NAME/version_N")
+        # Shared with all, which take the config of a `fit`.
+        parser.add_argument("--test_after_fit", type=bool, default=True, help="Test the best checkpoint after fit")
+        for name, (_, about) in commands.options().items():
+            parser.add_argument(f"--{name}", type=str | None, default=None, help=about)
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(LastCheckpoint, "last")
+        parser.add_lightning_class_args(Guard, "guard")
+        parser.set_defaults(
+            {
+                "checkpoint.monitor": "val/acc",
+                "checkpoint.mode": "max",
+                "checkpoint.filename": "best",
+                "checkpoint.enable_version_counter": False,
+                "trainer.default_root_dir": "logs",
+            }
+        )
+        if self.subclass_mode_model:
+            parser.set_defaults({"model": {"class_path": MODULE}, "data": {"class_path": DATA}} | self.plan.defaults)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse what is planned, see that it fits the checkpoint, and say which model is used."""
+        self.config = parser.parse_args(nulls_as_configs(self.plan.args) if self.subclass_mode_model else ["--help"])
+        config, path = self.config, self.plan.checkpoint
+        config["ckpt_path"] = None if path is None else str(path)
+        if init_from := config.model.init_args.get("init_from"):
+            check_file(Path(init_from), config)
+        if path is not None and issubclass(self.kind, Trained):
+            rank_zero_only(print)(model_line(path, self.plan.saved))
+        elif path is not None:
+            self.plan.check(config)
+
+    def before_instantiate_classes(self) -> None:
+        """Do not build, or write down as if it was used, a data set by name beside the user's own images."""
+        data = self.config.data.init_args
+        if data.get("source") and (data.get("root") or data.get("labels")):
+            data.source = None
+
+    def instantiate_classes(self) -> None:
+        """Build what the config says; a mistake that a class finds in its arguments is told as such."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            cause: BaseException | None = error  # it comes wrapped in what else the option might have been
+            while cause and not isinstance(cause, MISTAKES):
+                cause = cause.__cause__ or cause.__context__
+            raise cause or UserError(str(error)) from error
+        if self.plan.checkpoint is not None:
+            self.model.adopt(DataDescription.from_plain(self.plan.saved["data_description"]), restored=True)
+
+    def _set_seed(self) -> None:
+        try:
+            super()._set_seed()
+        except ValueError as error:
+            raise UserError(f"seed_everything: {error}") from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The Trainer, with the settings that suit the machine where the user chose none, and the run's logger."""
+        config, fitting = self.config_init["trainer"], not issubclass(self.kind, Trained | Untrained)
+        for name in COUNTS:
+            if config[name] is not None and (config[name] == 0 or (config[name] < 0 and name != "max_epochs")):
+                raise UserError(f"trainer.{name} {config[name]}: give a number above 0, or leave it out")
+        if config.precision is None:
+            kwargs["precision"] = default_precision(config.accelerator)
+        if config.benchmark is None and not config.deterministic:
+            kwargs["benchmark"] = True  # images have one size: let cuDNN try its algorithms and keep the fastest
+        if config.enable_progress_bar is None:
+            kwargs["enable_progress_bar"] = sys.stdout.isatty()
+        self.trainer_defaults["callbacks"] = [PredictionTable(), Console(), Monitor(), Pictures(), Findings()]
+        self.trainer_defaults["callbacks"] += commands.callbacks()
+        if kwargs.get("enable_progress_bar", config.enable_progress_bar):
+            self.trainer_defaults["callbacks"].append(ProgressBar())
+        if issubclass(self.kind, Trained) and not issubclass(self.kind, Evaluation):
+            kwargs |= {"logger": False, "devices": 1 if config.devices == "auto" else config.devices}
+        elif config.logger in (None, True) and not config.fast_dev_run:
+            kwargs["logger"] = self._logger(Path(config.default_root_dir), fitting)
+        kept = self.config_init["checkpoint"]
+        if fitting and self.config.checkpoint.save_top_k != 1 and self.config.checkpoint.filename == "best":
+            kept.filename = "best-{epoch}"
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except Exception as error:
+            if isinstance(kwargs.get("logger"), RunLogger):
+                kwargs["logger"].discard_if_empty()
+            if "more than one stateful callback" not in str(error):  # with a name of its own, or the same one twice
+                raise
+            raise UserError(
+                f"{error.args[0].partition('. ')[0]}: the config, or that of the run to continue, has one already."
+                " Change that by its options alone, such as --trainer.callbacks.patience 7"
+            ) from None
+        # The first one is what `trainer.checkpoint_callback` gives: best is its best, and its folder the run's.
+        trainer.callbacks.sort(key=lambda c: isinstance(c, ModelCheckpoint) and c is not kept)  # type: ignore[attr-defined]
+        trainer.strategy.checkpoint_io = DurableCheckpointIO()
+        if trainer.strategy.root_device.type == "cpu":
+            keep_freed_memory()
+        return trainer
+
+    def _logger(self, root: Path, fitting: bool) -> RunLogger:
+        """The logger of a new run, or of one that is continued; of a command that is no training, named after it."""
+        name = (self.config.run_name or "run") if fitting else self.name
+        continued = run_of(self.plan.checkpoint) if self.plan.checkpoint and fitting else None
+        logger = logger_of(root, name, continued, self.plan.saved.get("global_step") if fitting else None)
+        parts = {key: self.config_dump[key] for key in ("model", "data", "trainer")}
+        logger.hyperparameters = flatten({key: part.get("init_args", part) for key, part in parts.items()})
+        return logger

@@ -1,0 +1,1 @@
+"""Images: finding, decoding, packing, augmenting, checking."""

@@ -1,0 +1,1 @@
+"""Networks: plain modules, built with (num_classes, inputs)."""

@@ -1,0 +1,187 @@
+"""One class out of several."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, Metric
+from torchmetrics.classification import MulticlassCalibrationError
+
+from project.errors import UserError
+from project.interface import ClassTarget, StageResult, Target
+from project.machine import families
+from project.modules.losses import CrossEntropy
+from project.modules.tasks.task import LossSum, Task
+from project.output import legible
+from project.runs.statistics import BINS, class_rates
+
+
+class Multiclass(Task):
+    """One class out of several, by softmax and cross-entropy; logits are divided by a temperature outside training."""
+
+    headline = ("acc", ".2%")
+    target: ClassTarget
+    temperature: Tensor
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target)
+        self.register_buffer("temperature", torch.ones(()))
+
+    def loss_with(self, options: dict[str, Any]) -> nn.Module:
+        """Return cross-entropy; `balanced` class weights give every class the same share of it."""
+        classes, weights = self.target.outputs, options["class_weights"]
+        if weights == "balanced":
+            counts = self.target.train_counts
+            weights = [sum(counts) / (classes * count) for count in counts]
+        if weights is not None and len(weights) != classes:
+            raise UserError(f"model.class_weights has {len(weights)} values, but the data has {classes} classes")
+        return CrossEntropy(options["label_smoothing"], None if weights is None else torch.tensor(weights).float())
+
+    def calibrated(self, outputs: Tensor) -> Tensor:
+        """Return logits divided by the temperature."""
+        return outputs / self.temperature
+
+    def predict(self, outputs: Tensor) -> Tensor:
+        """Return probabilities."""
+        return outputs.softmax(1)
+
+    def reset_calibration(self) -> None:
+        """Set the temperature back to 1."""
+        self.temperature.fill_(1)
+
+    def training_metric(self) -> LossSum:
+        """Return hits by class: a confusion matrix of thousands of classes would weigh down every checkpoint."""
+        return ClassCounts(self.target.outputs)
+
+    def evaluation_metric(self) -> LossSum:
+        """Return the confusion matrix."""
+        return Confusion(self.target.outputs)
+
+    def test_metrics(self) -> dict[str, Metric]:
+        """Return the expected calibration error and the Brier score."""
+        return {"calibration_error": MulticlassCalibrationError(self.target.outputs, n_bins=BINS), "brier": Brier()}
+
+    def worth(self, predictions: Tensor, target: Tensor, index: Tensor, count: int) -> dict[str, Tensor]:
+        """Return the most confident mistakes, the least certain samples, and the first one of some classes."""
+        probability, predicted = predictions.max(1)
+        kinds = {"mistakes": (predicted != target, probability), "uncertain": (target >= 0, -probability)}
+        sampled = torch.linspace(0, self.target.outputs - 1, count, dtype=torch.float64).round().int().unique()
+        kinds |= {f"sample {c}": (target == c, -index) for c in sampled.tolist()}
+        return {kind: torch.where(eligible, worth.double(), -torch.inf) for kind, (eligible, worth) in kinds.items()}
+
+    def table(self, result: StageResult) -> list[list[str]]:
+        """Return precision, recall, F1 and number of samples by class."""
+        assert result.confusion is not None
+        truths = result.confusion.sum(1)
+        rates = class_rates(result.confusion.diag(), truths, result.confusion.sum(0))
+        rows = [["class", *rates, "images"]]
+        for i, name in enumerate(self.target.class_names):
+            rows.append([name, *(f"{float(values[i]):.1%}" for values in rates.values()), f"{int(truths[i]):,}"])
+        means = [f"{float(result.scalars[name]):.1%}" for name in rates]
+        return [*rows, ["mean of classes", *means, f"{int(truths.sum()):,}"]]
+
+    def in_words(self, scalars: dict[str, float]) -> str:
+        """Accuracy, loss and, of a test, calibration."""
+        known = {"acc", "loss", "precision", "recall", "f1"}
+        words = {"calibration_error": "calibration error", "brier": "Brier score"}
+        more = [f", {words.get(name, name)} {value:.4f}" for name, value in scalars.items() if name not in known]
+        return f"accuracy {scalars['acc']:.2%}, loss {scalars['loss']:.4f}{''.join(more)}"
+
+    def figures(self, result: StageResult) -> dict[str, Any]:
+        """Return the confusion matrix."""
+        assert result.confusion is not None
+        return {"confusion_matrix": confusion_figure(result.confusion.cpu(), self.target.class_names)}
+
+
+class ClassCounts(LossSum):
+    """Loss, accuracy (micro), precision, recall and F1 (macro) from counts by class.
+
+    Macro means are over the classes that occur among labels or predictions, as in torchmetrics.
+    """
+
+    counts: Tensor
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.add_state("counts", torch.zeros(3, classes, dtype=torch.int64), "sum")
+
+    def count(self, outputs: Tensor, target: Tensor, counts: Tensor) -> None:
+        """Count labels, predictions and hits; labels may be probabilities."""
+        label, predicted = target.argmax(1) if target.ndim == 2 else target, outputs.argmax(1)
+        # Not bincount, which waits for the device to know how much to return.
+        ones = counts.to(label).expand_as(label)
+        added = torch.stack([ones * (label == predicted), ones, ones])
+        self.counts = self.counts.scatter_add(1, torch.stack([label, label, predicted]), added)
+
+    def compute(self) -> StageResult:
+        """Return the scalars."""
+        return self._result(*self.counts)
+
+    def _result(self, hits: Tensor, truths: Tensor, guesses: Tensor) -> StageResult:
+        seen = (truths + guesses) > 0
+        scalars = {"loss": self.loss_sum / self.samples, "acc": hits.sum() / truths.sum().clamp(min=1)}
+        scalars |= {name: values[seen].mean() for name, values in class_rates(hits, truths, guesses).items()}
+        return StageResult(scalars, int(truths.sum()))
+
+
+class Confusion(ClassCounts):
+    """The same from a confusion matrix, which it also gives."""
+
+    confusion: Tensor
+
+    def __init__(self, classes: int) -> None:
+        LossSum.__init__(self)
+        self.add_state("confusion", torch.zeros(classes, classes, dtype=torch.int64), "sum")
+
+    def count(self, outputs: Tensor, target: Tensor, counts: Tensor) -> None:
+        """Count pairs of label and prediction."""
+        cell = target * len(self.confusion) + outputs.argmax(1)
+        ones = counts.to(cell).expand_as(cell)
+        self.confusion = self.confusion.flatten().scatter_add(0, cell, ones).view_as(self.confusion)
+
+    def compute(self) -> StageResult:
+        """Return the scalars and the matrix."""
+        counts = self.confusion
+        return self._result(counts.diag(), counts.sum(1), counts.sum(0))._replace(confusion=counts)
+
+
+class Brier(MeanMetric):
+    """Mean of `brier`."""
+
+    def update(self, probabilities: Tensor, label: Tensor) -> None:  # type: ignore[override]
+        """Count a batch."""
+        super().update(brier(probabilities, label))
+
+
+def brier(probabilities: Tensor, label: Tensor) -> Tensor:
+    """Return the squared distance of probabilities, (N, classes), from labels, int64 (N,): (N,) in [0, 2].
+
+    Brier, Verification of Forecasts Expressed in Terms of Probability, 1950.
+    """
+    of_label = probabilities.gather(1, label[:, None])[:, 0]
+    return probabilities.square().sum(1) - 2 * of_label + 1
+
+
+def confusion_figure(counts: Tensor, class_names: list[str]) -> Any:
+    """A confusion matrix, int64 (classes, classes) with labels in rows, as a matplotlib figure.
+
+    Cells are coloured by the share of the true class and, up to 30 classes, carry their count.
+    """
+    from matplotlib.figure import Figure
+
+    classes = len(class_names)
+    side = min(max(5.0, 0.55 * classes + 2), 14.0)
+    figure = Figure(figsize=(side, side), dpi=110, layout="constrained")
+    axes = figure.add_subplot()
+    share = counts / counts.sum(1, keepdim=True).clamp(min=1)
+    axes.imshow(share.numpy(), cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="predicted", ylabel="true", title=f"accuracy {counts.diag().sum() / counts.sum().clamp(min=1):.1%}")
+    ticks = range(0, classes, -(-classes // 60))
+    names = [legible(class_names[i]) for i in ticks]
+    style: dict[str, Any] = {"parse_math": False, "fontfamily": families()}
+    axes.set_xticks(ticks, names, rotation=90, **style)
+    axes.set_yticks(ticks, names, **style)
+    for row, column in counts.nonzero().tolist() if classes <= 30 else []:
+        colour = "white" if share[row, column] > 0.5 else "black"
+        axes.text(column, row, str(int(counts[row, column])), ha="center", va="center", color=colour, fontsize=8)
+    return figure

@@ -1,0 +1,125 @@
+"""What a run was made of and by: config.yaml, split.csv and environment.yaml."""
+
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+import time
+from importlib.metadata import Distribution, distributions
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import SaveConfigCallback
+
+from project.files import whole
+from project.interface import data_of
+from project.machine import describe_device, memory
+from project.output import without_secrets
+from project.runs.folder import ENVIRONMENT
+
+
+class SaveRun(SaveConfigCallback):
+    """Records in the run's folder what it was made of and by."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Of a `fit` that is for later: one that fails to continue a run must not change what that was made by."""
+        if stage != "fit":
+            super().setup(trainer, pl_module, stage)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """By now the checkpoint of a run that goes on is read."""
+        super().setup(trainer, pl_module, "fit")
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write config.yaml and, of a `fit`, split.csv and environment.yaml; called once, on the first process."""
+        folder = trainer.logger.log_dir if trainer.logger else None  # trainer.log_dir waits for all processes
+        if folder is None:
+            return
+        run, config, data = Path(folder), self.config.clone(), data_of(trainer)
+        run.mkdir(parents=True, exist_ok=True)
+        if stage == "fit":
+            config.ckpt_path = None  # else `fit --config` of it would go on with this run
+            data.write_split(run / "split.csv")
+            seed = os.environ.get("PL_GLOBAL_SEED")
+            facts = {"seed": seed, "data": str(data.folder), "data_fingerprint": data.description.fingerprint}
+            record_start(run / ENVIRONMENT, facts)
+        with whole(run / self.config_filename) as partial:
+            self.parser.save(config, partial, skip_none=False, overwrite=True, multifile=False)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes a text of several lines as such, so that a diff can be read."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def record_start(file: Path, facts: dict[str, Any]) -> None:
+    """Add a YAML document to a file: one for the start of a run and one for each time it is continued.
+
+    It holds the facts given, time, command, git commit and what differs from it, hardware, and the version of every
+    installed package.
+    """
+    document = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": without_secrets(shlex.join(sys.orig_argv)),
+        "folder": str(Path.cwd()),
+        **facts,
+        "slurm_job": os.environ.get("SLURM_JOB_ID"),
+        "git": _git(),
+        "hardware": {
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "memory_gb": round(memory() / 1e9, 1),
+            "gpus": [describe_device(torch.device("cuda", number)) for number in range(torch.cuda.device_count())],
+            "cuda": torch.version.cuda,
+            "system": platform.platform(),
+        },
+        "python": platform.python_version(),
+        "packages": dict(sorted(map(_name_and_version, distributions()))),
+    }
+    form: Any = {"explicit_start": True, "sort_keys": False, "allow_unicode": True, "width": 1000}
+    with file.open("a", encoding="utf-8") as stream:
+        yaml.dump(document, stream, _Dumper, **form)
+
+
+def _name_and_version(package: Distribution) -> tuple[str, str]:
+    """As its metadata says; found by hand, as to parse those of all packages takes a second."""
+    text = package.read_text("METADATA") or package.read_text("PKG-INFO") or ""
+    name, version = (re.search(rf"^{field}: *(.*)$", text, re.MULTILINE) for field in ("Name", "Version"))
+    return name[1] if name else "?", version[1] if version else "?"
+
+
+def _git() -> dict[str, Any] | None:
+    """The commit of this project's code, the files that git does not know, and what else differs from the commit."""
+
+    def ask(*words: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parents[3]), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True, errors="replace").stdout
+
+    try:
+        status = ask("status", "--porcelain").splitlines()
+        return {
+            "commit": ask("rev-parse", "HEAD").strip(),
+            "untracked": [line[3:] for line in status if line.startswith("??")],
+            "diff": without_secrets("\n".join(line.rstrip() for line in ask("diff", "HEAD").splitlines())),
+        }
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()

@@ -1,0 +1,72 @@
+"""`train.py cross_validate --folds 5 -- --config C`: one run a fold."""
+
+import signal
+import statistics
+from pathlib import Path
+
+from project.errors import Interrupted, UserError
+from project.files import write_table
+from project.runs.child import resolve, start_fit, stop_by_exception
+from project.runs.read import Run
+
+
+def cross_validate(folds: int = 5, run_name: str = "folds", fit_options: list[str] | None = None) -> None:
+    """Train once for each fold; the mean and spread of every figure over the folds, and a table of all of them.
+
+    Args:
+        folds: How many parts to cut the images into; each is held out once.
+        run_name: The runs are logs/RUN_NAME/version_N, the table is logs/RUN_NAME/folds.csv.
+        fit_options: Configs and options of `train.py fit`; on the command line, write them behind ` -- `.
+
+    Raises:
+        UserError: `fit` does not take the options, or a run failed.
+        Interrupted: by Ctrl-C or SIGTERM.
+    """
+    if folds < 2:
+        raise UserError(f"cross-validation needs at least 2 folds, got {folds}")
+    root = Path(resolve(fit_options or [])["trainer"]["default_root_dir"])
+    shared = [*(fit_options or []), "--run_name", run_name, "--data.folds", str(folds)]
+    results: dict[Path, dict[str, float]] = {}
+    for fold in range(folds):
+        name = f"fold {fold + 1} of {folds}"
+        print(name, flush=True)
+        before = set((root / run_name).glob("version_*"))
+        _fit([*shared, "--data.fold", str(fold)], name)
+        new = set((root / run_name).glob("version_*")) - before
+        if not new:
+            raise UserError(f"{name} left no run: leave trainer.fast_dev_run out")
+        run = max(new, key=lambda folder: folder.stat().st_mtime)
+        results[run] = _best(run)
+    print(f"\n{'':<24}{'mean':>9}{'std':>9}   each fold")
+    for name in sorted({name for result in results.values() for name in result}):
+        values = [result[name] for result in results.values()]
+        form = ".2%" if name.rpartition("/")[2] in ("acc", "precision", "recall", "f1") else ".4f"  # as in a run
+        each = "  ".join(format(value, form) for value in values)
+        print(f"{name:<24}{statistics.mean(values):>9{form}}{statistics.stdev(values):>9{form}}   {each}")
+    table = root / run_name / "folds.csv"
+    write_table(table, [{"fold": i, "run": str(run), **found} for i, (run, found) in enumerate(results.items())])
+    print(f"\n{table}; the checkpoint of a fold: RUN/checkpoints/best.ckpt")
+
+
+def _fit(options: list[str], fold: str) -> None:
+    """Train; who stops this stops that, which saves and ends first."""
+    stop_by_exception()
+    process = start_fit(options)
+    try:
+        code = process.wait()
+    except KeyboardInterrupt as stopped:
+        number = stopped.args[0]
+        signal.signal(number, signal.SIG_DFL)  # once more ends all at once
+        process.send_signal(number)
+        process.wait()
+        raise Interrupted(f"stopped; {fold} is saved, and those before it are done", 128 + number) from None
+    if code:
+        raise UserError(f"{fold} ended with exit code {code}; its own message stands above")
+
+
+def _best(run: Path) -> dict[str, float]:
+    """Return the test figures of a run, and the val figures of the epoch whose checkpoint was tested."""
+    trained = Run(run, run.name, {}, {}, None, run)
+    tested = [row for row in trained.metrics if "test/loss" in row]
+    found = [(trained.best or {}, "val/"), *((row, "test/") for row in tested[-1:])]
+    return {name: row[name] for row, prefix in found for name in row if name.startswith(prefix)}

@@ -1,0 +1,78 @@
+"""All folds, in processes of their own."""
+
+import csv
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from project.search.cross_validate import _best
+from tests.conftest import QUICK
+
+
+def run(here: Path, options: list[str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "project", "cross_validate", "--folds", "3", *options]
+    return subprocess.run(command, cwd=here, capture_output=True, text=True)
+
+
+def test_val_figures_are_of_the_checkpoint_that_is_tested(here: Path) -> None:
+    (here / "config.yaml").write_text("checkpoint: {monitor: val/loss, mode: min}")
+    lines = ["step,epoch,val/acc,val/loss,test/acc", "1,0,0.9,0.9,", "2,1,0.8,0.3,", "2,1,,,0.79"]
+    (here / "metrics.csv").write_text("\n".join(lines))
+    assert _best(here) == {"val/acc": 0.8, "val/loss": 0.3, "test/acc": 0.79}
+
+
+@pytest.mark.slow
+def test_mean_and_spread_over_folds(tree: Path, here: Path) -> None:
+    (here / "mine.yaml").write_text("trainer: {default_root_dir: mine}")
+    short = ["--trainer.max_epochs", "2", "--data.batch_transforms", "[]"]
+    done = run(here, ["--config", "mine.yaml", "--data.root", str(tree), *QUICK, *short])
+    assert done.returncode == 0, done.stderr
+    line = next(line for line in done.stdout.splitlines() if line.startswith("test/acc"))
+    mean, _, *each = (float(word.removesuffix("%")) / 100 for word in line.split()[1:])
+    assert len(each) == 3 and mean == pytest.approx(sum(each) / 3, abs=1e-3)
+    with (here / "mine/folds/folds.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [float(row["test/acc"]) for row in rows] == pytest.approx(each, abs=1e-4)
+    assert all(Path(row["run"], "checkpoints", "best.ckpt").is_file() for row in rows)
+    splits = [(here / f"mine/folds/version_{fold}/split.csv").read_text().splitlines() for fold in range(3)]
+    held_out = [{row.split(",")[0] for row in rows if row.endswith(",test")} for rows in splits]
+    assert sum(map(len, held_out)) == 60 == len(set.union(*held_out))
+
+
+@pytest.mark.slow
+def test_a_failed_fold_is_named(here: Path) -> None:
+    done = run(here, ["--data.root", "nowhere"])
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1].startswith("error: fold 1 of 3 ended with exit code 2")
+
+
+@pytest.mark.slow
+def test_mistakes(tree: Path, here: Path) -> None:
+    (here / "list.yaml").write_text("- 1")
+    for options, told in {
+        ("--config", "list.yaml"): "error: ",
+        ("--data.root", str(tree), *QUICK, "--trainer.fast_dev_run", "true"): "error: fold 1 of 3 left no run",
+    }.items():
+        done = run(here, [*options])
+        assert done.returncode == 2 and done.stderr.strip().splitlines()[-1].startswith(told), done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_fold_that_is_stopped_is_saved(tree: Path, here: Path, number: signal.Signals) -> None:
+    endless = ["--data.root", str(tree), *QUICK, "--trainer.max_epochs", "100000"]
+    last = here / "logs/folds/version_0/checkpoints/last.ckpt"
+    command = [sys.executable, "-m", "project", "cross_validate", "--", *endless]
+    with subprocess.Popen(command, cwd=here, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        until = time.monotonic() + 100
+        while not last.exists() and time.monotonic() < until:
+            time.sleep(0.1)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "nothing is lost. Continue by" in errors and "Traceback" not in errors
+    assert errors.splitlines()[-1] == "stopped; fold 1 of 5 is saved, and those before it are done"
