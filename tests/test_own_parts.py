@@ -1,0 +1,160 @@
+"""What docs/extend.md shows: parts of a user's own, in files outside the project, none of whose files changes."""
+
+import csv
+import importlib
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from project import __path__ as package
+from project.cli import main
+from project.cli.commands import commands, packages
+from tests.conftest import QUICK, REPOSITORY, fit
+
+PAGE = (REPOSITORY / "docs" / "extend.md").read_text()
+
+
+def shown(name: str) -> str:
+    """Return a file that docs/extend.md shows, maybe in several parts."""
+    return "\n".join(re.findall(rf'```python title="{name}"\n(.*?)```', PAGE, re.DOTALL))
+
+
+@pytest.fixture
+def mine(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder with mine.py, which can be imported."""
+    (here / "mine.py").write_text(shown("mine.py"))
+    monkeypatch.syspath_prepend(str(here))
+    importlib.invalidate_caches()
+    yield here  # type: ignore[misc]
+    sys.modules.pop("mine", None)
+
+
+def write(config: dict[str, object]) -> list[str]:
+    Path("mine.yaml").write_text(yaml.safe_dump(config))
+    return ["--config", "mine.yaml"]
+
+
+def rows(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+RUN = Path("logs/run/version_0")
+BY_LOSS = {"monitor": "val/loss", "mode": "min"}
+
+
+def test_a_regression_on_images(tree: Path, mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = write(
+        {"data": {"class_path": "mine.BrightnessImages", "init_args": {"batch_transforms": []}}, "checkpoint": BY_LOSS}
+    )
+    main([*fit(tree, *config), "--trainer.max_epochs", "12", "--model.optimizer.lr", "0.01"])
+    shown = capsys.readouterr().out
+    assert "60 images, 1 output" in shown and "acc" not in shown
+    tested = rows(RUN / "test_predictions.csv")
+    assert list(tested[0]) == ["path", "target", "predicted"]
+    assert all(abs(float(row["target"]) - float(row["predicted"])) < 0.05 for row in tested)
+    if "report" in commands():
+        page = (RUN / "report.html").read_text()
+        assert "Best epoch" in page and "report    logs" in shown
+
+    main(["test", "--ckpt_path", "best", *QUICK])
+    main(["predict", "--ckpt_path", "best", "--data.root", str(tree / "red" / "000.png"), *QUICK])
+    assert "000.png: 0." in capsys.readouterr().out
+    assert list(rows(Path("logs/predict/version_0/predictions.csv"))[0]) == ["path", "output_0"]
+    for command in {"calibrate", "robustness", "explain"} & set(commands()):
+        with pytest.raises(SystemExit) as stopped:
+            main([command, "--ckpt_path", str(RUN / "checkpoints/best.ckpt"), *QUICK])
+        assert stopped.value.code == 2
+        assert f"{command} is for images with classes" in capsys.readouterr().err
+
+
+def test_texts_by_their_bytes(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = write({"model": {"net": {"class_path": "mine.ByteNet"}}, "data": {"class_path": "mine.Texts"}})
+    options = ["--trainer.max_epochs", "30", "--trainer.accelerator", "cpu", "--trainer.precision", "32-true"]
+    main(["fit", *config, *options, "--model.optimizer.lr", "0.03"])
+    shown = capsys.readouterr().out
+    assert "30 texts, 2 classes" in shown and "accuracy 100.00%" in shown and "test: 10 texts" in shown
+    assert "a poor one" in json.dumps(json.loads((RUN / "test.json").read_text())["pictures"])
+    assert "report" not in commands() or "a poor one" in (RUN / "report.html").read_text()
+
+    main(["test", "--ckpt_path", "best", *options[2:]])
+    assert "accuracy 100.00%" in capsys.readouterr().out
+    main(["predict", "--ckpt_path", "best", *options[2:]])
+    assert [row["class"] for row in rows(Path("logs/predict/version_0/predictions.csv"))] == ["good"] * 5 + ["bad"] * 5
+    main(["fit", "--ckpt_path", "last", "--trainer.max_epochs", "31"])
+    assert "31/31" in capsys.readouterr().out
+
+
+def test_a_loss_and_a_metric(tree: Path, mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kappa = "torchmetrics.classification.MulticlassCohenKappa"
+    metrics = [{"class_path": kappa, "init_args": {"num_classes": 3}}]
+    config = write({"model": {"loss": {"class_path": "mine.Focal", "init_args": {"gamma": 1.0}}, "metrics": metrics}})
+    main([*fit(tree, *config), "--trainer.max_epochs", "8", "--checkpoint.monitor", "val/MulticlassCohenKappa"])
+    assert "MulticlassCohenKappa 1.0000" in capsys.readouterr().out
+    found = [row for row in rows(RUN / "metrics.csv") if row["val/MulticlassCohenKappa"]]
+    assert len(found) == 8 and float(found[-1]["val/MulticlassCohenKappa"]) == 1
+    saved = torch.load(RUN / "checkpoints/best.ckpt", weights_only=True)["hyper_parameters"]
+    assert "report" not in commands() or "MulticlassCohenKappa" in (RUN / "report.html").read_text()
+    assert saved["loss"] == {"class_path": "mine.Focal", "init_args": {"gamma": 1.0}}
+    main(["test", "--ckpt_path", "best", *QUICK])
+    assert "MulticlassCohenKappa 1.0000" in capsys.readouterr().out
+    main(["predict", "--ckpt_path", "best", *QUICK])
+
+    with pytest.raises(SystemExit):
+        main([*fit(tree, *config), "--model.label_smoothing", "0.1"])
+    assert "model.label_smoothing is not for a model.loss of your own" in capsys.readouterr().err
+
+
+def test_two_metrics_of_one_name(tree: Path, mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kappa = {"class_path": "torchmetrics.classification.MulticlassCohenKappa", "init_args": {"num_classes": 3}}
+    with pytest.raises(SystemExit):
+        main(fit(tree, *write({"model": {"metrics": [kappa, kappa]}})))
+    assert "two of MulticlassCohenKappa, MulticlassCohenKappa have one name" in capsys.readouterr().err
+
+
+def test_images_of_another_datamodule(tree: Path, mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What reads images by itself says in a sentence that it cannot, where a model is of images with classes."""
+    main([*fit(tree), "--test_after_fit", "false"])
+    served = [name for name in ("robustness", "export") if name in commands()]
+    for command in served:
+        with pytest.raises(SystemExit):
+            main([command, "--ckpt_path", "best", "--data", "mine.Texts", "--trainer.accelerator", "cpu"])
+        assert f"{command} is for an ImageDataModule, and data is a Texts" in capsys.readouterr().err
+
+
+@pytest.fixture
+def count(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The package `count` of docs/extend.md, and one with a command of no parameters in a group of its own."""
+    files = {name: shown(f"src/project/count/{name}") for name in ("__init__.py", "run.py")}
+    files["__init__.py"] += 'COMMANDS["hello"] = ("project.count.hello.hello", "greet", "say hello")\n'
+    files["hello.py"] = "def hello() -> None:\n    print('hello')\n"
+    (here / "count").mkdir()
+    for name, text in files.items():
+        (here / "count" / name).write_text(text)
+    monkeypatch.setattr("project.__path__", [*package, str(here)])
+    for cached in (packages, commands):
+        cached.cache_clear()
+    yield here
+    for cached in (packages, commands):
+        cached.cache_clear()
+    for name in [name for name in sys.modules if name.startswith("project.count")]:
+        del sys.modules[name]
+
+
+def test_a_command(tree: Path, count: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main([*fit(tree), "--trainer.max_epochs", "8", "--test_after_fit", "false"])
+    capsys.readouterr()
+    main(["count", "--ckpt_path", "best", *QUICK])
+    assert capsys.readouterr().out.endswith("9 right\n")
+    main(["count", "--ckpt_path", "best", "--least", "1.1", *QUICK])
+    assert capsys.readouterr().out.endswith("0 right\n")
+    main(["hello"])
+    assert capsys.readouterr().out == "hello\n"
+    main(["--help"])
+    assert "\ngreet\n  hello             say hello" in capsys.readouterr().out
