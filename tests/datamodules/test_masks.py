@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from project.cli import main
-from project.cli import main as tools
+from project.cli.commands import commands
 from project.datamodules import ImageDataModule
 from project.datamodules.images.masks import Masks
 from project.errors import UserError
@@ -130,13 +130,14 @@ def test_no_metadata_of_photographs_gets_into_anything_that_is_written(
     photographs(source)
     planted = (source / "dark/0.jpg").read_bytes()
     assert all(secret in planted for secret in SECRETS)
-    tools(["shard", str(source), "shards", "--mask_boxes", str(boxes(tmp_path / "boxes.csv", "dark/0.jpg,0,0,10,10"))])
+    main(["shard", str(source), "shards", "--mask_boxes", str(boxes(tmp_path / "boxes.csv", "dark/0.jpg,0,0,10,10"))])
     main(fit(source, "--test_after_fit", "true"))
-    main(["explain", "--ckpt_path", "best", "--images", "4", *QUICK])
     main(["predict", "--ckpt_path", "best", "--data.root", str(source), *QUICK])
-    main(["export", "--ckpt_path", "logs/run/version_0/checkpoints/best.ckpt", *QUICK])
+    for name, *more in (["explain", "--images", "4"], ["export"]):
+        if name in commands():
+            main([name, "--ckpt_path", "logs/run/version_0/checkpoints/best.ckpt", *more, *QUICK])
     with suppress(SystemExit):  # it finds that the photographs look alike
-        tools(["check_data", str(source)])
+        main(["check_data", str(source)])
     files = written(here)
     names = {file.name for file in files}
     assert any(name.endswith(".npy") for name in names) and {"report.html", "images.npz", "best.ckpt"} <= names
