@@ -6,8 +6,8 @@ from pathlib import Path
 
 from project.errors import Interrupted, UserError
 from project.files import write_table
-from project.runs.child import resolve, start_fit, stop_by_exception
 from project.runs.read import Run
+from project.search.child import resolve, start_fit, stop_by_exception
 
 
 def cross_validate(folds: int = 5, run_name: str = "folds", fit_options: list[str] | None = None) -> None:

@@ -20,8 +20,8 @@ from project.errors import Interrupted, UserError
 from project.files import read_table
 from project.output import without_secrets
 from project.runs.checkpoints import LAST, PREVIOUS
-from project.runs.child import printed_config, resolve, start_fit, stop_by_exception
 from project.runs.folder import CHECKPOINTS
+from project.search.child import printed_config, resolve, start_fit, stop_by_exception
 from project.search.report import conclude, describe
 from project.search.space import any_point, options, point_of, read_space
 from project.search.study import GRACE, HEARTBEAT, again, begin, counting, give_up_lost, open_storage
