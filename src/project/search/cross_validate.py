@@ -67,6 +67,6 @@ def _fit(options: list[str], fold: str) -> None:
 def _best(run: Path) -> dict[str, float]:
     """Return the test figures of a run, and the val figures of the epoch whose checkpoint was tested."""
     trained = Run(run, run.name, {}, {}, None, run)
-    tested = [row for row in trained.metrics if "test/loss" in row]
+    tested = [row for row in trained.metrics if any(name.startswith("test/") for name in row)]
     found = [(trained.best or {}, "val/"), *((row, "test/") for row in tested[-1:])]
     return {name: row[name] for row, prefix in found for name in row if name.startswith(prefix)}
