@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 from startup import CONFIG, TRAIN, seconds
 
-READ = "import sys; from project import Classifier; Classifier.load_from_checkpoint(sys.argv[1])"
+READ = "import sys; from project.modules import Classifier; Classifier.load_from_checkpoint(sys.argv[1])"
 
 
 def make_images(root: Path, classes: int) -> None:
