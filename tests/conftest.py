@@ -1,6 +1,7 @@
 """Small real images, and the command line in this process or another."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -90,3 +91,15 @@ def process(
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [*prefix, sys.executable, str(REPOSITORY / "train.py"), *args]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout)
+
+
+def copy_repository(folder: Path) -> Path:
+    """Copy the files of the repository as they are now, with those that are not committed; skip where git is not."""
+    if not (REPOSITORY / ".git").exists():
+        pytest.skip("no git repository")
+    listed = ["git", "-C", str(REPOSITORY), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    for name in subprocess.check_output(listed, text=True).split("\0"):
+        if name and (REPOSITORY / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(REPOSITORY / name, folder / name)
+    return folder

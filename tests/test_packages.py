@@ -1,7 +1,6 @@
 """Each optional package can be deleted, and the rest works."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from scripts.take_out import BELONGS
-from tests.conftest import REPOSITORY, fit
+from tests.conftest import copy_repository, fit
 
 SMOKE = """
 import sys
@@ -27,15 +26,7 @@ main(["predict", "--ckpt_path", "best", "--data.root", tree + "/red", "--trainer
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """The files of the repository as they are now."""
-    if not (REPOSITORY / ".git").exists():
-        pytest.skip("no git repository")
-    folder = tmp_path / "copy"
-    listed = ["git", "-C", str(REPOSITORY), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    for name in subprocess.check_output(listed, text=True).split("\0"):
-        if name and (REPOSITORY / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(REPOSITORY / name, folder / name)
-    return folder
+    return copy_repository(tmp_path / "copy")
 
 
 def run(copy: Path, *args: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY, fit
+from tests.conftest import REPOSITORY, copy_repository, fit
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 GIT = ("git", "-c", "user.name=a", "-c", "user.email=a@example.org")
@@ -17,15 +17,7 @@ GIT = ("git", "-c", "user.name=a", "-c", "user.email=a@example.org")
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     """The files of the repository as they are now, committed."""
-    if not (REPOSITORY / ".git").exists():
-        pytest.skip("no git repository")
-    folder = tmp_path / "clone"
-    list_files = ["git", "-C", str(REPOSITORY), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    for name in subprocess.check_output(list_files, text=True).split("\0"):
-        if name and (REPOSITORY / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes((REPOSITORY / name).read_bytes())
-            (folder / name).chmod((REPOSITORY / name).stat().st_mode)
+    folder = copy_repository(tmp_path / "clone")
     subprocess.run([*GIT, "init", "-q"], cwd=folder, check=True)
     commit(folder)
     return folder
