@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from project.cli import main
-from tests.conftest import REPOSITORY, fit
+from tests.conftest import fit
 
 AGAIN = """
 import resource, sys, torch
@@ -53,13 +53,3 @@ def test_precision_suits_the_processor(
     assert f"precision {expected}" in shown and "accuracy 100.00%" in shown
     main(["test", "--ckpt_path", "best"])
     assert "accuracy 100.00%" in capsys.readouterr().out
-
-
-@pytest.mark.slow
-def test_calibration_holds_in_the_arithmetic_of_an_older_processor() -> None:
-    """Which image is sure must not hang on the last bit: with AVX2, sums come in another order."""
-    older = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
-    test = "tests/audit/test_calibrate.py::test_a_calibrated_checkpoint_is_calibrated_wherever_it_is_used"
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", test]
-    done = subprocess.run(command, cwd=REPOSITORY, env=older, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout[-3000:]

@@ -1,7 +1,10 @@
 """Calibration finds a temperature that was planted, and everything then uses it."""
 
 import csv
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +15,7 @@ from project.audit.calibrate import fit_temperature, sure_above
 from project.cli import main
 from project.errors import UserError
 from project.runs.read import read_run
-from tests.conftest import COLOURS, QUICK, fit, write_images
+from tests.conftest import COLOURS, QUICK, REPOSITORY, fit, write_images
 from tests.runs import load
 
 RUN = Path("logs/run/version_0")
@@ -108,3 +111,13 @@ def test_a_calibrated_checkpoint_is_calibrated_wherever_it_is_used(
     main(["fit", "--ckpt_path", str(RUN / "checkpoints/best.ckpt"), "--trainer.max_epochs", "7", *QUICK])
     further = load(RUN)
     assert float(further["state_dict"]["task.temperature"]) == 1 and further["hyper_parameters"]["sure_above"] is None
+
+
+@pytest.mark.slow
+def test_calibration_holds_in_the_arithmetic_of_an_older_processor() -> None:
+    """Which image is sure must not hang on the last bit: with AVX2, sums come in another order."""
+    older = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+    test = f"{__file__}::test_a_calibrated_checkpoint_is_calibrated_wherever_it_is_used"
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", test]
+    done = subprocess.run(command, cwd=REPOSITORY, env=older, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-3000:]
