@@ -29,7 +29,7 @@ from project.datamodules.images.shards import ShardReader, read_shard_index
 from project.datamodules.images.transforms import RandomResizedCrop
 from project.datamodules.index import index_tree
 from project.datamodules.loader import Loader
-from project.datamodules.sampler import EpochBatches
+from project.datamodules.sampler import EpochBatchSampler
 
 BATCH = 128
 CROP = 224
@@ -45,7 +45,7 @@ def crop() -> list[torch.nn.Module]:
 
 def ours(images: Images, workers: int) -> Epoch:
     """One of our three forms."""
-    loader = Loader(images, EpochBatches(len(images), BATCH, "new each epoch"), workers, pin_memory=False)
+    loader = Loader(images, EpochBatchSampler(len(images), BATCH, "new each epoch"), workers, pin_memory=False)
     return lambda: loader
 
 

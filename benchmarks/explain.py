@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from project.datamodules import ImageDataModule
-from project.explain.maps import METHODS, evidence, faithfulness, random_evidence
+from project.explain.attribution import METHODS, attribution, faithfulness, random_attribution
 from project.modules import Classifier
 
 CHUNK = 16
@@ -37,7 +37,7 @@ def correlation(one: Tensor, other: Tensor) -> Tensor:
 def load(checkpoint: Path) -> Classifier:
     """A trained classifier that sees each image once."""
     model = Classifier.load_from_checkpoint(checkpoint, map_location="cpu").eval()
-    model.views = "one"
+    model.tta = "none"
     return model
 
 
@@ -62,13 +62,13 @@ def main() -> None:
     for number, part in enumerate(images.split(CHUNK)):
         with torch.no_grad():
             predicted = model(part).argmax(1)
-        by_chance = faithfulness(model, part, random_evidence(part, number), predicted)
+        by_chance = faithfulness(model, part, random_attribution(part, number), predicted)
         for method in METHODS:
             start = time.perf_counter()
-            maps = evidence(model, part, predicted, method)
+            maps = attribution(model, part, predicted, method)
             seconds[method] += time.perf_counter() - start
             areas = faithfulness(model, part, maps, predicted)
-            alike = correlation(maps, evidence(twin, part, predicted, method)).abs()
+            alike = correlation(maps, attribution(twin, part, predicted, method)).abs()
             found[method].append([areas[0], by_chance[0], areas[1], by_chance[1], alike])
     print(f"\n{'':<22}{'deletion':>9}{'random':>8}{'better':>8}{'insertion':>11}{'random':>8}{'better':>8}", end="")
     print(f"{'random weights':>16}{'s an image':>12}")

@@ -26,7 +26,7 @@ from project.datamodules import Digits
 from project.machine import default_precision
 
 REPOSITORY = Path(__file__).parents[1]
-COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220)}
+COLORS = {"red": (220, 30, 30), "blue": (30, 30, 220)}
 SPLITS = {"train": (0.6, 0.95), "val": (0.15, 0.5), "test": (0.25, 0.5)}
 """Share of each class, and how often patch and class agree."""
 
@@ -45,7 +45,7 @@ def plant(root: Path, folder: Path, per_class: int, seed: int) -> Path:
         for file, split in zip(files, splits.tolist(), strict=False):
             agrees = draw.random() < SPLITS[split][1]
             picture = Image.open(file).convert("RGB").resize((32, 32))
-            picture.paste(COLOURS[own if agrees else other], (0, 0, 8, 8))
+            picture.paste(COLORS[own if agrees else other], (0, 0, 8, 8))
             name = f"{place.name}/{file.stem}.png"
             picture.save(folder / name)
             verdict = "agrees" if agrees else "conflicts"

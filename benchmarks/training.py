@@ -32,7 +32,7 @@ from project.datamodules.images.packed import decode_all
 from project.datamodules.images.transforms import RandomCrop
 from project.datamodules.index import index_tree
 from project.datamodules.loader import Loader
-from project.datamodules.sampler import EpochBatches
+from project.datamodules.sampler import EpochBatchSampler
 from project.interface import Batch, ImageInput
 from project.machine import default_precision, describe_device, keep_freed_memory
 from project.modules import ConvNet
@@ -101,7 +101,7 @@ class Bare:
         rows = index.rows("train")
         packed = decode_all(index, 32, [], True, scratch / "packed").pixels
         pixels = torch.tensor(packed, device=DEVICE) if DEVICE.type == "cuda" else packed
-        batches = EpochBatches(len(rows), batch_size, "new each epoch")
+        batches = EpochBatchSampler(len(rows), batch_size, "new each epoch")
         self.loader = Loader(Images(index, rows, 32, pixels=pixels), batches, 0, pin_memory=False)
         self.transforms, self.label_smoothing = transforms, label_smoothing
         self.net = net(len(index.class_names), 32).to(DEVICE, memory_format=torch.channels_last)

@@ -25,9 +25,9 @@ from project.cli.parser import Parser
 from project.cli.plan import Plan
 from project.cli.tools import separate
 from project.cli.train_parser import nulls_as_configs
-from project.interface import load
+from project.interface import import_object
 from project.runs.job import Job
-from project.runs.options import in_order
+from project.runs.options import configs_first
 from tests.conftest import REPOSITORY
 
 DOCUMENTS = [
@@ -132,7 +132,7 @@ STAND_INS = {
 }
 """What stands for a file, a folder or a number in the documents, and what it is here."""
 
-ALONG = {"--trainer.callbacks.every_n_epochs": ["--trainer.callbacks", "project.explain.Watch"]}
+ALONG = {"--trainer.callbacks.every_n_epochs": ["--trainer.callbacks", "project.explain.ErrorAnalysis"]}
 """Options that a document shows without the one that they belong to."""
 
 
@@ -154,7 +154,8 @@ def stop(*_: Any, **__: Any) -> NoReturn:
 def with_trainer() -> list[str]:
     """Names of the commands that have a Trainer."""
     first = {
-        name: next(iter(inspect.signature(load(path)).parameters.values())) for name, (path, *_) in commands().items()
+        name: next(iter(inspect.signature(import_object(path)).parameters.values()))
+        for name, (path, *_) in commands().items()
     }
     return [name for name, one in first.items() if isinstance(one.annotation, type) and issubclass(one.annotation, Job)]
 
@@ -172,7 +173,7 @@ def train_parser(command: str) -> Parser:
 @cache
 def option_names() -> set[str]:
     """Every option of every command and benchmark, those of the default classes among them."""
-    tools = [load(path) for name, (path, *_) in commands().items() if name not in with_trainer()]
+    tools = [import_object(path) for name, (path, *_) in commands().items() if name not in with_trainer()]
     names = {f"--{name}" for command in with_trainer() for name in train_parser(command).options()}
     for each in tools:
         parser = auto_cli(each, parser_class=Parser, return_parser=True)
@@ -196,7 +197,7 @@ def complaint(run: Callable[[], object]) -> str:
 
 
 def _train(words: list[str]) -> str:
-    return complaint(lambda: train_parser(words[0]).parse_args(nulls_as_configs(in_order(words)[1:])))
+    return complaint(lambda: train_parser(words[0]).parse_args(nulls_as_configs(configs_first(words)[1:])))
 
 
 def _command(words: list[str]) -> str:
@@ -240,7 +241,7 @@ def _options(words: list[str]) -> str:
     for name in set(commands()) - set(with_trainer()):
         needed = [
             each
-            for each in inspect.signature(load(commands()[name][0])).parameters.values()
+            for each in inspect.signature(import_object(commands()[name][0])).parameters.values()
             if each.default is each.empty
         ]
         given = ("FILE" if each.kind is not each.KEYWORD_ONLY else f"--{each.name}=FILE" for each in needed)

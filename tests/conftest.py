@@ -16,19 +16,19 @@ from project.cli import main
 from project.interface import ImageInput
 
 REPOSITORY = Path(__file__).parent.parent
-COLOURS = {"blue": (30, 40, 200), "green": (30, 190, 40), "red": (210, 30, 40)}
+COLORS = {"blue": (30, 40, 200), "green": (30, 190, 40), "red": (210, 30, 40)}
 QUICK = [
     *("--trainer.accelerator", "cpu", "--trainer.devices", "1", "--data.num_workers", "0", "--data.image_size", "8"),
     *("--trainer.precision", "32-true"),  # the same figures on every processor
 ]
 
 
-def write_images(folder: Path, count: int, colour: tuple[int, int, int], size: int = 12) -> None:
-    """Noisy images of one colour."""
+def write_images(folder: Path, count: int, color: tuple[int, int, int], size: int = 12) -> None:
+    """Noisy images of one color."""
     folder.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(len(folder.name))
     for number in range(count):
-        pixels = np.clip(np.array(colour) + noise.integers(-25, 25, (size, size, 3)), 0, 255)
+        pixels = np.clip(np.array(color) + noise.integers(-25, 25, (size, size, 3)), 0, 255)
         Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number:03d}.png")
 
 
@@ -41,8 +41,8 @@ def square(side: int) -> ImageInput:
 def tree(tmp_path: Path) -> Path:
     """ROOT/CLASS/IMAGE: three classes of 20 images."""
     root = tmp_path / "images"
-    for name, colour in COLOURS.items():
-        write_images(root / name, 20, colour)
+    for name, color in COLORS.items():
+        write_images(root / name, 20, color)
     return root
 
 

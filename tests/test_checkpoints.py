@@ -18,7 +18,7 @@ from project.datamodules import Digits, ImageDataModule, RandomCrop
 from project.errors import UserError
 from project.interface import ImageInput
 from project.modules import Classifier
-from project.runs.checkpoints import DurableCheckpointIO, damage
+from project.runs.checkpoints import DurableCheckpointIO, find_damage
 from tests.conftest import fit
 from tests.runs import finish, start
 
@@ -51,7 +51,7 @@ def test_a_full_disk_ends_the_run_and_keeps_the_good_checkpoints(tree: Path, sma
     assert last_line.startswith("error: cannot write checkpoint") and "No space left on device" in last_line
     folder = small_disk / "run" / "version_0" / "checkpoints"
     assert (folder / "last.ckpt").is_file() and not list(folder.glob(".*"))
-    assert not any(damage(file) for file in folder.glob("*.ckpt"))
+    assert not any(find_damage(file) for file in folder.glob("*.ckpt"))
     (folder / "previous.ckpt").unlink()
     subprocess.run(["mount", "-o", "remount,size=60m", str(small_disk)], check=True)
     finish(["fit", "--ckpt_path", str(folder / "last.ckpt")], tmp_path)
@@ -88,14 +88,14 @@ def test_damage_is_seen(tmp_path: Path) -> None:
     file = tmp_path / "last.ckpt"
     torch.save({"value": torch.arange(10_000)}, file)
     content = file.read_bytes()
-    assert damage(file) == ""
+    assert find_damage(file) == ""
     for number in range(1000, len(content), len(content) // 7):
         file.write_bytes(content[:number])
-        assert damage(file)
+        assert find_damage(file)
     flipped = bytearray(content)
     flipped[len(content) // 2] ^= 1
     file.write_bytes(flipped)
-    assert "checksum" in damage(file) or "CRC" in damage(file)
+    assert "checksum" in find_damage(file) or "CRC" in find_damage(file)
 
 
 class Greedy(nn.Module):

@@ -19,8 +19,8 @@ from project.cli import main
 from project.cli.commands import GROUPS, commands
 from project.interface import Batch
 from project.modules import Classifier
-from project.runs.options import flatten, plain_name
-from tests.conftest import COLOURS, QUICK, REPOSITORY, fit, process, write_images
+from project.runs.options import flatten, option_name
+from tests.conftest import COLORS, QUICK, REPOSITORY, fit, process, write_images
 
 Failing = Callable[[list[str]], str]
 
@@ -35,11 +35,11 @@ def test_fit_then_test_and_predict_from_the_checkpoint_alone(
     tree: Path, here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = sorted(tree.rglob("*"))
-    main(fit(tree, "--run_name", "colours", "--trainer.max_epochs", "8"))
+    main(fit(tree, "--run_name", "colors", "--trainer.max_epochs", "8"))
     shown = capsys.readouterr().out
     assert "60 images, 3 classes; train 42  val 9  test 9" in shown and "precision 32-true" in shown
     assert "accuracy 100.00%" in shown and "train.py predict --ckpt_path" in shown
-    run = here / "logs" / "colours" / "version_0"
+    run = here / "logs" / "colors" / "version_0"
     assert {"config.yaml", "split.csv", "metrics.csv", "checkpoints"} <= {item.name for item in run.iterdir()}
     assert {item.name for item in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt", "previous.ckpt"}
     with (run / "split.csv").open() as stream:
@@ -55,8 +55,8 @@ def test_fit_then_test_and_predict_from_the_checkpoint_alone(
     assert "accuracy 100.00%" in capsys.readouterr().out
 
     pictures = tmp_path / "mine"
-    write_images(pictures / "deep", 5, COLOURS["red"], size=20)
-    write_images(pictures, 3, COLOURS["blue"], size=9)
+    write_images(pictures / "deep", 5, COLORS["red"], size=20)
+    write_images(pictures, 3, COLORS["blue"], size=9)
     main(["predict", "--ckpt_path", "best", "--data.root", str(pictures), *QUICK[:4]])
     assert "predictions: logs/predict/version_0/predictions.csv" in capsys.readouterr().out
     main(["predict", "--ckpt_path", "best", "--data.root", str(pictures / "deep" / "000.png"), *QUICK[:4]])
@@ -65,7 +65,7 @@ def test_fit_then_test_and_predict_from_the_checkpoint_alone(
         predicted = list(csv.DictReader(stream))
     assert [row["path"] for row in predicted] == sorted(row["path"] for row in predicted) and len(predicted) == 8
     assert all(row["class"] == ("red" if row["path"].startswith("deep") else "blue") for row in predicted)
-    assert sum(float(predicted[0][name]) for name in COLOURS) == pytest.approx(1, abs=1e-5)
+    assert sum(float(predicted[0][name]) for name in COLORS) == pytest.approx(1, abs=1e-5)
     assert sorted(tree.rglob("*")) == before, "the data folder was written to"
 
 
@@ -105,7 +105,7 @@ def test_a_run_that_continues_keeps_what_an_overlay_does_not_say(tree: Path, her
 
 def test_other_images_are_tested_by_a_table(tree: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(fit(tree, "--test_after_fit", "false"))
-    write_images(here / "mine", 4, COLOURS["red"])
+    write_images(here / "mine", 4, COLORS["red"])
     rows = [f"{number:03d}.png,{name},test" for number, name in enumerate(("red", "red", "blue", "green"))]
     (here / "mine" / "new.csv").write_text("\n".join(["path,label,split", *rows]))
     capsys.readouterr()
@@ -176,7 +176,7 @@ def test_averaged_weights_are_tested_after_fit_and_from_the_file(
     tree: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ema = ["--trainer.callbacks", "EMAWeightAveraging", "--trainer.callbacks.decay", "0.8"]
-    main(fit(tree, *ema, "--model.views", "mirror", "--trainer.max_epochs", "3"))
+    main(fit(tree, *ema, "--model.tta", "flip", "--trainer.max_epochs", "3"))
     after_fit = capsys.readouterr().out.split("accuracy ")[1].splitlines()[0]
     best = here / "logs/run/version_0/checkpoints/best.ckpt"
     saved = torch.load(best, weights_only=True)
@@ -190,8 +190,8 @@ def test_tree_without_test_is_tested_on_val_and_says_so(
     tmp_path: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for split in ("train", "val"):
-        for name, colour in COLOURS.items():
-            write_images(tmp_path / "images" / split / name, 6, colour)
+        for name, color in COLORS.items():
+            write_images(tmp_path / "images" / split / name, 6, color)
     main(fit(tmp_path / "images"))
     shown = capsys.readouterr().out
     assert "no test split: val will be tested on" in shown and "test: 18 images of the val split" in shown
@@ -292,7 +292,7 @@ def test_class_help_of_callbacks(here: Path, capsys: pytest.CaptureFixture[str])
         (["tset"], "; did you mean test?"),
         (["fit", "--data.rooot", "x"], "unknown option --data.rooot; did you mean --data.root?"),
         (["fit", "--config", "old.yaml"], "unknown key data_description: this config is of an older version"),
-        (["fit", "--data.sampling", "poisson"], "is now --data.sampler project.privacy.PoissonBatches"),
+        (["fit", "--data.sampling", "poisson"], "is now --data.sampler project.privacy.PoissonBatchSampler"),
         (["fit", "--model", "Classifyer"], "model: no class named Classifyer; did you mean Classifier?"),
         (["fit", "--data.root", "nowhere"], "no such folder: nowhere"),
         (["fit"], "no images: give --data.root DIR"),
@@ -447,7 +447,7 @@ def test_changed_images_are_noticed(tree: Path, here: Path, failing: Failing) ->
     with warnings.catch_warnings():
         warnings.filterwarnings("error", ".*not as it was when the model was trained.*")
         main(["test", "--ckpt_path", "best", "--data.root", "moved", *QUICK[:4]])
-    write_images(tree / "red" / "more", 1, COLOURS["red"])
+    write_images(tree / "red" / "more", 1, COLORS["red"])
     with pytest.warns(UserWarning, match="not as it was when the model was trained"):
         main(["test", "--ckpt_path", "best", *QUICK[:4]])
     refused = failing(["fit", "--ckpt_path", "logs/run/version_0/checkpoints/last.ckpt", "--trainer.max_epochs", "4"])
@@ -483,9 +483,9 @@ def test_overlays_are_accepted(overlay: Path, capsys: pytest.CaptureFixture[str]
     with pytest.raises(SystemExit) as stopped:
         main(["fit", "--config", main_config, "--config", str(overlay), "--print_config"])
     assert stopped.value.code == 0
-    made = {plain_name(key): value for key, value in flatten(yaml.safe_load(capsys.readouterr().out)).items()}
+    made = {option_name(key): value for key, value in flatten(yaml.safe_load(capsys.readouterr().out)).items()}
     for key, value in flatten(yaml.safe_load(overlay.read_text())).items():
-        assert isinstance(value, list) or made[plain_name(key)] == value
+        assert isinstance(value, list) or made[option_name(key)] == value
 
 
 @pytest.mark.parametrize("overlay", ["photos", "mixing"])
@@ -494,7 +494,7 @@ def test_augmentations_train(overlay: str, tree: Path, here: Path, capsys: pytes
     main([*fit(tree, "--trainer.max_epochs", "4"), "--config", config])
     with (here / "logs" / "run" / "version_0" / "metrics.csv").open() as stream:
         rows = list(csv.DictReader(stream))
-    assert float(rows[-1]["test/acc"]) == 1, "colours survive"
+    assert float(rows[-1]["test/acc"]) == 1, "colors survive"
 
 
 def test_balance(tree: Path, here: Path) -> None:

@@ -103,7 +103,7 @@ def test_gradients_add_up_where_the_net_is_compiled(tree: Path, here: Path) -> N
 
 
 def test_weights_are_averaged_on_the_gpu(tree: Path, here: Path) -> None:
-    main(train(tree, "--trainer.callbacks", "EMAWeightAveraging", "--model.views", "mirror_shift"))
+    main(train(tree, "--trainer.callbacks", "EMAWeightAveraging", "--model.tta", "flip_translate"))
     assert (here / "logs/run/version_0/report.html").is_file()
 
 

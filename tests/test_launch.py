@@ -17,9 +17,9 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from project.cli import main
-from project.datamodules import Source
+from project.datamodules import DatasetBuilder
 from project.interface import ImageInput
-from tests.conftest import COLOURS, QUICK, REPOSITORY, fit, process, write_images
+from tests.conftest import COLORS, QUICK, REPOSITORY, fit, process, write_images
 from tests.runs import RUN, finish, load, same_runs, saved_anew, start
 
 pytestmark = [pytest.mark.slow, pytest.mark.ddp]
@@ -43,15 +43,15 @@ class Record(Callback):
         Path(f"split{trainer.global_rank}.txt").write_text(" ".join(trainer.datamodule.index.splits))
 
 
-class Counted(Source):
+class Counted(DatasetBuilder):
     """A data set that notes each time it is written."""
 
     def write(self, folder: Path) -> None:
         with Path("written.txt").open("a") as stream:
             stream.write("once\n")
         time.sleep(0.5)
-        for name, colour in COLOURS.items():
-            write_images(folder / name, 20, colour)
+        for name, color in COLORS.items():
+            write_images(folder / name, 20, color)
 
 
 class Noted(torch.nn.Module):
@@ -131,8 +131,8 @@ def together(commands: list[list[str]], place: Path, each: list[dict[str, str]])
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data") / "images"
-    for name, colour in COLOURS.items():
-        write_images(root / name, 21, colour)
+    for name, color in COLORS.items():
+        write_images(root / name, 21, color)
     return root
 
 

@@ -18,7 +18,7 @@ ODD = ["\U0001f600", "\U00020bb7", os.fsdecode(b"caf\xe9"), "plain: {x}", "null"
 
 @pytest.fixture
 def odd(tmp_path: Path) -> Path:
-    """Six classes told by colour."""
+    """Six classes told by color."""
     for number, name in enumerate(ODD):
         write_images(tmp_path / "odd" / name, 8, tuple(40 + 180 * (number >> bit & 1) for bit in range(3)))  # type: ignore[arg-type]
     return tmp_path / "odd"

@@ -59,7 +59,7 @@ def test_a_renamed_package_works_and_the_old_name_is_gone(clone: Path, run: Run,
         assert done.returncode == 0, done.stdout + done.stderr
     done = run("train.py", *fit(tree, "--config", "configs/convnet.yaml"))
     assert done.returncode == 0 and "report" in done.stdout, done.stderr
-    quick = ("tests/modules/test_initialise.py", "tests/datamodules/test_split.py", "tests/audit/test_groups.py")
+    quick = ("tests/modules/test_initialize.py", "tests/datamodules/test_split.py", "tests/audit/test_groups.py")
     assert "usage: train.py COMMAND" in run("-m", "my_birds").stdout
     done = run("-m", "pytest", "-p", "no:cacheprovider", "-m", "not slow", *quick)
     assert done.returncode == 0, done.stdout[-3000:]

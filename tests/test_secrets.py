@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from project.output import without_secrets
+from project.output import redact_secrets
 from scripts.audit import verdict
 from tests.conftest import QUICK, fit
 from tests.runs import finish
@@ -28,7 +28,7 @@ def test_what_is_secret_is_taken_out_and_nothing_else(monkeypatch: pytest.Monkey
     monkeypatch.setenv("SOME_TOKEN", "0123456789")
     text = "see https://me:pass@host/x, https://host:80/a@b and --key 0123456789 of s3://bucket/0123"
     assert (
-        without_secrets(text)
+        redact_secrets(text)
         == "see https://me:***@host/x, https://host:80/a@b and --key $SOME_TOKEN of s3://bucket/0123"
     )
 

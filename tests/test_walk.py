@@ -63,7 +63,7 @@ SHORTER = {
 
 @pytest.fixture
 def stranger(here: Path) -> Path:
-    """The configs, and photographs told by colour, every fifth of which has another's: a model has mistakes to show."""
+    """The configs, and photographs told by color, every fifth of which has another's: a model has mistakes to show."""
     for name in ("configs", "scripts"):
         shutil.copytree(REPOSITORY / name, name)
     noise = np.random.default_rng(0)

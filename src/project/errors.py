@@ -54,7 +54,7 @@ EXTRAS = {
 """The packages that each extra brings."""
 
 
-def missing_extra(error: ModuleNotFoundError) -> UserError:
+def missing_package_error(error: ModuleNotFoundError) -> UserError:
     """What to install, or which package of this project was taken out; any other missing package is a bug."""
     package, _, inside = (error.name or "").partition(".")
     if package == __package__ and "." not in inside:
@@ -65,7 +65,7 @@ def missing_extra(error: ModuleNotFoundError) -> UserError:
     raise error
 
 
-def report(error: Exception, code: int = 2, label: str = "error: ") -> NoReturn:
+def exit_with_error(error: Exception, code: int = 2, label: str = "error: ") -> NoReturn:
     """End the program with the error as one line, the last on the screen."""
     for line in getattr(error, "details", ()):
         print(line, file=sys.stderr)
@@ -76,26 +76,28 @@ def report(error: Exception, code: int = 2, label: str = "error: ") -> NoReturn:
 
 
 @contextmanager
-def errors_as_lines() -> Iterator[None]:
+def report_errors() -> Iterator[None]:
     """Let a user's mistake end in one line and exit code 2, an interrupted run in one line and its signal's code."""
     try:
         yield
     except ModuleNotFoundError as error:
-        report(missing_extra(error))
+        exit_with_error(missing_package_error(error))
     except Interrupted as stopped:
-        report(stopped, code=stopped.code, label="")
+        exit_with_error(stopped, code=stopped.code, label="")
     except UserError as error:
-        report(error)
+        exit_with_error(error)
     except OSError as error:
         if error.errno in DENIED and error.filename is not None:
-            report(UserError(f"cannot use {os.fsdecode(error.filename)}: {error.strerror}"))
+            exit_with_error(UserError(f"cannot use {os.fsdecode(error.filename)}: {error.strerror}"))
         if error.errno not in FULL:
             raise
-        report(UserError(f"{error}: the checkpoints written so far are whole; make room, then --ckpt_path last"))
+        exit_with_error(
+            UserError(f"{error}: the checkpoints written so far are whole; make room, then --ckpt_path last")
+        )
 
 
 @contextmanager
-def explain_failures(batch_size: int, image_size: int) -> Iterator[None]:
+def translate_errors(batch_size: int, image_size: int) -> Iterator[None]:
     """Say what to do where memory is short, weights do not fit, or options do not suit the data or the metrics."""
     try:
         yield

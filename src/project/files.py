@@ -11,7 +11,7 @@ from project.errors import UserError
 
 
 @contextmanager
-def whole(file: Path, mode: int | None = None) -> Iterator[Path]:
+def atomic_write(file: Path, mode: int | None = None) -> Iterator[Path]:
     """A path to write to, which takes the name of the file once all is written; until then that is as it was.
 
     `mode` are permissions that it has from the beginning, such as 0o600.
@@ -49,13 +49,16 @@ def sync_folder(folder: Path) -> None:
 
 def write_text(file: Path, text: str) -> None:
     """Write text as UTF-8; parts of file names that are none become question marks."""
-    with whole(file) as partial:
+    with atomic_write(file) as partial:
         partial.write_text(text, encoding="utf-8", errors="replace")
 
 
 def write_table(file: Path, rows: Sequence[dict[str, Any]], heading: Sequence[str] = ()) -> None:
     """Write rows of the same columns as a CSV, floats with six digits; the heading is that of a table without rows."""
-    with whole(file) as partial, partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
+    with (
+        atomic_write(file) as partial,
+        partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream,
+    ):
         writer = csv.DictWriter(stream, list(rows[0]) if rows else heading)
         writer.writeheader()
         writer.writerows({k: f"{v:.6f}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)

@@ -58,17 +58,17 @@ def read_bytes(path: str | Path) -> bytes:
 def decode_pixels(data: bytes) -> Pixels:
     """Decode to upright 8-bit RGB, uint8 (H, W, 3): first frame, EXIF orientation applied, transparency on white.
 
-    Upright RGB and grey JPEGs go through simplejpeg, which gives the pixels of Pillow in less time; everything else,
+    Upright RGB and gray JPEGs go through simplejpeg, which gives the pixels of Pillow in less time; everything else,
     and whatever is doubtful, goes through Pillow.
 
     Raises:
         UnreadableImageError: not an image, damaged, or too large to be honest.
     """
-    pixels = _plain_jpeg(data)
+    pixels = _decode_simple_jpeg(data)
     if pixels is None:
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as file:
-                pixels = _through_pillow(file)
+                pixels = _decode_with_pillow(file)
         except MemoryError:
             raise
         except Exception as error:  # decoders meet damage in many ways: RuntimeError, TypeError, struct.error
@@ -77,12 +77,12 @@ def decode_pixels(data: bytes) -> Pixels:
     return pixels
 
 
-def _plain_jpeg(data: bytes) -> Pixels | None:
-    if data[:3] != b"\xff\xd8\xff" or _may_be_turned(data):
+def _decode_simple_jpeg(data: bytes) -> Pixels | None:
+    if data[:3] != b"\xff\xd8\xff" or _may_have_exif(data):
         return None
     try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-        if colours not in ("YCbCr", "Gray") or height * width > (Image.MAX_IMAGE_PIXELS or 0):
+        height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
+        if colors not in ("YCbCr", "Gray") or height * width > (Image.MAX_IMAGE_PIXELS or 0):
             return None
         pixels: Pixels = simplejpeg.decode_jpeg(data)
     except ValueError:
@@ -90,7 +90,7 @@ def _plain_jpeg(data: bytes) -> Pixels | None:
     return pixels
 
 
-def _may_be_turned(jpeg: bytes) -> bool:
+def _may_have_exif(jpeg: bytes) -> bool:
     """Whether there is EXIF, or anything odd, among the segments before the picture."""
     at = 2
     while jpeg[at : at + 1] == b"\xff" and jpeg[at + 1 : at + 2] != b"\xda":
@@ -100,9 +100,9 @@ def _may_be_turned(jpeg: bytes) -> bool:
     return jpeg[at : at + 2] != b"\xff\xda"
 
 
-def _through_pillow(file: Image.Image) -> Pixels:
+def _decode_with_pillow(file: Image.Image) -> Pixels:
     image = ImageOps.exif_transpose(file)
-    if image.mode.startswith(("I", "F")):  # greyscale of 16 bits: Pillow would clip it to white
+    if image.mode.startswith(("I", "F")):  # grayscale of 16 bits: Pillow would clip it to white
         levels = np.asarray(image)
         if image.mode == "F" or levels.min() < 0 or levels.max() > 65535:
             raise ValueError("pixels of 32 bits, whose black and white are not known: save it with 8 or 16 bits")

@@ -26,13 +26,15 @@ if TYPE_CHECKING:
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+FORMAT_VERSION = 2
+"""Version of what checkpoints and exported files hold; raised when files written before can no longer be read."""
 
 
 class Batch(NamedTuple):
     """What flows from the loader to the callbacks.
 
     Attributes:
-        inputs: What the network sees, before the module normalises it. Of images: uint8 NCHW in [0, 255]; after batch
+        inputs: What the network sees, before the module normalizes it. Of images: uint8 NCHW in [0, 255]; after batch
             transforms float NCHW in [0, 1].
         target: int64 (N,) of classes, -1 where unknown; or class probabilities, float (N, classes), after mixing.
         index: int64 (N,), the sample's row in the datamodule's index.
@@ -81,7 +83,7 @@ class ImageInput(Input):
     Args:
         height: In pixels.
         width: In pixels.
-        mean: Mean of each channel in [0, 1], by which images are normalised: that of the training images, or of those
+        mean: Mean of each channel in [0, 1], by which images are normalized: that of the training images, or of those
             that the network was pretrained on.
         std: Standard deviation of each channel, alike.
     """
@@ -134,11 +136,11 @@ class Target:
         """Return the cells of one sample under `columns`."""
         return [f"{score:.6f}" for score in scores.tolist()]
 
-    def answer(self, scores: "NDArray[np.float32]", threshold: float | None = None) -> dict[str, Any]:
+    def to_json(self, scores: "NDArray[np.float32]", threshold: float | None = None) -> dict[str, Any]:
         """Return one answer as JSON can hold it."""
         return dict(zip(self.columns(), [round(score, 6) for score in scores.tolist()], strict=True))
 
-    def in_words(self, scores: "NDArray[np.float32]") -> str:
+    def describe(self, scores: "NDArray[np.float32]") -> str:
         """Return one answer in a few words."""
         return ", ".join(f"{score:.4g}" for score in scores.tolist())
 
@@ -172,23 +174,23 @@ class ClassTarget(Target):
 
     @override
     def columns(self, threshold: float | None = None) -> list[str]:
-        return ["class", *([] if threshold is None else ["sure"]), *self.class_names]
+        return ["class", *([] if threshold is None else ["confident"]), *self.class_names]
 
     @override
     def row(self, scores: "NDArray[np.float32]", threshold: float | None = None) -> list[str]:
-        sure = [] if threshold is None else ["yes" if float(scores.max()) >= threshold else "no"]
-        return [self.class_names[int(scores.argmax())], *sure, *(f"{p:.6f}" for p in scores.tolist())]
+        confident = [] if threshold is None else ["yes" if float(scores.max()) >= threshold else "no"]
+        return [self.class_names[int(scores.argmax())], *confident, *(f"{p:.6f}" for p in scores.tolist())]
 
     @override
-    def answer(self, scores: "NDArray[np.float32]", threshold: float | None = None) -> dict[str, Any]:
+    def to_json(self, scores: "NDArray[np.float32]", threshold: float | None = None) -> dict[str, Any]:
         best, shares = int(scores.argmax()), [round(share, 6) for share in scores.tolist()]  # as in predictions.csv
         found: dict[str, Any] = {"class": self.class_names[best], "probability": shares[best]}
         if threshold is not None:
-            found["sure"] = float(scores[best]) >= threshold
+            found["confident"] = float(scores[best]) >= threshold
         return found | {"probabilities": dict(zip(self.class_names, shares, strict=True))}
 
     @override
-    def in_words(self, scores: "NDArray[np.float32]") -> str:
+    def describe(self, scores: "NDArray[np.float32]") -> str:
         return f"{self.class_names[int(scores.argmax())]} {scores.max():.1%}"
 
     @override
@@ -223,7 +225,7 @@ class DataDescription:
         assert isinstance(self.target, ClassTarget)
         return self.target
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return it as plain types, for checkpoints and files."""
         parts = {name: getattr(self, name) for name in ("input", "target")}
         found: dict[str, Any] = {
@@ -233,7 +235,7 @@ class DataDescription:
         return {**found, "fingerprint": self.fingerprint}
 
     @classmethod
-    def from_plain(cls, plain: dict[str, Any]) -> "DataDescription":
+    def from_dict(cls, plain: dict[str, Any]) -> "DataDescription":
         """Return what `plain` was made of.
 
         Raises:
@@ -242,7 +244,7 @@ class DataDescription:
         return cls(_built(plain["input"], Input), _built(plain["target"], Target), plain["fingerprint"])
 
 
-def load(path: str) -> Any:
+def import_object(path: str) -> Any:
     """Return the function or class of a dotted path."""
     module, _, name = path.rpartition(".")
     return getattr(importlib.import_module(module), name)
@@ -250,7 +252,7 @@ def load(path: str) -> Any:
 
 def _built(spec: dict[str, Any], base: type[Any]) -> Any:
     try:
-        found = load(spec["class_path"])
+        found = import_object(spec["class_path"])
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"the model's data description names {spec['class_path']}, which is not there") from error
     if not (isinstance(found, type) and issubclass(found, base)):  # a file from elsewhere may name anything

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from project.output import counted
+from project.output import pluralize
 
 
 def default_precision(accelerator: str) -> str:
@@ -53,9 +53,8 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "cpu":
-        return (
-            f"cpu ({counted(torch.get_num_threads(), 'thread')}{', freed memory kept' if keep_freed_memory() else ''})"
-        )
+        threads = pluralize(torch.get_num_threads(), "thread")
+        return f"cpu ({threads}{', freed memory kept' if keep_freed_memory() else ''})"
     return device.type
 
 
@@ -90,7 +89,7 @@ def _installed() -> dict[str, Path]:
     return {family: files[family] for family in FAMILIES if family in files}
 
 
-def families() -> list[str]:
+def font_families() -> list[str]:
     """The families on this machine, for matplotlib to take each character from the first that has it."""
     return list(_installed())
 

@@ -8,9 +8,9 @@ import sys
 import warnings
 from collections.abc import Mapping
 
-OF_NO_USE = (
+IGNORED_WARNINGS = (
     r".*does not have many workers.*",  # workers are chosen for the machine
-    r".*sync_dist=True.*",  # the metrics are synchronised when they are computed
+    r".*sync_dist=True.*",  # the metrics are synchronized when they are computed
     r".*number of training batches .* is smaller than the logging interval.*",
     r".*Checkpoint directory .* exists and is not empty.*",
     r".*isinstance\(treespec, LeafSpec\).*",  # lightning against torch 2.14
@@ -26,27 +26,27 @@ OF_NO_USE = (
 """Warnings that a user could do nothing about."""
 
 
-def print_plainly() -> None:
+def configure_output() -> None:
     """Print a warning as its message alone, without the place in the code; names of files in whatever encoding."""
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     if hasattr(sys.stdout, "reconfigure"):  # a notebook's has none
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def quieten_lightning() -> None:
+def silence_lightning() -> None:
     """Leave out what Lightning says of itself, and warns of without need."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for message in OF_NO_USE:
+    for message in IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", message)
 
 
-def counted(number: int, noun: str) -> str:
+def pluralize(number: int, noun: str) -> str:
     """1 epoch, 2 epochs, 1,000 images."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Seconds in words: 42 s, 3 min 5 s, 2 h 10 min."""
     whole = round(seconds)
     if whole < 60:
@@ -54,12 +54,12 @@ def duration(seconds: float) -> str:
     return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def legible(name: str) -> str:
+def printable(name: str) -> str:
     """A name of a file or class as it can be shown; bytes of it that are no UTF-8 become question marks."""
     return name.encode(errors="replace").decode()
 
 
-def without_secrets(text: str) -> str:
+def redact_secrets(text: str) -> str:
     """A text that is to be kept or shown, without passwords of addresses and what the environment keeps secret.
 
     USER:PASSWORD@ becomes USER:***@, and the value of a variable with TOKEN, SECRET, PASSWORD or KEY in its name
@@ -72,7 +72,7 @@ def without_secrets(text: str) -> str:
     return text
 
 
-def hint(name: str, known: Mapping[str, str]) -> str:
+def did_you_mean(name: str, known: Mapping[str, str]) -> str:
     """The likely spelling of a name, of those that are known; empty if none is close."""
     last = name.rpartition(".")[2]
     known = {key: option for key, option in known.items() if option != f"--{name}"}  # of another class

@@ -11,17 +11,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from project.audit.calibrate import fit_temperature, sure_above
+from project.audit.calibrate import confidence_threshold, fit_temperature
 from project.cli import main
 from project.errors import UserError
 from project.runs.read import read_run
-from tests.conftest import COLOURS, QUICK, REPOSITORY, fit, write_images
+from tests.conftest import COLORS, QUICK, REPOSITORY, fit, write_images
 from tests.runs import load
 
 RUN = Path("logs/run/version_0")
 
 
-def labelled(count: int, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+def labeled(count: int, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits, and labels that are drawn from what they say at a temperature."""
     draws = torch.Generator().manual_seed(0)
     scores = 4 * torch.randn(count, 5, generator=draws, dtype=torch.float64)
@@ -30,7 +30,7 @@ def labelled(count: int, temperature: float) -> tuple[torch.Tensor, torch.Tensor
 
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 3.0])
 def test_the_temperature_that_labels_were_drawn_at_is_found(temperature: float) -> None:
-    assert fit_temperature(*labelled(20_000, temperature)) == pytest.approx(temperature, rel=0.05)
+    assert fit_temperature(*labeled(20_000, temperature)) == pytest.approx(temperature, rel=0.05)
 
 
 def test_where_no_temperature_is_best_it_says_so() -> None:
@@ -44,20 +44,22 @@ def test_where_no_temperature_is_best_it_says_so() -> None:
 def test_the_least_probability_that_reaches_a_target() -> None:
     sureness = torch.tensor([0.9, 0.8, 0.8, 0.7, 0.6])
     right = torch.tensor([True, True, False, True, False])
-    assert sure_above(sureness, right, 0.75) == pytest.approx(0.65)  # halfway from 0.7 to the next image
-    assert sure_above(sureness, right, 0.9) == pytest.approx(0.85)  # not 0.8, which one right and one wrong image reach
-    lowest = sure_above(sureness.double(), right, 0.5)  # all images reach it
+    assert confidence_threshold(sureness, right, 0.75) == pytest.approx(0.65)  # halfway from 0.7 to the next image
+    assert confidence_threshold(sureness, right, 0.9) == pytest.approx(
+        0.85
+    )  # not 0.8, which one right and one wrong image reach
+    lowest = confidence_threshold(sureness.double(), right, 0.5)  # all images reach it
     assert lowest < 0.6 and lowest == pytest.approx(0.6, abs=1e-5)
     with pytest.raises(UserError, match="aim lower"):
-        sure_above(sureness, ~right, 0.9)
+        confidence_threshold(sureness, ~right, 0.9)
 
 
 def sure_of_itself(here: Path, factor: float) -> None:
     """A run on images of which some lie in another class's folder, its logits then multiplied."""
-    colours = list(COLOURS.items())
-    for number, (name, _) in enumerate(colours):
-        for other, (wrong, colour) in enumerate(colours):
-            write_images(here / "part", 40 if number == other else 8, colour)
+    colors = list(COLORS.items())
+    for number, (name, _) in enumerate(colors):
+        for other, (wrong, color) in enumerate(colors):
+            write_images(here / "part", 40 if number == other else 8, color)
             for file in (here / "part").iterdir():
                 (here / "images" / name).mkdir(parents=True, exist_ok=True)
                 file.rename(here / "images" / name / f"{wrong}{file.name}")
@@ -103,14 +105,17 @@ def test_a_calibrated_checkpoint_is_calibrated_wherever_it_is_used(
     main(["predict", "--ckpt_path", str(RUN / "checkpoints/best.ckpt"), "--data.root", "images", *QUICK])
     with Path("logs/predict/version_0/predictions.csv").open() as stream:
         rows = list(csv.DictReader(stream))
-    least = saved["hyper_parameters"]["sure_above"]
-    assert list(rows[0])[:3] == ["path", "class", "sure"]
-    assert all((row["sure"] == "yes") == (float(row[row["class"]]) >= least) for row in rows)
+    least = saved["hyper_parameters"]["confidence_threshold"]
+    assert list(rows[0])[:3] == ["path", "class", "confident"]
+    assert all((row["confident"] == "yes") == (float(row[row["class"]]) >= least) for row in rows)
 
     assert "must be above 0 and below 1" in failing([*calibrate, "--target_accuracy", "99"])
     main(["fit", "--ckpt_path", str(RUN / "checkpoints/best.ckpt"), "--trainer.max_epochs", "7", *QUICK])
     further = load(RUN)
-    assert float(further["state_dict"]["task.temperature"]) == 1 and further["hyper_parameters"]["sure_above"] is None
+    assert (
+        float(further["state_dict"]["task.temperature"]) == 1
+        and further["hyper_parameters"]["confidence_threshold"] is None
+    )
 
 
 @pytest.mark.slow

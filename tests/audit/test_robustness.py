@@ -9,7 +9,7 @@ import torch
 
 from project.audit.corruptions import CORRUPTIONS, MOVES, corrupt
 from project.cli import main
-from tests.conftest import COLOURS, QUICK, fit, write_images
+from tests.conftest import COLORS, QUICK, fit, write_images
 
 RUN = Path("logs/run/version_0")
 
@@ -37,8 +37,8 @@ def table() -> dict[tuple[str, int], float]:
 def test_a_net_that_tells_brightness_apart_fails_when_it_changes(
     here: Path, capsys: pytest.CaptureFixture[str], failing: Callable[[list[str]], str]
 ) -> None:
-    for name, grey in {"dark": 110, "bright": 150}.items():
-        write_images(here / "images" / name, 40, (grey, grey, grey))
+    for name, gray in {"dark": 110, "bright": 150}.items():
+        write_images(here / "images" / name, 40, (gray, gray, gray))
     more = ["--test_after_fit", "false", "--data.batch_transforms", "[]", "--trainer.max_epochs", "8"]
     main(fit(here / "images", *more))
     main(["robustness", "--ckpt_path", "best", "--images", "11", *QUICK])
@@ -56,8 +56,8 @@ def test_a_net_that_tells_brightness_apart_fails_when_it_changes(
 
 @pytest.mark.slow
 def test_an_attack_misleads_where_noise_of_its_size_does_not(here: Path) -> None:
-    for name, colour in COLOURS.items():  # a little apart, so that a small change is enough
-        write_images(here / "images" / name, 40, tuple(128 + (part - 128) // 12 for part in colour))  # type: ignore[arg-type]
+    for name, color in COLORS.items():  # a little apart, so that a small change is enough
+        write_images(here / "images" / name, 40, tuple(128 + (part - 128) // 12 for part in color))  # type: ignore[arg-type]
     main(fit(here / "images", "--test_after_fit", "false", "--trainer.max_epochs", "8"))
     main(["robustness", "--ckpt_path", "best", *QUICK])
     found = table()

@@ -8,12 +8,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from project.datamodules.images.decode import read_image, to_square
+from project.datamodules.images.decode import center_crop_resize, read_image
 from project.images import UnreadableImageError, decode_pixels
 
 
 @pytest.mark.parametrize(
-    ("mode", "colour", "expected"),
+    ("mode", "color", "expected"),
     [
         ("RGB", (200, 10, 20), (200, 10, 20)),
         ("L", 90, (90, 90, 90)),
@@ -23,8 +23,8 @@ from project.images import UnreadableImageError, decode_pixels
         ("1", 1, (255, 255, 255)),
     ],
 )
-def test_png_modes(tmp_path: Path, mode: str, colour: object, expected: tuple[int, int, int]) -> None:
-    Image.new(mode, (6, 5), colour).save(tmp_path / "x.png")  # type: ignore[arg-type]
+def test_png_modes(tmp_path: Path, mode: str, color: object, expected: tuple[int, int, int]) -> None:
+    Image.new(mode, (6, 5), color).save(tmp_path / "x.png")  # type: ignore[arg-type]
     image = read_image(tmp_path / "x.png")
     assert image.shape == (3, 5, 6) and image[:, 2, 2].tolist() == list(expected)
 
@@ -56,7 +56,7 @@ def test_cmyk_and_exif_orientation(tmp_path: Path) -> None:
     assert read_image(tmp_path / "e.jpg").shape == (3, 8, 4)
 
 
-def test_orientation_behind_a_large_colour_profile(tmp_path: Path) -> None:
+def test_orientation_behind_a_large_color_profile(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (8, 4)).save(tmp_path / "x.jpg", exif=exif, icc_profile=bytes(100_000))
@@ -109,7 +109,7 @@ def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
 
 
 def test_animated_gif_gives_its_first_frame(tmp_path: Path) -> None:
-    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
     frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
     assert read_image(tmp_path / "x.gif")[:, 0, 0].tolist() == [255, 0, 0]
 
@@ -131,13 +131,13 @@ def test_jpeg_pixels_are_those_of_pillow(tmp_path: Path, mode: str, subsampling:
 def test_resize_is_that_of_pillow_within_a_level(size: int) -> None:
     pixels = smooth(96, 96)
     expected = np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR)).astype(int)
-    ours = to_square(torch.from_numpy(pixels).permute(2, 0, 1), size).permute(1, 2, 0).numpy()
+    ours = center_crop_resize(torch.from_numpy(pixels).permute(2, 0, 1), size).permute(1, 2, 0).numpy()
     assert np.abs(ours - expected).max() <= 1
 
 
-def test_to_square_cuts_the_centre_and_leaves_the_right_size_alone() -> None:
+def test_to_square_cuts_the_center_and_leaves_the_right_size_alone() -> None:
     pixels = torch.zeros(3, 4, 12, dtype=torch.uint8)
     pixels[:, :, 4:8] = 255
-    assert (to_square(pixels, 4) == 255).all()
+    assert (center_crop_resize(pixels, 4) == 255).all()
     exact = torch.randint(0, 255, (3, 8, 8), dtype=torch.uint8)
-    assert torch.equal(to_square(exact, 8), exact)
+    assert torch.equal(center_crop_resize(exact, 8), exact)

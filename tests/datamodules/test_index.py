@@ -10,9 +10,9 @@ import pytest
 
 from project.datamodules.images import origin
 from project.datamodules.images.dataset import Images
-from project.datamodules.index import ImageIndex, PathTable, index_tree, index_unlabelled
+from project.datamodules.index import ImageIndex, PathTable, index_tree, index_unlabeled
 from project.datamodules.loader import Loader
-from project.datamodules.sampler import EpochBatches
+from project.datamodules.sampler import EpochBatchSampler
 from project.errors import UserError
 from tests.conftest import write_images
 
@@ -102,13 +102,13 @@ def test_missing_folder_and_file_in_its_place(tmp_path: Path) -> None:
         index_tree(tmp_path / "file")
 
 
-def test_unlabelled_folder_and_single_image(tree: Path, tmp_path: Path) -> None:
-    assert len(index_unlabelled(tree).paths) == 60
-    one = index_unlabelled(tree / "red" / "000.png")
+def test_unlabeled_folder_and_single_image(tree: Path, tmp_path: Path) -> None:
+    assert len(index_unlabeled(tree).paths) == 60
+    one = index_unlabeled(tree / "red" / "000.png")
     assert list(one.paths) == ["000.png"] and one.labels.tolist() == [-1]
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no images"):
-        index_unlabelled(tmp_path / "empty")
+        index_unlabeled(tmp_path / "empty")
 
 
 def test_index_of_a_large_tree_is_remembered_until_it_changes(
@@ -129,8 +129,8 @@ def test_index_of_a_large_tree_is_remembered_until_it_changes(
     shutil.copy(tree / "red" / "000.png", tree / "red" / "deep" / "new.png")
     assert len(indexed().paths) == 61 and len(scans) == 2
     (kept,) = (tmp_path / "cache").glob("*.npz")
-    for damage in (kept.read_bytes()[:1000], b""):
-        kept.write_bytes(damage)
+    for find_damage in (kept.read_bytes()[:1000], b""):
+        kept.write_bytes(find_damage)
         assert len(indexed().paths) == 61
     assert len(scans) == 4
     (tree / "red" / "deep" / "new.png").rename(tree / "red" / "deep" / "newer.png")
@@ -151,7 +151,7 @@ def test_workers_share_the_index_and_do_not_grow(tmp_path: Path) -> None:
     labels = np.zeros(len(paths), np.int64)
     index = ImageIndex(small.root, paths, labels, np.full(len(paths), "train"), small.class_names)
     images = Images(index, np.arange(len(paths)), 4)
-    loader = Loader(images, EpochBatches(len(paths), 500, "new each epoch"), num_workers=1, pin_memory=False)
+    loader = Loader(images, EpochBatchSampler(len(paths), 500, "new each epoch"), num_workers=1, pin_memory=False)
     private = []
     for number, _ in enumerate(loader):
         if number % 20 == 10:

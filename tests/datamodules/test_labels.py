@@ -7,18 +7,18 @@ import pytest
 
 from project.datamodules import ImageDataModule
 from project.datamodules.index import index_table
-from project.datamodules.sampler import EpochBatches
+from project.datamodules.sampler import EpochBatchSampler
 from project.datamodules.split import complete_splits, draw_splits, hold_out_fold
 from project.errors import UserError
-from tests.conftest import COLOURS, write_images
+from tests.conftest import COLORS, write_images
 
 
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
     """36 images of 12 patients in one folder, and a CSV."""
     lines = ["path,label,patient"]
-    for number, (name, colour) in enumerate(COLOURS.items()):
-        write_images(tmp_path / "scans" / name, 12, colour)
+    for number, (name, color) in enumerate(COLORS.items()):
+        write_images(tmp_path / "scans" / name, 12, color)
         lines += [f"scans/{name}/{i:03d}.png,{name.upper()},p{i // 3 + 4 * number}" for i in range(12)]
     (tmp_path / "labels.csv").write_text("\n".join(lines))
     return tmp_path / "labels.csv"
@@ -142,7 +142,7 @@ def test_balancing_a_column_shows_every_pair_of_class_and_entry_equally_often(ta
     assert len(np.unique(strata)) == 12, "each patient has one class"
     rare = np.concatenate([np.arange(12), [12, 24]])  # all of one class, one image of either other
     strata = index.strata(rare)
-    order = np.concatenate([r.positions for r in EpochBatches(14, 4, "new each epoch", strata=strata)])
+    order = np.concatenate([r.positions for r in EpochBatchSampler(14, 4, "new each epoch", strata=strata)])
     assert len(order) == 14 and np.bincount(np.unique(strata[order], return_inverse=True)[1]).max() <= 3
     with pytest.raises(UserError, match="no column 'camera'"):
         index_table(table, table.parent, None, balance="camera")

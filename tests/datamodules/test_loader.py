@@ -11,13 +11,15 @@ from project.datamodules import ImageDataModule
 from project.datamodules.images.dataset import Images
 from project.datamodules.index import index_tree
 from project.datamodules.loader import Loader
-from project.datamodules.sampler import EpochBatches
+from project.datamodules.sampler import EpochBatchSampler
 from project.interface import Batch
 
 
 def loader(tree: Path, workers: int) -> Loader:
     index = index_tree(tree)
-    return Loader(Images(index, np.arange(60), 8), EpochBatches(60, 4, "new each epoch"), workers, pin_memory=False)
+    return Loader(
+        Images(index, np.arange(60), 8), EpochBatchSampler(60, 4, "new each epoch"), workers, pin_memory=False
+    )
 
 
 def same(batches: list[Batch], others: list[Batch]) -> bool:
@@ -48,7 +50,12 @@ def test_pixels_that_lie_on_a_device_give_the_same_batches(tree: Path) -> None:
     index, pixels = index_tree(tree), np.random.default_rng(0).integers(0, 255, (60, 8, 8, 3)).astype(np.uint8)
     forms = (pixels, torch.from_numpy(pixels))
     loaders = [
-        Loader(Images(index, np.arange(60), 8, pixels=form), EpochBatches(60, 7, "new each epoch"), 0, pin_memory=False)
+        Loader(
+            Images(index, np.arange(60), 8, pixels=form),
+            EpochBatchSampler(60, 7, "new each epoch"),
+            0,
+            pin_memory=False,
+        )
         for form in forms
     ]
     assert same(*map(list, loaders))

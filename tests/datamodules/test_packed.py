@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 from project.datamodules.images.dataset import Images
-from project.datamodules.images.decode import read_image, to_square
+from project.datamodules.images.decode import center_crop_resize, read_image
 from project.datamodules.images.packed import decode_all
 from project.datamodules.index import index_tree
 from project.datamodules.sampler import Request
 from project.errors import UserError
-from tests.conftest import COLOURS, write_images
+from tests.conftest import COLORS, write_images
 
 
 def test_pixels_are_those_of_the_files(tree: Path, tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_pixels_are_those_of_the_files(tree: Path, tmp_path: Path) -> None:
     plain = Images(index, rows, 8)[Request(0, [3, 50, 7])]
     assert torch.equal(packed.inputs, plain.inputs) and torch.equal(packed.target, plain.target)
     assert packed.inputs.is_contiguous(memory_format=torch.channels_last) and packed.index.tolist() == [56, 9, 52]
-    assert torch.equal(packed.inputs[0], to_square(read_image(tree / index.paths[56]), 8))
+    assert torch.equal(packed.inputs[0], center_crop_resize(read_image(tree / index.paths[56]), 8))
 
 
 def test_made_once_and_anew_when_a_file_or_transform_changes(tree: Path, tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_what_nobody_used_for_a_week_goes_when_something_new_is_written(tree: Pa
         os.utime(file, (time.time() - 8 * 24 * 3600,) * 2)
     decode_all(index, 8, [], True, folder)
     assert set(folder.glob("[!.]*")) == old, "nothing new was written"
-    write_images(tree / "red" / "more", 1, COLOURS["red"])
+    write_images(tree / "red" / "more", 1, COLORS["red"])
     decode_all(index_tree(tree), 8, [], True, folder)
     assert old < set(folder.iterdir()), "it was used just now"
     for file in old:
@@ -93,8 +93,8 @@ def test_a_full_disk_is_one_clear_error_and_leaves_nothing(tree: Path, tmp_path:
 
 @pytest.mark.slow
 def test_killed_while_packing_then_packed_by_two_at_once(tmp_path: Path) -> None:
-    for name, colour in COLOURS.items():
-        write_images(tmp_path / "images" / name, 400, colour, size=64)
+    for name, color in COLORS.items():
+        write_images(tmp_path / "images" / name, 400, color, size=64)
     script = (
         "import sys; from pathlib import Path; from project.datamodules.index import index_tree;"
         "from project.datamodules.images.packed import decode_all;"

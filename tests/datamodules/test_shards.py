@@ -14,9 +14,9 @@ from PIL import Image
 
 from project.cli import main
 from project.cli import main as tool
+from project.datamodules.images.builders import Digits
 from project.datamodules.images.decode import decode_image, read_image
 from project.datamodules.images.shards import INDEX, ShardReader, read_shard_index
-from project.datamodules.images.source import Digits
 from tests.conftest import QUICK, REPOSITORY, fit
 
 
@@ -139,8 +139,8 @@ def test_shards_in_an_object_store(
 ) -> None:
     tool(["shard", str(tree), "shards"])
     for file in (here / "shards").iterdir():
-        bucket.upload_file(str(file), "images", f"colours/{file.name}")
+        bucket.upload_file(str(file), "images", f"colors/{file.name}")
     monkeypatch.setenv("DATA_OPTIMIZER_CACHE_FOLDER", str(here / "cache"))
-    main([*fit(tree), "--data.root", "s3://images/colours", "--trainer.max_epochs", "6"])
+    main([*fit(tree), "--data.root", "s3://images/colors", "--trainer.max_epochs", "6"])
     shown = capsys.readouterr().out
     assert "60 images, 3 classes; train 42  val 9  test 9" in shown and "accuracy 100.00%" in shown

@@ -18,7 +18,7 @@ def batch(count: int = 64, size: int = 16) -> Tensor:
     return torch.from_numpy(picture).permute(2, 0, 1).repeat(count, 1, 1, 1)
 
 
-def labelled(image: Tensor, label: Tensor | None = None) -> Batch:
+def labeled(image: Tensor, label: Tensor | None = None) -> Batch:
     return Batch(image, torch.zeros(len(image), dtype=torch.long) if label is None else label, torch.arange(len(image)))
 
 
@@ -26,9 +26,9 @@ def labelled(image: Tensor, label: Tensor | None = None) -> Batch:
 def test_every_image_has_its_own_draw(transform: nn.Module) -> None:
     image = batch()
     torch.manual_seed(3)
-    first = augment(labelled(image), [transform], 10).inputs
+    first = augment(labeled(image), [transform], 10).inputs
     torch.manual_seed(3)
-    again = augment(labelled(image), [transform], 10).inputs
+    again = augment(labeled(image), [transform], 10).inputs
     assert torch.equal(first, again) and first.shape == image.shape
     assert float(first.min()) >= 0 and float(first.max()) <= 1
     assert len(first.flatten(1).unique(dim=0)) > (1 if "Flip" in type(transform).__name__ else 8)
@@ -79,7 +79,7 @@ def test_mixed_labels_are_the_shares_of_the_pixels(mixing: MixUp | CutMix) -> No
     label = torch.arange(64) % 2
     image = (label * 255).to(torch.uint8).view(-1, 1, 1, 1).expand(64, 3, 20, 20)
     torch.manual_seed(0)
-    mixed, soft, _ = augment(labelled(image, label), [mixing], 2)
+    mixed, soft, _ = augment(labeled(image, label), [mixing], 2)
     assert soft.shape == (64, 2) and torch.allclose(soft.sum(1), torch.ones(64))
     assert torch.allclose(mixed.mean((1, 2, 3)), soft[:, 1], atol=1e-5)
     assert len(soft[:, 1].unique()) > 10, "each image has its own share"
@@ -87,14 +87,14 @@ def test_mixed_labels_are_the_shares_of_the_pixels(mixing: MixUp | CutMix) -> No
 
 def test_mixing_twice_keeps_probabilities() -> None:
     label = torch.arange(64) % 5
-    _, soft, _ = augment(labelled(batch(), label), [MixUp(), CutMix(), MixUp()], 5)
+    _, soft, _ = augment(labeled(batch(), label), [MixUp(), CutMix(), MixUp()], 5)
     assert torch.allclose(soft.sum(1), torch.ones(64)) and float(soft.min()) >= 0
 
 
 def test_two_epochs_show_every_image_both_ways() -> None:
     image = torch.arange(16, dtype=torch.uint8).view(1, 1, 1, 16).expand(64, 3, 4, 16)
-    seen = [augment(labelled(image), [AlternatingFlip()], 10, epoch).inputs for epoch in range(3)]
+    seen = [augment(labeled(image), [AlternatingFlip()], 10, epoch).inputs for epoch in range(3)]
     assert torch.equal(seen[0], seen[1].flip(-1)) and torch.equal(seen[0], seen[2])
     mirrored = (seen[0][:, 0, 0, 0] > 0).float()
     assert 0.35 < float(mirrored.mean()) < 0.65, "half of them begin mirrored"
-    assert 20 < int((mirrored.diff() != 0).sum()) < 50, "with no pattern among neighbours"
+    assert 20 < int((mirrored.diff() != 0).sum()) < 50, "with no pattern among neighbors"

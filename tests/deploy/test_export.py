@@ -18,18 +18,18 @@ from PIL import Image
 
 from project.cli import main
 from project.cli.commands import commands
-from project.datamodules.images.decode import read_image, to_square
+from project.datamodules.images.decode import center_crop_resize, read_image
 from project.deploy.load import load_exported
 from project.deploy.raw import square
 from project.errors import UserError
 from project.modules import Classifier
 from project.secure.sign import make_key
-from tests.conftest import COLOURS, QUICK, REPOSITORY, fit
+from tests.conftest import COLORS, QUICK, REPOSITORY, fit
 
 CHECKPOINT = Path("logs/run/version_0/checkpoints/best.ckpt")
 RUN = CHECKPOINT.parents[1]
 NETS = {
-    "ConvNet": ["--model.views", "mirror_shift"],
+    "ConvNet": ["--model.tta", "flip_translate"],
     "ResNet": ["--model.net", "project.modules.ResNet", "--model.net.depth", "8"],
     "timm": ["--model.net", "Timm", "--model.net.name", "test_efficientnet", "--model.net.weights", "null"],
     "timm, attention": ["--model.net", "Timm", "--model.net.name", "test_vit", "--model.net.weights", "null"],
@@ -41,11 +41,11 @@ def photos(tmp_path: Path) -> Path:
     """ROOT/CLASS/IMAGE: JPEGs and PNGs of odd sizes, smaller and larger than the net's, upright and lying."""
     random = np.random.default_rng(0)
     root = tmp_path / "photos"
-    for name, colour in COLOURS.items():
+    for name, color in COLORS.items():
         (root / name).mkdir(parents=True)
         for number in range(16):
             height, width = random.integers(5, 90, 2)
-            coarse = np.clip(np.array(colour) + random.integers(-60, 60, (4, 4, 3)), 0, 255).astype(np.uint8)
+            coarse = np.clip(np.array(color) + random.integers(-60, 60, (4, 4, 3)), 0, 255).astype(np.uint8)
             picture = Image.fromarray(coarse).resize((int(width), int(height)), Image.Resampling.BICUBIC)
             picture.save(root / name / f"{number:02d}.{('png', 'jpg')[number % 2]}")
     return root
@@ -81,17 +81,17 @@ def agree(model: Classifier, file: Path, photos: Path) -> None:
     exported = load_exported(file)
     description = model.data_description
     assert description is not None and exported.description == description
-    assert description.classes.class_names == sorted(COLOURS)
+    assert description.classes.class_names == sorted(COLORS)
     pictures = [read_image(path) for path in sorted(photos.rglob("*.*g"))]
     size = description.image.height
     with torch.inference_mode():
         for picture in pictures:
-            wanted = model.predictions(to_square(picture, size)[None]).numpy()
+            wanted = model.predictions(center_crop_resize(picture, size)[None]).numpy()
             found = exported.probabilities(picture[None].contiguous().numpy())
             assert found.shape == (1, 3) and found.dtype == np.float32
             np.testing.assert_allclose(found, wanted, atol=2e-6)
         for batch in (torch.randint(0, 256, (n, 3, h, w), dtype=torch.uint8) for n, h, w in ((1, 16, 16), (7, 31, 9))):
-            squares = torch.stack([to_square(picture, size) for picture in batch])
+            squares = torch.stack([center_crop_resize(picture, size) for picture in batch])
             np.testing.assert_allclose(
                 exported.probabilities(batch.numpy()), model.predictions(squares).numpy(), atol=2e-6
             )
@@ -120,7 +120,7 @@ def test_predict_exported_writes_the_table_of_predict_and_says_what_it_is(photos
     metadata = load_exported(Path("m.onnx")).metadata
     assert model.data_description is not None
     assert metadata["data_description"]["input"]["init_args"]["mean"] == model.data_description.image.mean
-    assert (metadata["temperature"], metadata["views"]) == (pytest.approx(1.7), "one")
+    assert (metadata["temperature"], metadata["tta"]) == (pytest.approx(1.7), "none")
     main(["predict", "--ckpt_path", "best", "--data.root", str(photos), *QUICK[:6], "--trainer.precision", "32-true"])
     # In a process of its own, to see what it imports.
     watch = "import sys; from project.cli import main; main(sys.argv[1:]); print('torch' in sys.modules)"
@@ -150,20 +150,20 @@ def test_parity_is_asked_about_what_the_model_sees(
 @pytest.mark.slow
 def test_a_file_that_disagrees_is_refused_and_deleted(photos: Path, here: Path) -> None:
     from project.datamodules import ImageDataModule
-    from project.deploy.parity import checked_images, require_parity
+    from project.deploy.parity import check_parity, parity_images
 
     model = trained(photos)
     main(["export", "--ckpt_path", "best", *QUICK[:6]])
     data = ImageDataModule(str(photos), image_size=16)
     data.setup("fit")
-    images = checked_images(data)
-    assert "100.00% of answers are the same" in require_parity(RUN / "model.onnx", model, images)
+    images = parity_images(data)
+    assert "100.00% of answers are the same" in check_parity(RUN / "model.onnx", model, images)
     spoilt = onnx.load(RUN / "model.onnx")
     (mean,) = [value for value in spoilt.graph.initializer if value.name.endswith("mean")]
     mean.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(mean) + np.float32(0.01), mean.name))
     onnx.save(spoilt, "spoilt.onnx")
     with pytest.raises(UserError, match="disagrees with the checkpoint and was deleted"):
-        require_parity(Path("spoilt.onnx"), model, images)
+        check_parity(Path("spoilt.onnx"), model, images)
     assert not Path("spoilt.onnx").exists()
 
 
@@ -172,14 +172,14 @@ def test_squares_are_those_of_training_to_the_last_bit() -> None:
     for height, width in ((1, 1), (1, 9), (7, 3), (16, 16), (33, 32), (65, 640), (400, 299)):
         image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
         for size in (1, 16, 33, 224):
-            assert torch.equal(square(image[None], size)[0], to_square(image, size))
+            assert torch.equal(square(image[None], size)[0], center_crop_resize(image, size))
 
 
 def test_mistakes_end_in_one_line(
     photos: Path, here: Path, failing: Callable[[list[str]], str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    grey = {"class_path": "torchvision.transforms.v2.Grayscale", "init_args": {"num_output_channels": 3}}
-    trained(photos, "--data.item_transforms", json.dumps([grey]))
+    gray = {"class_path": "torchvision.transforms.v2.Grayscale", "init_args": {"num_output_channels": 3}}
+    trained(photos, "--data.item_transforms", json.dumps([gray]))
     assert "data.item_transforms Grayscale change each image" in failing(["export", "--ckpt_path", "best"])
     assert "ends in .pt2" in failing(
         ["export", "--ckpt_path", "best", "--format", "pt2", "--output", "m.onnx", "--data.item_transforms", "[]"]

@@ -12,7 +12,7 @@ from project.modules import Classifier, ConvNet, ResNet, SpeedrunNet, Timm
 
 SIZE, PATCH = 32, 8
 NAMES = ["blue", "green", "red"]
-COLOURS = torch.tensor([[30, 40, 210], [30, 190, 40], [210, 30, 40]])
+COLORS = torch.tensor([[30, 40, 210], [30, 190, 40], [210, 30, 40]])
 
 
 def vit(num_classes: int, inputs: ImageInput, pool: str = "token") -> nn.Module:
@@ -46,14 +46,14 @@ NETS: dict[str, Callable[[int, ImageInput], nn.Module]] = {
 
 
 def planted(count: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Grey noise with a coloured patch, its class, somewhere: uint8 (N, 3, 32, 32), int64 (N,), bool (N, 32, 32)."""
+    """Gray noise with a colored patch, its class, somewhere: uint8 (N, 3, 32, 32), int64 (N,), bool (N, 32, 32)."""
     draws = torch.Generator().manual_seed(seed)
     image = torch.randint(60, 190, (count, 1, SIZE, SIZE), generator=draws).expand(-1, 3, -1, -1).clone()
     label = torch.randint(3, (count,), generator=draws)
     there = torch.zeros(count, SIZE, SIZE, dtype=torch.bool)
     for number, (top, left) in enumerate(torch.randint(SIZE - PATCH + 1, (count, 2), generator=draws).tolist()):
         there[number, top : top + PATCH, left : left + PATCH] = True
-    image = torch.where(there[:, None], COLOURS[label][:, :, None, None], image)
+    image = torch.where(there[:, None], COLORS[label][:, :, None, None], image)
     return image.to(torch.uint8), label, there
 
 
@@ -61,7 +61,9 @@ def classifier(net: Callable[[int, ImageInput], nn.Module], size: int = SIZE) ->
     """With random weights."""
     torch.manual_seed(0)
     model = Classifier(net)
-    model.adopt(DataDescription(ImageInput(size, size, [0.49] * 3, [0.15] * 3), ClassTarget(NAMES, [1] * 3)))
+    model.set_data_description(
+        DataDescription(ImageInput(size, size, [0.49] * 3, [0.15] * 3), ClassTarget(NAMES, [1] * 3))
+    )
     model.configure_model()
     return model.eval()
 

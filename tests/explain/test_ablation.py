@@ -4,34 +4,34 @@ import torch
 from torch import Tensor, nn
 
 from project.explain.ablation import ablate
-from project.explain.features import embed, feature_maps_picture, filters_picture
-from project.explain.pictures import overlay
+from project.explain.features import embed, feature_maps_image, filters_image
+from project.explain.render import overlay
 from project.interface import ImageInput
-from tests.explain.planted import COLOURS, NAMES, classifier, planted
+from tests.explain.planted import COLORS, NAMES, classifier, planted
 
 
 class Wired(nn.Module):
-    """Tells the patches apart by three channels of four, one a colour; before the head, a layer that idles.
+    """Tells the patches apart by three channels of four, one a color; before the head, a layer that idles.
 
     A norm that changes nothing belongs to either layer.
     """
 
     def __init__(self, classes: int, inputs: ImageInput) -> None:
         super().__init__()
-        self.colours = nn.Conv2d(3, 4, 1, bias=False)
+        self.colors = nn.Conv2d(3, 4, 1, bias=False)
         self.norm = nn.BatchNorm2d(4)
         self.idle = nn.Conv2d(4, 4, 1, bias=False)
         self.idle_norm = nn.BatchNorm2d(4)
         self.head = nn.Linear(4, classes, bias=False)
         with torch.no_grad():
-            self.colours.weight.copy_(
+            self.colors.weight.copy_(
                 torch.tensor([[-1, -1, 2], [-1, 2, -1], [2, -1, -1], [0, 0, 0.0]])[..., None, None]
             )
             self.idle.weight.copy_(torch.eye(4)[..., None, None])
             self.head.weight.copy_(9 * torch.eye(4)[:3])
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.norm(self.colours(x)).clamp(min=0)
+        x = self.norm(self.colors(x)).clamp(min=0)
         return self.head(self.idle_norm(self.idle(x)).mean((2, 3)))  # type: ignore[no-any-return]
 
 
@@ -63,23 +63,23 @@ def test_features_are_what_the_head_is_given() -> None:
 def test_pictures_of_filters_and_feature_maps() -> None:
     image, _, _ = planted(1)
     model = classifier(Wired)
-    filters = filters_picture(model.net)  # type: ignore[arg-type]
+    filters = filters_image(model.net)  # type: ignore[arg-type]
     assert filters is not None and filters.getpixel((32, 58)) == (0, 0, 255), "the filter that looks for blue is blue"
-    maps = feature_maps_picture(model, image[0])
+    maps = feature_maps_image(model, image[0])
     assert maps is not None and maps.width > 4 * 128 and maps.height > 2 * 128
     flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32**2, 3))
-    assert filters_picture(flat) is None
-    assert feature_maps_picture(classifier(lambda classes, inputs: flat), image[0]) is None
+    assert filters_image(flat) is None
+    assert feature_maps_image(classifier(lambda classes, inputs: flat), image[0]) is None
 
 
 def test_overlay_is_bright_where_the_evidence_is() -> None:
-    image = COLOURS[2].to(torch.uint8).view(3, 1, 1).expand(3, 32, 32)
-    evidence = torch.full((32, 32), -1.0)
-    evidence[:8, 24:] = 0.002
-    picture = overlay(image, evidence)
+    image = COLORS[2].to(torch.uint8).view(3, 1, 1).expand(3, 32, 32)
+    attribution = torch.full((32, 32), -1.0)
+    attribution[:8, 24:] = 0.002
+    picture = overlay(image, attribution)
     assert picture.size == (256, 256) and picture.mode == "RGB"
     there, elsewhere = picture.getpixel((240, 16)), picture.getpixel((16, 240))
     assert isinstance(there, tuple) and isinstance(elsewhere, tuple)
-    assert there[0] > there[2] + 60 and max(elsewhere) - min(elsewhere) < 40, "in colour here, and grey there"
-    assert overlay(image.repeat(1, 10, 10), evidence.repeat(10, 10)).size == (320, 320), "large ones keep their size"
+    assert there[0] > there[2] + 60 and max(elsewhere) - min(elsewhere) < 40, "in color here, and gray there"
+    assert overlay(image.repeat(1, 10, 10), attribution.repeat(10, 10)).size == (320, 320), "large ones keep their size"
     assert overlay(image, torch.zeros(32, 32)).getpixel((16, 240)) == elsewhere

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from project.cli import main
-from tests.conftest import COLOURS, QUICK, fit, write_images
+from tests.conftest import COLORS, QUICK, fit, write_images
 
 pytestmark = pytest.mark.slow
 
@@ -25,9 +25,9 @@ def test_explains_any_folder_and_a_single_image(
 ) -> None:
     main(fit(tree, "--trainer.max_epochs", "8"))
     pictures = tmp_path / "mine"
-    for name, colour in COLOURS.items():
-        write_images(pictures / name, 4, colour, size=20)
-    write_images(pictures, 1, COLOURS["green"])
+    for name, color in COLORS.items():
+        write_images(pictures / name, 4, color, size=20)
+    write_images(pictures, 1, COLORS["green"])
     before = sorted(tmp_path.joinpath("mine").rglob("*"))
     options = ["--images", "5", "--methods", "[gradcam, occlusion]", "--class_name", "red", "--ablation", "true"]
     capsys.readouterr()
@@ -40,7 +40,7 @@ def test_explains_any_folder_and_a_single_image(
     run = here / "logs" / "explain" / "version_0"
     rows = table(run / "explanations.csv")
     assert len({row["path"] for row in rows}) == 5
-    assert {row["label"] for row in rows} == {*COLOURS, ""}, "labelled by folder, where there is one"
+    assert {row["label"] for row in rows} == {*COLORS, ""}, "labeled by folder, where there is one"
     assert all(row["predicted"] == (row["label"] or "green") for row in rows)
     assert {(row["method"], row["class"] == row["predicted"]) for row in rows} == {
         (method, own) for method in ("gradcam", "occlusion") for own in (True, False)

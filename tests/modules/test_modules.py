@@ -13,7 +13,7 @@ from torchmetrics import functional as reference
 from project.datamodules import ImageDataModule
 from project.interface import Batch, ClassTarget, DataDescription
 from project.modules import Classifier, ConvNet
-from project.modules.inputs import Views, mean_logits
+from project.modules.inputs import TestTimeAugmentation, tta_logits
 from project.modules.tasks.multiclass import ClassCounts, Confusion
 from tests.conftest import square
 
@@ -140,7 +140,7 @@ def test_weight_decay_spares_biases_and_checkpoints_hold_plain_types(tree: Path,
 
 def test_weighted_loss_of_parts_adds_up_to_that_of_the_whole() -> None:
     model = Classifier(class_weights="balanced")
-    model.adopt(DataDescription(square(8), ClassTarget(["a", "b"], [90, 10])))
+    model.set_data_description(DataDescription(square(8), ClassTarget(["a", "b"], [90, 10])))
     model.eval().configure_model()
     image, label = torch.rand(12, 3, 8, 8), torch.tensor([0] * 9 + [1] * 3)
     parts = [Batch(image[rows], label[rows], label[rows]) for rows in (slice(0, 12), slice(0, 10), slice(10, 12))]
@@ -148,12 +148,12 @@ def test_weighted_loss_of_parts_adds_up_to_that_of_the_whole() -> None:
     assert whole == pytest.approx((10 * most + 2 * rest) / 12, rel=1e-5)
 
 
-@pytest.mark.parametrize("views", ["mirror", "mirror_shift"])
-def test_views_give_a_mirrored_image_the_same_answer(views: Views) -> None:
+@pytest.mark.parametrize("tta", ["flip", "flip_translate"])
+def test_tta_give_a_mirrored_image_the_same_answer(tta: TestTimeAugmentation) -> None:
     net, image = ConvNet(3, square(8)).eval(), torch.rand(4, 3, 8, 8)
-    assert torch.allclose(mean_logits(net, image, "one"), net(image))
-    assert torch.allclose(mean_logits(net, image, views), mean_logits(net, image.flip(-1), views), atol=1e-5) == (
-        views == "mirror"
+    assert torch.allclose(tta_logits(net, image, "none"), net(image))
+    assert torch.allclose(tta_logits(net, image, tta), tta_logits(net, image.flip(-1), tta), atol=1e-5) == (
+        tta == "flip"
     )
 
 
@@ -166,4 +166,4 @@ def test_shifted_views_are_weighed_as_in_the_paper() -> None:
     up, mirrored_up = image[0, 0, 2, 2], image[0, 0, 2, 3]
     down, mirrored_down = image[0, 0, 4, 4], image[0, 0, 4, 5]
     expected = (a + b) / 4 + (up + mirrored_up + down + mirrored_down) / 8
-    assert float(mean_logits(column, image, "mirror_shift")) == pytest.approx(float(expected))
+    assert float(tta_logits(column, image, "flip_translate")) == pytest.approx(float(expected))

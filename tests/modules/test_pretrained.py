@@ -16,7 +16,7 @@ from torch import nn
 from project.cli import main
 from project.interface import ImageInput
 from project.modules import ConvNet, Timm, TorchVision
-from project.modules.features import FeatureStore
+from project.modules.feature_cache import FeatureCache
 from project.modules.layers import Freezing, head, layers
 from project.modules.optimizers.groups import parameter_groups
 from tests.conftest import QUICK, fit, process, square
@@ -47,7 +47,7 @@ def tensors(file: Path) -> dict[str, torch.Tensor]:
     return loaded
 
 
-def test_a_file_gives_all_but_the_head_and_the_networks_own_normalisation(
+def test_a_file_gives_all_but_the_head_and_the_networks_own_normalization(
     weights: Path, tree: Path, here: Path
 ) -> None:
     still = ["--model.optimizer", "SGD", "--model.optimizer.lr", "0", "--trainer.limit_train_batches", "1"]
@@ -71,7 +71,7 @@ def test_a_file_gives_all_but_the_head_and_the_networks_own_normalisation(
     assert load(RUN)["state_dict"]["preprocess.mean"].flatten().tolist() == HALF
 
 
-def test_what_an_earlier_run_was_normalised_by_goes_with_its_weights(weights: Path, tree: Path, here: Path) -> None:
+def test_what_an_earlier_run_was_normalized_by_goes_with_its_weights(weights: Path, tree: Path, here: Path) -> None:
     main(fit(tree, *ONCE, *TIMM, "--model.net.weights", str(weights)))
     first = str(RUN / "checkpoints" / "last.ckpt")
     for child in (tree / "red").iterdir():
@@ -84,7 +84,7 @@ def test_what_an_earlier_run_was_normalised_by_goes_with_its_weights(weights: Pa
     assert len(description["target"]["init_args"]["class_names"]) == 2
 
 
-def test_from_scratch_the_data_says_how_to_normalise(tree: Path, here: Path) -> None:
+def test_from_scratch_the_data_says_how_to_normalize(tree: Path, here: Path) -> None:
     main(fit(tree, *ONCE, *TIMM, "--model.net.weights", "null"))
     assert load(RUN)["data_description"]["input"]["init_args"]["mean"] != HALF
 
@@ -99,13 +99,13 @@ def test_timm_answers_as_the_file_that_it_was_given(name: str, tmp_path: Path) -
     file = tmp_path / "weights.safetensors"
     save_file(source.state_dict(), file)
     net = Timm(3, square(64), name, str(file)).eval()
-    net.take_pretrained()
+    net.load_pretrained()
     image = torch.randn(2, 3, 64, 64)
     assert not any(parameter.any() for parameter in head(net).parameters()), "a new head begins at zero"
     assert not torch.allclose(net(image), source(image))
     head(net).load_state_dict(head(source).state_dict())
     assert torch.allclose(net(image), source(image), atol=1e-5) or name == "test_convnext"  # its norm is in the head
-    assert Timm(5, square(96), name, str(file)).take_pretrained() is None, "another size and other classes"
+    assert Timm(5, square(96), name, str(file)).load_pretrained() is None, "another size and other classes"
 
 
 def test_torchvision_answers_as_the_file_that_it_was_given(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_torchvision_answers_as_the_file_that_it_was_given(tmp_path: Path) -> No
     source = models.get_model("shufflenet_v2_x0_5", weights=None, num_classes=7).eval()
     torch.save({"state_dict": {f"module.{k}": v for k, v in source.state_dict().items()}}, tmp_path / "w.pth")
     net = TorchVision(7, square(32), "shufflenet_v2_x0_5", str(tmp_path / "w.pth")).eval()
-    net.take_pretrained()
+    net.load_pretrained()
     image = torch.randn(2, 3, 32, 32)
     assert not torch.equal(net(image), source(image)), "the head is new"
     head(net).load_state_dict(head(source).state_dict())
@@ -219,7 +219,7 @@ def test_layers(net: nn.Module, count: int, first: type, last: type) -> None:
 def test_layer_decay_scales_each_layers_rate() -> None:
     net = Small(3, 32)
     groups = parameter_groups(net, 0.5)
-    rate = {id(p): group["rate"] for group in groups for p in group["params"]}
+    rate = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
     wanted = {"body.0": 0.25, "body.1": 0.25, "body.3": 0.5, "body.4": 0.5, "head": 1.0}
     for name, parameter in net.named_parameters():
         assert rate[id(parameter)] == wanted[name.rpartition(".")[0]], name
@@ -229,7 +229,7 @@ def test_layer_decay_scales_each_layers_rate() -> None:
 def test_layer_decay_in_a_run(tree: Path, here: Path, failing: Failing) -> None:
     options = [*ONCE, *SMALL, "--model.layer_decay", "0.5", "--model.scheduler"]
     main(fit(tree, *options, "WarmupDecay", "--model.optimizer.lr", "0.01"))
-    full = {group["rate"]: group["initial_lr"] for group in load(RUN)["optimizer_states"][0]["param_groups"]}
+    full = {group["lr_scale"]: group["initial_lr"] for group in load(RUN)["optimizer_states"][0]["param_groups"]}
     assert full == pytest.approx({1.0: 0.01, 0.5: 0.005, 0.25: 0.0025})
     assert "one learning rate for all layers" in failing(
         fit(tree, *options, "OneCycleLR", "--model.scheduler.max_lr", "0.1")
@@ -281,7 +281,7 @@ def test_images_that_stay_the_same_go_through_frozen_layers_once(
     for drawing in (certain, [*fit(tree, *SMALL), *head_only, *same]):
         main(drawing)
         assert Small.seen > 5 * 51, "what augmentation or dropout makes of an image is another thing each time"
-    monkeypatch.setattr(FeatureStore, "__call__", lambda self, index, images: self._net(images()))
+    monkeypatch.setattr(FeatureCache, "__call__", lambda self, index, images: self._net(images()))
     main([*certain, *same])
     with_store, without = load(RUN)["state_dict"], load(RUN.with_name("version_3"))["state_dict"]
     assert all(torch.allclose(with_store[name], without[name], atol=1e-6) for name in without)

@@ -15,14 +15,14 @@ from project.cli import main
 from project.modules import Classifier, Muon, ResNet, SpeedrunNet, WarmupDecay, WhiteningConv
 from project.modules.layers import head
 from project.modules.optimizers.groups import parameter_groups
-from project.modules.optimizers.muon import orthogonalise
+from project.modules.optimizers.muon import orthogonalize
 from project.runs.resume import resolve_checkpoint
 from tests.conftest import QUICK, fit, process, square
 
 
 def test_whitened_patches_are_uncorrelated_and_of_unit_variance() -> None:
     torch.manual_seed(0)
-    image = F.avg_pool2d(torch.randn(200, 3, 18, 18), 3, stride=1)  # neighbours alike, as in pictures
+    image = F.avg_pool2d(torch.randn(200, 3, 18, 18), 3, stride=1)  # neighbors alike, as in pictures
     layer = WhiteningConv(2, eps=0)
     layer.init_from_images(image)
     answer = F.conv2d(image, layer.weight).transpose(0, 1).flatten(1)
@@ -34,10 +34,10 @@ def test_whitened_patches_are_uncorrelated_and_of_unit_variance() -> None:
 def test_a_step_of_muon_is_near_orthogonal(shape: tuple[int, int]) -> None:
     torch.manual_seed(0)
     matrix = torch.randn(*shape)
-    values = torch.linalg.svdvals(orthogonalise(matrix, 5))
+    values = torch.linalg.svdvals(orthogonalize(matrix, 5))
     assert float(values.min()) > 0.3 and float(values.max()) < 1.3
     u, _, v = torch.linalg.svd(matrix, full_matrices=False)
-    assert F.cosine_similarity(orthogonalise(matrix, 5).flatten(), (u @ v).flatten(), dim=0) > 0.95
+    assert F.cosine_similarity(orthogonalize(matrix, 5).flatten(), (u @ v).flatten(), dim=0) > 0.95
 
 
 def test_muon_agrees_with_torch_on_matrices_and_with_sgd_elsewhere() -> None:

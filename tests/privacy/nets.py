@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from project.interface import ImageInput
 
 
-class Centred(nn.Module):
+class Centerd(nn.Module):
     """Takes the mean of the batch away, without being called a norm."""
 
     def __init__(self, num_classes: int, inputs: ImageInput) -> None:

@@ -19,12 +19,12 @@ from project.cli import main
 from project.cli.commands import commands
 from project.datamodules import ImageDataModule
 from project.datamodules.images.transforms import RandomCrop
-from project.privacy import DifferentialPrivacy, PoissonBatches
+from project.privacy import DifferentialPrivacy, PoissonBatchSampler
 from project.privacy.budget import add_steps, epsilon_of, noise_for, steps_within
 from tests.conftest import QUICK, fit, process
 from tests.runs import RUN, kill, load, rows, start
 
-POISSON = ["--data.sampler", "project.privacy.PoissonBatches"]
+POISSON = ["--data.sampler", "project.privacy.PoissonBatchSampler"]
 PRIVATE = [*POISSON, "--data.channel_statistics", "fixed", "--data.batch_transforms", "[]"]
 CALLBACK = ["--trainer.callbacks", "project.privacy.DifferentialPrivacy"]
 DELTA = ["--trainer.callbacks.delta", "0.001"]
@@ -93,7 +93,7 @@ def test_noise_and_steps_that_are_found_use_the_budget_up() -> None:
 
 
 def test_each_image_is_drawn_by_itself_and_once_a_step() -> None:
-    batches = PoissonBatches(500, 25, accumulate=4)
+    batches = PoissonBatchSampler(500, 25, accumulate=4)
     assert batches.rate == 0.2 and len(batches) == 20 and batches.images(0, 4) == 100
     counts, sizes = np.zeros(500), []
     for _ in range(40):
@@ -106,7 +106,7 @@ def test_each_image_is_drawn_by_itself_and_once_a_step() -> None:
             sizes.append(len(step))
     assert abs(counts.mean() - 40) < 1 and abs(counts.var() / 32 - 1) < 0.3  # 200 steps: binomial
     assert abs(np.var(sizes) / 80 - 1) < 0.4  # sizes vary as they should, with 500 * 0.2 * 0.8
-    assert [r.positions for r in PoissonBatches(500, 25)] != [r.positions for r in PoissonBatches(500, 25)]
+    assert [r.positions for r in PoissonBatchSampler(500, 25)] != [r.positions for r in PoissonBatchSampler(500, 25)]
 
 
 # -- gradients --------------------------------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ class Compare(L.Callback):
                 module._forward_hooks.clear()
                 module._forward_pre_hooks.clear()
                 module._backward_hooks.clear()
-            loss = nn.functional.cross_entropy(net(pl_module._normalise(batch.inputs)), batch.target, reduction="sum")
+            loss = nn.functional.cross_entropy(net(pl_module._normalize(batch.inputs)), batch.target, reduction="sum")
             self.plain = torch.autograd.grad(loss / trainer.datamodule.batch_size, list(net.parameters()))  # type: ignore[attr-defined]
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: Any, optimizer: Any) -> None:
@@ -336,7 +336,7 @@ def test_a_killed_run_goes_on_from_what_it_had_spent(
 @pytest.mark.parametrize(
     ("more", "reason"),
     [
-        (["--data.sampler", "project.datamodules.sampler.EpochBatches"], " ".join(POISSON)),
+        (["--data.sampler", "project.datamodules.sampler.EpochBatchSampler"], " ".join(POISSON)),
         (["--data.sampler", "null"], " ".join(POISSON)),
         (["--model.loss", "tests.privacy.nets.Relative"], "Relative lets an image change"),
         (["--data.channel_statistics", "train"], "--data.channel_statistics fixed"),
@@ -345,7 +345,7 @@ def test_a_killed_run_goes_on_from_what_it_had_spent(
         (["--trainer.gradient_clip_val", "1"], "gradient_clip_val"),
         (["--trainer.precision", "bf16-mixed"], "--trainer.precision 32-true"),
         (["--model.net", "project.modules.ResNet", "--model.net.depth", "8"], "--model.net.norm group"),
-        (["--model.net", "tests.privacy.nets.Centred"], "depends on the others of its batch"),
+        (["--model.net", "tests.privacy.nets.Centerd"], "depends on the others of its batch"),
         (["--model.net", "tests.privacy.nets.Remembering"], "keeps something of the images in its buffer seen"),
         (
             ["--trainer.callbacks", "GradientAccumulationScheduler", "--trainer.callbacks.scheduling", "{0: 5}"],
@@ -369,7 +369,7 @@ def test_what_voids_the_guarantee_is_refused(
     assert reason in failing(private(tree, *more, "--trainer.logger", "false"))
 
 
-@pytest.mark.parametrize(("sampler", "same"), [(None, True), (PoissonBatches, False)])
+@pytest.mark.parametrize(("sampler", "same"), [(None, True), (PoissonBatchSampler, False)])
 def test_nobody_knows_what_is_drawn_for_a_private_batch(sampler: Any, same: bool, tree: Path, here: Path) -> None:
     data = ImageDataModule(str(tree), image_size=8, sampler=sampler, batch_transforms=[RandomCrop()])
     data.setup("fit")

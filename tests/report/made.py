@@ -32,7 +32,7 @@ def made_run(folder: Path, classes: int, images: int, accuracy: float = 0.8, ima
         "net": "ConvNet",
         "parameters": 25_557_032,
         "loss": 0.7,
-        "pictures": {},
+        "samples": {},
     }
     (folder / "test.json").write_text(json.dumps(about))
     return folder

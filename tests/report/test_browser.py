@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from selenium.webdriver.common.by import By
 
-from project.callbacks.findings import as_text
+from project.callbacks.test_summary import as_text
 from project.cli import main
 from project.interface import ImageInput
 from tests.browser import Browser, browser  # noqa: F401
@@ -50,12 +50,12 @@ def run(here: Path) -> Path:
     import torch
 
     pixels = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8).numpy()
-    picture = as_text(ImageInput(32, 32).render(pixels))["picture"]
+    picture = as_text(ImageInput(32, 32).render(pixels))["image"]
     run = made_run(here / "logs" / "run" / "version_0", 12, 1200)
     facts: dict[str, Any] = json.loads((run / "test.json").read_text())
     paths = [f"class {number % 12:03d}/{number:06d}.jpg" for number in range(12)]
-    facts["pictures"] = {
-        kind: [{"path": path, "picture": picture} for path in paths] for kind in ("mistakes", "uncertain", "sample")
+    facts["samples"] = {
+        kind: [{"path": path, "image": picture} for path in paths] for kind in ("mistakes", "uncertain", "sample")
     }
     long = "a class with a name that is far too long for any table or phone to hold in one line"
     for file, text in {
@@ -94,7 +94,7 @@ def test_no_page_is_wider_than_its_screen(chrome: Browser, run: Path, here: Path
 def test_pictures_are_large_enough_and_named(chrome: Browser, run: Path) -> None:
     for width in (375, 1280):
         show(chrome, run / "report.html", width)
-        pictures = chrome.find_elements(By.CSS_SELECTOR, ".pictures img")
+        pictures = chrome.find_elements(By.CSS_SELECTOR, ".images img")
         assert len(pictures) == 36
         assert all(picture.size["width"] >= 100 and picture.get_attribute("alt") for picture in pictures)
         loaded = "return [...document.images].every(image => image.complete && image.naturalWidth > 0)"
@@ -114,8 +114,8 @@ def test_nothing_is_fetched(chrome: Browser, run: Path) -> None:
 def test_it_is_readable_in_the_dark(chrome: Browser, run: Path) -> None:
     show(chrome, run / "report.html")
     script = """
-        const level = colour => {
-            const parts = colour.match(/[\\d.]+/g).slice(0, 3).map(v => v / 255)
+        const level = color => {
+            const parts = color.match(/[\\d.]+/g).slice(0, 3).map(v => v / 255)
                 .map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
             return .2126 * parts[0] + .7152 * parts[1] + .0722 * parts[2];
         };

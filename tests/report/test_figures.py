@@ -8,7 +8,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from project.modules.tasks.multiclass import Confusion
 from project.report.comparison import compare
 from project.runs.predictions import Predictions
-from project.runs.statistics import BINS, holm, wilson
+from project.runs.statistics import BINS, holm_correction, wilson_interval
 
 
 def predictions(
@@ -21,9 +21,9 @@ def predictions(
 
 
 def test_interval_of_a_rate() -> None:
-    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5), "Newcombe 1998, table I"
-    assert wilson(0, 20) == pytest.approx((0, 0.1611), abs=5e-5)
-    assert wilson(20, 20)[1] == 1
+    assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5), "Newcombe 1998, table I"
+    assert wilson_interval(0, 20) == pytest.approx((0, 0.1611), abs=5e-5)
+    assert wilson_interval(20, 20)[1] == 1
 
 
 def test_classes_as_the_classifier_counts_them() -> None:
@@ -83,5 +83,5 @@ def test_different_images_are_compared_as_two_rates() -> None:
 
 
 def test_several_comparisons_are_corrected() -> None:
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.6, 0.9]) == [1, 1]
+    assert holm_correction([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm_correction([0.6, 0.9]) == [1, 1]

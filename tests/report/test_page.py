@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from project.cli import main
-from tests.conftest import COLOURS, QUICK, fit, process, write_images
+from tests.conftest import COLORS, QUICK, fit, process, write_images
 from tests.report.made import made_run
 
 RUN = Path("logs/run/version_0")
@@ -90,8 +90,8 @@ def test_nothing_is_left_of_a_fast_run_or_one_without_a_logger(tree: Path, here:
 def test_where_val_stands_in_the_page_says_so(here: Path, tmp_path: Path) -> None:
     root = tmp_path / "two"
     for split, count in {"train": 8, "val": 4}.items():
-        for name, colour in COLOURS.items():
-            write_images(root / split / name, count, colour)
+        for name, color in COLORS.items():
+            write_images(root / split / name, count, color)
     main(fit(root, "--trainer.max_epochs", "1"))
     assert "of 12 val images right" in words(RUN / "report.html")
     assert "There is no test split: these are the val images" in words(RUN / "report.html")
@@ -100,14 +100,14 @@ def test_where_val_stands_in_the_page_says_so(here: Path, tmp_path: Path) -> Non
 def test_pictures_are_those_that_deserve_it(tree: Path, here: Path) -> None:
     main(fit(tree, "--trainer.max_epochs", "1", "--data.test_fraction", "0.7", "--model.optimizer.lr", "1e-9"))
     rows = {row["path"]: row for row in table(RUN)}
-    pictures = json.loads((RUN / "test.json").read_text())["pictures"]
+    pictures = json.loads((RUN / "test.json").read_text())["samples"]
     wrong = {path: float(row["probability"]) for path, row in rows.items() if row["class"] != row["predicted"]}
     kept = [wrong[each["path"]] for each in pictures["mistakes"]]
-    assert all("evidence" in each for kind in ("mistakes", "uncertain") for each in pictures[kind])
+    assert all("attribution" in each for kind in ("mistakes", "uncertain") for each in pictures[kind])
     assert len(wrong) > len(kept) == 12 and kept == sorted(wrong.values(), reverse=True)[:12]
     least = [float(rows[each["path"]]["probability"]) for each in pictures["uncertain"]]
     assert least == sorted(float(row["probability"]) for row in rows.values())[:12]
-    assert [each["path"].split("/")[0] for each in pictures["sample"]] == sorted(COLOURS)
+    assert [each["path"].split("/")[0] for each in pictures["sample"]] == sorted(COLORS)
 
 
 class InTheWay(L.Callback):
@@ -133,7 +133,7 @@ def test_two_processes_test_each_image_once(tree: Path, here: Path) -> None:
     main(["test", "--ckpt_path", "best", *QUICK[:4]])
     alone = Path("logs/test/version_0")
     assert [row["path"] for row in table(RUN)] == [row["path"] for row in table(alone)]
-    two, one = (json.loads((run / "test.json").read_text())["pictures"] for run in (RUN, alone))
+    two, one = (json.loads((run / "test.json").read_text())["samples"] for run in (RUN, alone))
     assert [each["path"] for each in two["sample"]] == [each["path"] for each in one["sample"]]
     assert not list(RUN.glob("*part*"))
 
@@ -181,7 +181,7 @@ def test_a_run_of_another_task_has_a_page(here: Path) -> None:
     facts = {"scalars": {"loss": 0.5, "r2": 0.8125}, "loss": 0.5, "kind": "text", "image_size": None, "split": "test"}
     facts |= {"split_sizes": {"train": 8, "test": 2}, "folder": "texts", "net": "Bytes", "parameters": 1000}
     samples = {"mistakes": [{"path": "0", "text": "a <b>bold</b> claim"}], "sample": [{"path": "1", "text": "calm"}]}
-    (run / "test.json").write_text(json.dumps({**facts, "pictures": samples}))
+    (run / "test.json").write_text(json.dumps({**facts, "samples": samples}))
     (run / "environment.yaml").write_text("command: train.py fit --model.optimizer.lr 0.01\n")
     (run / "config.yaml").write_text("checkpoint: {monitor: val/loss, mode: min}\nmodel: {optimizer: {lr: 0.01}}\n")
     (run / "metrics.csv").write_text("step,epoch,train/loss,val/loss\n9,0,2.0,1.5\n19,1,1.0,0.75\n")
@@ -198,7 +198,7 @@ def test_a_run_of_another_task_has_a_page(here: Path) -> None:
 def test_texts_that_are_classified_stand_as_texts(here: Path) -> None:
     run = made_run(here / "run", 3, 30, images_in="texts")
     facts = json.loads((run / "test.json").read_text()) | {"kind": "text"}
-    facts["pictures"] = {"uncertain": [{"path": "class 000/000000.jpg", "text": "a claim"}]}
+    facts["samples"] = {"uncertain": [{"path": "class 000/000000.jpg", "text": "a claim"}]}
     (run / "test.json").write_text(json.dumps(facts))
     main(["report", str(run)])
     shown = words(run / "report.html")
@@ -267,10 +267,10 @@ def test_a_thousand_classes_make_a_small_page(here: Path) -> None:
 @pytest.mark.slow
 def test_large_pictures_are_kept_small(here: Path, tmp_path: Path) -> None:
     root = tmp_path / "photos"
-    for name, colour in COLOURS.items():
-        write_images(root / name, 10, colour, size=300)
+    for name, color in COLORS.items():
+        write_images(root / name, 10, color, size=300)
     main(fit(root, "--trainer.max_epochs", "1", "--data.image_size", "256"))
-    pictures = json.loads((RUN / "test.json").read_text())["pictures"]["sample"]
-    assert all(each["picture"].startswith("data:image/jpeg;base64,") for each in pictures)
-    image = Image.open(io.BytesIO(base64.b64decode(pictures[0]["picture"].partition(",")[2])))
+    pictures = json.loads((RUN / "test.json").read_text())["samples"]["sample"]
+    assert all(each["image"].startswith("data:image/jpeg;base64,") for each in pictures)
+    image = Image.open(io.BytesIO(base64.b64decode(pictures[0]["image"].partition(",")[2])))
     assert image.size == (224, 224)

@@ -16,7 +16,7 @@ SIZE = 24
 
 
 class Means(torch.nn.Module):
-    """Logits from the mean colours of a picture's left and right half: quick, and it knows where it looks."""
+    """Logits from the mean colors of a picture's left and right half: quick, and it knows where it looks."""
 
     def __init__(self, num_classes: int, inputs: ImageInput) -> None:
         super().__init__()
@@ -36,8 +36,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An exported file, with a temperature and a threshold."""
     torch.manual_seed(0)
     inputs = ImageInput(SIZE, SIZE, [0.4, 0.5, 0.6], [0.2, 0.2, 0.2])
-    made = Classifier(Means, sure_above=0.6)
-    made.adopt(DataDescription(inputs, ClassTarget(NAMES, [1, 1, 1]), "made"))
+    made = Classifier(Means, confidence_threshold=0.6)
+    made.set_data_description(DataDescription(inputs, ClassTarget(NAMES, [1, 1, 1]), "made"))
     made.configure_model()
     made.task.temperature.fill_(1.7)
     file = tmp_path_factory.mktemp("model") / "model.onnx"

@@ -109,10 +109,10 @@ def serving(model: Path, *options: str, **environment: str) -> Iterator[Server]:
         process.wait()
 
 
-def picture(seed: int = 0, height: int = 40, width: int = 60, colour: int | None = None) -> Image.Image:
-    """Coarse noise, of one colour (0 to 2 for RGB) if wanted."""
+def picture(seed: int = 0, height: int = 40, width: int = 60, color: int | None = None) -> Image.Image:
+    """Coarse noise, of one color (0 to 2 for RGB) if wanted."""
     random = np.random.default_rng(seed)
     coarse = random.integers(0, 256, (5, 5, 3)).astype(np.uint8)
-    if colour is not None:
-        coarse[..., [c for c in range(3) if c != colour]] //= 4
+    if color is not None:
+        coarse[..., [c for c in range(3) if c != color]] //= 4
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)

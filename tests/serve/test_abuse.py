@@ -160,11 +160,11 @@ def as_form(random: Random) -> bytes:
     return request(body[: random.integers(len(body) + 1)], kinds[random.choice(4, p=[0.7, 0.1, 0.1, 0.1])])
 
 
-def as_picture(random: Random) -> bytes:
+def as_image(random: Random) -> bytes:
     makers: tuple[Callable[[Random], bytes], ...] = (cut, flipped, noise, huge_png, huge_others)
     kinds = ("image/png", "application/octet-stream", "image/*", "image/jpeg; a=b", "text/html", "", "\xff")
-    evidence = ("", "?evidence=true", "?evidence=%00", "?" + "evidence=1&" * 50)
-    path = "/predict" + evidence[random.choice(4, p=[0.85, 0.05, 0.05, 0.05])]
+    attribution = ("", "?attribution=true", "?attribution=%00", "?" + "attribution=1&" * 50)
+    path = "/predict" + attribution[random.choice(4, p=[0.85, 0.05, 0.05, 0.05])]
     return request(makers[random.integers(5)](random), kinds[random.integers(7)], path)
 
 
@@ -197,7 +197,7 @@ def as_http(random: Random) -> bytes:
 def send(port: int, number: int) -> int:
     """One bad request on a connection of its own, one in ten of them cut off; the status, 0 where there was none."""
     random = np.random.default_rng(number)
-    makers = (as_picture, as_picture, as_json, as_form, as_http)
+    makers = (as_image, as_image, as_json, as_form, as_http)
     data = makers[random.integers(5)](random)
     with (
         suppress(ConnectionError, TimeoutError),

@@ -52,7 +52,7 @@ def test_a_chosen_picture_is_classified_and_explained(browser: Browser, shown: S
     )
     widths = [bar.find_element(By.CSS_SELECTOR, ".track span").rect["width"] for bar in bars]
     assert widths == sorted(widths, reverse=True) and widths[0] > 2 * widths[1]
-    assert browser.find_element(By.ID, "unsure").is_displayed() is (not wanted["sure"])
+    assert browser.find_element(By.ID, "uncertain").is_displayed() is (not wanted["confident"])
     assert "red" in browser.find_element(By.ID, "status").get_attribute("textContent"), "told to who does not see it"
     assert browser.find_element(By.ID, "overlay").get_attribute("alt").startswith("Heat map")
 
@@ -97,7 +97,7 @@ def test_an_answer_stays_where_no_heat_map_comes(browser: Browser, model: Path, 
     with serving(model) as running:
         browser.get(f"http://127.0.0.1:{running.port}")
         browser.execute_cdp_cmd("Network.enable", {})
-        browser.execute_cdp_cmd("Network.setBlockedURLs", {"urls": ["*evidence=true*"]})
+        browser.execute_cdp_cmd("Network.setBlockedURLs", {"urls": ["*attribution=true*"]})
         browser.find_element(By.ID, "file").send_keys(str(folder / "0.jpg"))
         browser.wait_for("What it rests on could not be found out.")
         assert browser.find_element(By.ID, "verdict").text == "red"

@@ -24,9 +24,9 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from project.cli import main
-from project.datamodules.images.decode import to_square as theirs
+from project.datamodules.images.decode import center_crop_resize as theirs
+from project.deploy.crop import center_crop_resize
 from project.deploy.load import load_exported
-from project.deploy.square import to_square
 from project.images import decode_pixels
 from project.secure.sign import make_key, sign
 from project.serve.app import create_app
@@ -57,7 +57,7 @@ def test_squares_are_those_of_training_to_the_last_bit() -> None:
         pixels = random.integers(0, 256, (height, width, 3)).astype(np.uint8)
         for size in (1, 16, 33, 224):
             wanted = theirs(torch.from_numpy(pixels).permute(2, 0, 1), size).numpy()
-            np.testing.assert_array_equal(to_square(pixels, size), wanted)
+            np.testing.assert_array_equal(center_crop_resize(pixels, size), wanted)
 
 
 def test_answers_are_those_of_predict_exported(server: Server, model: Path, tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_answers_are_those_of_predict_exported(server: Server, model: Path, tmp_
             server.ask(body=json.dumps({"image": base64.b64encode(data).decode()}).encode(), kind="application/json")
         ]
         body, kind = form(data)
-        sent += [server.ask(body=body, kind=kind), server.ask("/predict?evidence=true", data)]
+        sent += [server.ask(body=body, kind=kind), server.ask("/predict?attribution=true", data)]
         pixels = np.ascontiguousarray(decode_pixels(data).transpose(2, 0, 1)[None])
         wanted = exported.probabilities(pixels)[0].tolist()
         for answer in sent:
@@ -91,7 +91,7 @@ def test_answers_are_those_of_predict_exported(server: Server, model: Path, tmp_
             assert answer.json["class"] == row[1] and answer.json["probability"] == max(
                 answer.json["probabilities"].values()
             )
-            assert answer.json["sure"] is (answer.json["probability"] >= 0.6) is (row[2] == "yes")
+            assert answer.json["confident"] is (answer.json["probability"] >= 0.6) is (row[2] == "yes")
 
     with ThreadPoolExecutor(4) as pool:  # so that pictures go through the model together
         list(pool.map(check, rows))
@@ -105,13 +105,13 @@ def test_answers_are_those_of_predict_exported(server: Server, model: Path, tmp_
 
 
 def test_the_evidence_lies_where_the_model_looks(server: Server) -> None:
-    found = server.ask("/predict?evidence=true", encoded(picture(3, 64, 64, 0))).json
+    found = server.ask("/predict?attribution=true", encoded(picture(3, 64, 64, 0))).json
     assert found["class"] == "red"
-    assert found["evidence"]["lowest_probability"] < found["probability"]
-    overlay = base64.b64decode(found["evidence"]["overlay"].removeprefix("data:image/png;base64,"))
+    assert found["attribution"]["lowest_probability"] < found["probability"]
+    overlay = base64.b64decode(found["attribution"]["overlay"].removeprefix("data:image/png;base64,"))
     drawn = np.asarray(Image.open(io.BytesIO(overlay)), int)
-    colour = drawn.max(2) - drawn.min(2)  # grey where there is none
-    assert colour[:, : colour.shape[1] // 2].mean() > 3 * colour[:, colour.shape[1] // 2 :].mean()
+    color = drawn.max(2) - drawn.min(2)  # gray where there is none
+    assert color[:, : color.shape[1] // 2].mean() > 3 * color[:, color.shape[1] // 2 :].mean()
 
 
 def test_what_is_no_picture_is_refused(server: Server) -> None:
@@ -134,7 +134,7 @@ def test_what_is_no_picture_is_refused(server: Server) -> None:
     ):
         answer = server.ask(body=body, kind=kind)
         assert (answer.status, list(answer.json)) == (status, ["detail"]), (kind, body[:20])
-    assert server.ask("/predict?evidence=perhaps", good).status == 400
+    assert server.ask("/predict?attribution=perhaps", good).status == 400
     assert (server.ask("/predict").status, server.ask("/nothing").status) == (405, 404)
     assert server.ask(f"/samples/{'9' * 5000}").status == 404
     assert server.ask(body=good).status == 200
@@ -209,14 +209,14 @@ def test_too_many_are_told_to_come_back(model: Path) -> None:
     with serving(model, "--limit", "3") as small:
         held = [half(small, good) for _ in range(3)]
         in_work(small, 3)
-        for path in ("/predict", "/predict?evidence=true"):
+        for path in ("/predict", "/predict?attribution=true"):
             answer = small.ask(path, good)
             assert (answer.status, answer.headers["retry-after"]) == (503, "1")
         assert (small.ask("/ready").status, small.ask("/health").status) == (503, 200)
         assert all(rest(connection, good).startswith(b"HTTP/1.1 200") for connection in held)
-        assert small.ask("/predict?evidence=true", good).status == 200, "alone it may be larger than the limit"
+        assert small.ask("/predict?attribution=true", good).status == 200, "alone it may be larger than the limit"
         with ThreadPoolExecutor(16) as pool:
-            seen = list(pool.map(lambda _: small.ask("/predict?evidence=true", good).status, range(60)))
+            seen = list(pool.map(lambda _: small.ask("/predict?attribution=true", good).status, range(60)))
         assert set(seen) == {200, 503}
 
 

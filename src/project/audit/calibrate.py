@@ -8,14 +8,14 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from project.audit.model import answers
-from project.callbacks.describe import python
+from project.callbacks.describe import python_command
 from project.errors import UserError
 from project.interface import SPLITS
 from project.modules.tasks.multiclass import Multiclass, brier
-from project.output import counted
+from project.output import pluralize
 from project.runs.checkpoints import DurableCheckpointIO, load_checkpoint
 from project.runs.job import Trained
-from project.runs.statistics import BINS, wilson
+from project.runs.statistics import BINS, wilson_interval
 
 
 def calibrate(trained: Trained, target_accuracy: float | None = None) -> None:
@@ -31,7 +31,7 @@ def calibrate(trained: Trained, target_accuracy: float | None = None) -> None:
     """
     if target_accuracy is not None and not 0 < target_accuracy < 1:
         raise UserError(f"--target_accuracy must be above 0 and below 1, got {target_accuracy}")
-    trained.load(labelled=True)
+    trained.load(labeled=True)
     data, task = trained.data, trained.module.task
     assert isinstance(task, Multiclass)
     sizes = data.split_sizes()
@@ -52,23 +52,23 @@ def calibrate(trained: Trained, target_accuracy: float | None = None) -> None:
     if "test" not in seen:
         print("no test split: the temperature was fitted on these very images, so that after flatters it")
     elif losses["test", "after"] > losses["test", "before"]:
-        print(f"worse on test: {counted(sizes['val'], 'val image')} may be too few to fit a temperature on")
+        print(f"worse on test: {pluralize(sizes['val'], 'val image')} may be too few to fit a temperature on")
     threshold: float | None = None
     if target_accuracy is not None:
         for split, (scores, label) in seen.items():
             sureness, predicted = (scores / after).softmax(1).max(1)
             right = predicted == label
             if threshold is None:  # val comes first
-                threshold = sure_above(sureness, right, target_accuracy)
+                threshold = confidence_threshold(sureness, right, target_accuracy)
             print(f"{split}: {_coverage(right, sureness >= threshold, threshold)}")
     saved = load_checkpoint(trained.checkpoint)
-    if threshold is None and saved["hyper_parameters"]["sure_above"] is not None:
+    if threshold is None and saved["hyper_parameters"]["confidence_threshold"] is not None:
         print("the probability that was sure is forgotten, as it was of before: --target_accuracy finds another")
     saved["state_dict"]["task.temperature"] = torch.tensor(after, dtype=torch.float32)
-    saved["hyper_parameters"]["sure_above"] = threshold
+    saved["hyper_parameters"]["confidence_threshold"] = threshold
     DurableCheckpointIO().save_checkpoint(saved, trained.checkpoint)
     print(f"\ntemperature {after:.4f}, before {before:.4f}: written into {trained.checkpoint}, and used wherever it is")
-    again = f"{python()} train.py test --ckpt_path {trained.checkpoint}"
+    again = f"{python_command()} train.py test --ckpt_path {trained.checkpoint}"
     print(f"tables and report of the run are of before; anew: {again}")
 
 
@@ -78,7 +78,7 @@ def fit_temperature(scores: Tensor, label: Tensor) -> float:
     rivals = scores.scatter(1, label[:, None], -torch.inf).max(1).values
     if (rivals < of_label).all():
         raise UserError(
-            f"all of the {counted(len(label), 'val image')} are right, so that no temperature can be told from them: "
+            f"all of the {pluralize(len(label), 'val image')} are right, so that no temperature can be told from them: "
             "calibrate on more images, --data.root DIR"
         )
     if (of_label - scores.mean(1)).mean() <= 0:
@@ -97,7 +97,7 @@ def fit_temperature(scores: Tensor, label: Tensor) -> float:
     return math.exp(float(logarithm.detach()))
 
 
-def sure_above(sureness: Tensor, right: Tensor, target: float) -> float:
+def confidence_threshold(sureness: Tensor, right: Tensor, target: float) -> float:
     """Return about the least probability of which the images that reach it are right in a share of `target` or more."""
     ordered, order = sureness.sort(descending=True)
     share = right[order].double().cumsum(0) / torch.arange(1, len(order) + 1)
@@ -115,6 +115,6 @@ def _coverage(right: Tensor, sure: Tensor, threshold: float) -> str:
     count, hits, reach = int(sure.sum()), int(right[sure].sum()), f"a probability of {threshold:.4f}"
     if not count:
         return f"no image reaches {reach}"
-    low, high = (f"{bound:.2%}" for bound in wilson(hits, count))
+    low, high = (f"{bound:.2%}" for bound in wilson_interval(hits, count))
     share = f"{hits / count:.2%} are right (95 % interval {low} to {high})"
     return f"{count / len(right):.2%} of the images reach {reach}; of these {share}"

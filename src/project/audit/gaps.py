@@ -30,7 +30,7 @@ class Grouping:
     def rates(self, figure: str, least: int = 1) -> Floats:
         """A figure of each group, (groups, 1) or (groups, classes); NaN where it rests on fewer than `least` images."""
         tested, groups, classes = self.tested, len(self.names), len(self.tested.names)
-        right, ones = tested.right.astype(float), np.ones(len(self.group))
+        right, ones = tested.correct.astype(float), np.ones(len(self.group))
 
         def sums(of: Floats, cell: Any = 0, cells: int = 1) -> Any:
             """Sums of what images have, (groups, cells), by the cell of each."""
@@ -69,7 +69,7 @@ def find_gap(grouping: Grouping, figure: str, draws: int = DRAWS) -> dict[str, A
     members = [np.flatnonzero(group == which) for which in (high, low)]
     for _ in range(DRAWS):
         rows = np.concatenate([draw.choice(rows, len(rows)) for rows in members])
-        drawn = replace(grouping, group=group[rows], tested=grouping.tested.some(rows)).rates(figure)
+        drawn = replace(grouping, group=group[rows], tested=grouping.tested.subset(rows)).rates(figure)
         resampled.append(drawn[high, column] - drawn[low, column])
     bottom, top = np.nanpercentile(resampled, [2.5, 97.5]).tolist()
     observed, as_far = _spread(rates).max() - 1e-9, 0

@@ -11,7 +11,7 @@ from project.errors import UserError
 from project.files import read_table, write_table
 from project.runs.predictions import Predictions
 from project.runs.read import read_run
-from project.runs.statistics import holm, wilson
+from project.runs.statistics import holm_correction, wilson_interval
 
 GROUPS, GAPS = "groups.csv", "gaps.csv"
 
@@ -53,7 +53,7 @@ def groups(
         groupings.append(_grouping(" and ".join(values), together, tested))
     draws = max(DRAWS, 100 * len(groupings) * len(FIGURES))  # else no p could stay below 0.05 once it is corrected
     gaps = [gap for each in groupings for figure in FIGURES if (gap := find_gap(each, figure, draws))]
-    for gap, p in zip(gaps, holm([gap["p"] for gap in gaps]), strict=True):
+    for gap, p in zip(gaps, holm_correction([gap["p"] for gap in gaps]), strict=True):
         gap |= {"p corrected": p, "verdict": "more than noise" if p < 0.05 else "within noise"}
     rows = []
     for each in groupings:
@@ -89,7 +89,7 @@ def _grouping(title: str, values: list[str], tested: Predictions) -> Grouping:
     if len(names) < 2:
         same = f"all tested images have the same entry in {title}, '{''.join(names)}'"
         raise UserError(f"{same}: there are no groups to compare")
-    return Grouping(title, names.tolist(), group, tested.some(told))
+    return Grouping(title, names.tolist(), group, tested.subset(told))
 
 
 def _rows(grouping: Grouping) -> list[dict[str, Any]]:
@@ -97,8 +97,8 @@ def _rows(grouping: Grouping) -> list[dict[str, Any]]:
     figures = {figure: grouping.rates(figure) for figure in FIGURES}
     rows = []
     for number, name in enumerate(grouping.names):
-        right = grouping.tested.right[grouping.group == number]
-        low, high = wilson(int(right.sum()), len(right))
+        right = grouping.tested.correct[grouping.group == number]
+        low, high = wilson_interval(int(right.sum()), len(right))
         row = {"groups": grouping.title, "group": name, "images": len(right), "small": len(right) < SMALL}
         row |= {"accuracy": figures["accuracy"][number, 0], "accuracy low": low, "accuracy high": high}
         row |= {figure: figures[figure][number, 0] for figure in ("mean recall", "calibration error")}

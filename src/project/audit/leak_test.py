@@ -14,9 +14,9 @@ from project.errors import UserError
 from project.files import write_text
 from project.interface import Split
 from project.modules.tasks.multiclass import Multiclass
-from project.runs.folder import home_of
+from project.runs.folder import output_folder
 from project.runs.job import Trained
-from project.runs.statistics import wilson
+from project.runs.statistics import wilson_interval
 
 LEAK = "leak_test.json"
 FALSE_ALARMS = 0.001  # share of the new images that an attacker may take for trained on: Carlini et al. 2022
@@ -36,7 +36,7 @@ def leak_test(trained: Trained, images: int = 10_000) -> None:
     """
     if images < 1:
         raise UserError(f"--images must be at least 1, got {images}")
-    trained.load(labelled=True)
+    trained.load(labeled=True)
     data, known = trained.data, trained.module.data_description
     assert known is not None and data.index is not None
     if known.fingerprint != data.index.fingerprint():
@@ -53,7 +53,7 @@ def leak_test(trained: Trained, images: int = 10_000) -> None:
     for name, loss, right in (("trained on", seen, seen_right), (f"{others} split", new, new_right)):
         print(f"{name:<16}{len(loss):>8,}{right:>10.2%}{loss.mean():>11.4f}")
     print("\n" + "\n".join(sentences(found)))
-    file = home_of(trained.checkpoint) / LEAK
+    file = output_folder(trained.checkpoint) / LEAK
     write_text(file, json.dumps(found, indent=2))
     print(file)
 
@@ -78,7 +78,7 @@ def membership(seen: NDArray[np.float64], new: NDArray[np.float64]) -> dict[str,
     allowed = int(FALSE_ALARMS * n)
     hits = int((seen > np.sort(new)[::-1][allowed]).sum())
     interval = [max(0.0, auc - 1.96 * error), min(1.0, auc + 1.96 * error)]
-    found = {"found": hits / m, "found_interval": wilson(hits, m), "false_alarms": allowed}
+    found = {"found": hits / m, "found_interval": wilson_interval(hits, m), "false_alarms": allowed}
     return {"auc": auc, "auc_interval": interval, **found, "trained_on": m, "new": n}
 
 

@@ -1,4 +1,4 @@
-"""A trained model on labelled images, where the trainer computes."""
+"""A trained model on labeled images, where the trainer computes."""
 
 from collections.abc import Iterator
 from typing import cast

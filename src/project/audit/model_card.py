@@ -13,9 +13,9 @@ from project.audit.leak_test import LEAK, sentences
 from project.audit.robustness import ROBUSTNESS
 from project.errors import UserError
 from project.files import read_table, write_text
-from project.output import duration
+from project.output import format_duration
 from project.runs.checkpoints import load_checkpoint
-from project.runs.folder import FINDINGS
+from project.runs.folder import TEST_SUMMARY
 from project.runs.predictions import Predictions
 from project.runs.read import Run, read_run
 
@@ -55,7 +55,11 @@ def _facts(run: Run, tested: Predictions) -> dict[str, Any]:
     parts = [f"{facts['net']}, {facts['parameters']:,} parameters"] if facts["net"] else ["Net not recorded"]
     if facts["image_size"]:
         parts.append(f"images of {facts['image_size']} x {facts['image_size']} pixels")
-    seconds, checkpoint, findings = facts["seconds_of_training"], Path(facts["checkpoint"] or ""), run.folder / FINDINGS
+    seconds, checkpoint, findings = (
+        facts["seconds_of_training"],
+        Path(facts["checkpoint"] or ""),
+        run.folder / TEST_SUMMARY,
+    )
     kept = load_checkpoint(checkpoint) if checkpoint.is_file() else None
     at_training = run.trained or run.folder
     leak = at_training / LEAK
@@ -76,12 +80,14 @@ def _facts(run: Run, tested: Predictions) -> dict[str, Any]:
         "gaps": _rows(run.folder / GAPS),
         "brier": brier[-1] if brier else None,
         "temperature": round(float(kept["state_dict"].get("task.temperature", 1)), 4) if kept else None,
-        "threshold": kept["hyper_parameters"].get("sure_above") if kept else None,
+        "threshold": kept["hyper_parameters"].get("confidence_threshold") if kept else None,
         "calibrated_later": kept and findings.exists() and checkpoint.stat().st_mtime > findings.stat().st_mtime,
         "leak": sentences(json.loads(leak.read_text())) if leak.is_file() else [],
         "robustness": robustness,
         "mean_of_corruptions": fmean(corrupted) if corrupted else None,
-        "time": f"{duration(seconds)}{' since it was continued' if len(run.starts) > 1 else ''}" if seconds else "",
+        "time": f"{format_duration(seconds)}{' since it was continued' if len(run.starts) > 1 else ''}"
+        if seconds
+        else "",
         "hardware": ", ".join(filter(None, [hardware.get("processor"), *hardware.get("gpus", []), facts["device"]])),
         "software": ", ".join(f"{name} {packages[name]}" for name in PACKAGES if name in packages),
         "commit": f"commit {start['git']['commit']}" if start.get("git") else "",

@@ -12,9 +12,9 @@ from project.audit.model import batches, logits
 from project.errors import UserError
 from project.files import write_table
 from project.modules import Classifier
-from project.runs.folder import home_of
+from project.runs.folder import output_folder
 from project.runs.job import Trained
-from project.runs.statistics import wilson
+from project.runs.statistics import wilson_interval
 
 ROBUSTNESS = "robustness.csv"
 SEVERITIES = range(1, 6)
@@ -34,12 +34,12 @@ def robustness(trained: Trained, images: int = 1000) -> None:
     """
     if images < 1:
         raise UserError(f"--images must be at least 1, got {images}")
-    trained.load(labelled=True)
+    trained.load(labeled=True)
     model, data = trained.module.requires_grad_(False), trained.data
     parts = list(batches(trained, data.test_split, images))
     total = sum(len(label) for _, label in parts)
     clean = _accuracy(model, parts)
-    low, high = wilson(round(clean * total), total)
+    low, high = wilson_interval(round(clean * total), total)
     print(f"\n{total:,} images of the {data.test_split} split of {data.folder}; clean accuracy {clean:.2%}")
     print(f"(on other images of this kind {low:.1%} to {high:.1%}, and the figures below about as uncertain)\n")
     print(f"{'accuracy at severity':<22}{''.join(f'{severity:>8}' for severity in SEVERITIES)}{'mean':>8}")
@@ -58,7 +58,7 @@ def robustness(trained: Trained, images: int = 1000) -> None:
     print(f"\n{'changed by, of 255':<22}{''.join(f'{epsilon:>8}' for epsilon in EPSILONS)}")
     for name, steps in ATTACKS.items():
         add("attack", name, _under_attack(model, parts, steps))
-    file = home_of(trained.checkpoint) / ROBUSTNESS
+    file = output_folder(trained.checkpoint) / ROBUSTNESS
     write_table(file, [{**row, "images": total, "folder": str(data.folder)} for row in rows])
     print(f"\nan attack of 0 % leaves no image right; a stronger one may find more than these do\n{file}")
 

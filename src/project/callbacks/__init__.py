@@ -1,11 +1,20 @@
 """What watches a run without changing it."""
 
 from project.callbacks.console import Console, ProgressBar
-from project.callbacks.findings import Findings
-from project.callbacks.guard import Guard
-from project.callbacks.last import LastCheckpoint
+from project.callbacks.figures import TensorBoardFigures
+from project.callbacks.last_checkpoint import LastCheckpoint
 from project.callbacks.monitor import Monitor
-from project.callbacks.pictures import Pictures
-from project.callbacks.predictions import PredictionTable
+from project.callbacks.nonfinite_guard import NonFiniteGuard
+from project.callbacks.prediction_table import PredictionTable
+from project.callbacks.test_summary import TestSummary
 
-__all__ = ["Console", "Findings", "Guard", "LastCheckpoint", "Monitor", "Pictures", "PredictionTable", "ProgressBar"]
+__all__ = [
+    "Console",
+    "LastCheckpoint",
+    "Monitor",
+    "NonFiniteGuard",
+    "PredictionTable",
+    "ProgressBar",
+    "TensorBoardFigures",
+    "TestSummary",
+]

@@ -12,9 +12,9 @@ from lightning.pytorch.callbacks import EarlyStopping, RichProgressBar
 from rich.console import Console as RichConsole
 from rich.table import Table
 
-from project.callbacks.describe import first_lines
+from project.callbacks.describe import describe_run
 from project.interface import SPLITS, Split, data_of, module_of
-from project.output import counted, duration
+from project.output import format_duration, pluralize
 
 
 class ProgressBar(RichProgressBar):
@@ -66,7 +66,7 @@ class Console(L.Callback):
         self._best = _best(trainer)  # of a run that continues
         if trainer.fit_loop.restarted_mid_epoch:
             self._epoch = trainer.current_epoch + 1  # no start of it will be told
-        self._say(trainer, *first_lines(trainer), "")
+        self._say(trainer, *describe_run(trainer), "")
         name = f" {shown[0]:>8}" if (shown := module_of(trainer).task.headline) else ""
         self._say(trainer, f"{'epoch':>9} {'train loss':>11}{name} {'val loss':>9}{name} {'images/s':>9}")
 
@@ -80,11 +80,11 @@ class Console(L.Callback):
         self._epoch_line(trainer)
         for callback in trainer.early_stopping_callbacks:
             if isinstance(callback, EarlyStopping) and callback.stopped_epoch:
-                waited = counted(callback.patience, "epoch")
+                waited = pluralize(callback.patience, "epoch")
                 self._say(trainer, f"stopped early: {callback.monitor} did not improve for {waited}")
         watched = getattr(trainer.checkpoint_callback, "monitor", None)
         best = f", best at epoch {self._best_epoch} by {watched}" if self._best_epoch else ""
-        self._say(trainer, f"trained for {duration(time.monotonic() - self._started)}{best}", "")
+        self._say(trainer, f"trained for {format_duration(time.monotonic() - self._started)}{best}", "")
 
     def _epoch_line(self, trainer: L.Trainer) -> None:
         if self._epoch == 0:
@@ -117,7 +117,7 @@ class Console(L.Callback):
         stage: Split = "test" if trainer.testing else "val"
         split = stage if data_of(trainer).split_sizes().get(stage) else "val"
         result = model.results[stage]
-        title = f"{stage}: {counted(result.samples, model.data_description.input.kind)} of the {split} split"
+        title = f"{stage}: {pluralize(result.samples, model.data_description.input.kind)} of the {split} split"
         if rows := model.task.table(result):
             table = Table(title=title, title_justify="left")
             for heading in rows[0]:
@@ -129,7 +129,7 @@ class Console(L.Callback):
             self._say(trainer, title)
         if stage != split:
             self._say(trainer, "no test split: these are the val images, which also chose the best checkpoint")
-        self._say(trainer, model.task.in_words({name: float(value) for name, value in result.scalars.items()}))
+        self._say(trainer, model.task.describe({name: float(value) for name, value in result.scalars.items()}))
 
     on_validation_end = on_test_end
 
@@ -141,9 +141,9 @@ class Console(L.Callback):
                 rows = list(islice(csv.reader(stream), 7))[1:]
             for row in rows if len(rows) <= 5 else []:
                 scores = np.array(row[-description.target.outputs :], np.float32)
-                self._say(trainer, f"{row[0]}: {description.target.in_words(scores)}")
+                self._say(trainer, f"{row[0]}: {description.target.describe(scores)}")
         data = data_of(trainer)
-        self._say(trainer, f"predictions: {file}, {counted(data.size, description.input.kind)} of {data.folder}")
+        self._say(trainer, f"predictions: {file}, {pluralize(data.size, description.input.kind)} of {data.folder}")
 
 
 def _of_all(trainer: L.Trainer, epoch: int) -> str:

@@ -10,10 +10,10 @@ import torch
 
 from project.interface import data_of, module_of, time_limit
 from project.machine import describe_device
-from project.output import counted, duration
+from project.output import format_duration, pluralize
 
 
-def first_lines(trainer: L.Trainer) -> list[str]:
+def describe_run(trainer: L.Trainer) -> list[str]:
     """What was found in the data, and what was chosen: net, device, precision, optimizer, batch, schedule."""
     model, data, optimizer = module_of(trainer), data_of(trainer), trainer.optimizers[0]
     inputs, sizes = data.description.input, data.split_sizes()
@@ -27,24 +27,24 @@ def first_lines(trainer: L.Trainer) -> list[str]:
     schedule = next((type(config.scheduler).__name__ for config in trainer.lr_scheduler_configs), "constant")
     each = f" ({data.batch_size // world:,} on each of {world} devices)" if world > 1 else ""
     device = f"{describe_device(trainer.strategy.root_device)}{f' x {world}' if world > 1 else ''}"
-    epochs = counted(most, "epoch") if most >= 0 else "any number of epochs"
+    epochs = pluralize(most, "epoch") if most >= 0 else "any number of epochs"
     limit = clock.time_remaining() if (clock := time_limit(trainer)) else None
     return [
-        f"data      {data.folder}: {counted(sum(sizes.values()), inputs.kind)}, {data.description.target}; "
+        f"data      {data.folder}: {pluralize(sum(sizes.values()), inputs.kind)}, {data.description.target}; "
         f"{splits}{stand_in}",
         f"net       {type(model.net).__name__}: {parameters:,} parameters, {inputs.kind}s {inputs}".rstrip(),
         f"device    {device}, precision {trainer.precision}, {layout}{', compiled' if model.compiled else ''}",
         f"training  {fused}{type(optimizer).__name__}, learning rate {optimizer.defaults['lr']:g}, "
         f"weight decay {decay:g}, schedule {schedule}",
-        f"batch     {counted(data.batch_size, inputs.kind)}{each} from {data.reading}, "
-        f"{counted(int(trainer.num_training_batches), 'step')} an epoch, "
-        f"at most {epochs}{f', {duration(limit)}' if limit else ''}",
+        f"batch     {pluralize(data.batch_size, inputs.kind)}{each} from {data.reading}, "
+        f"{pluralize(int(trainer.num_training_batches), 'step')} an epoch, "
+        f"at most {epochs}{f', {format_duration(limit)}' if limit else ''}",
     ]
 
 
-def next_lines(run: Path, best: Path, tested: bool) -> list[str]:
+def next_commands(run: Path, best: Path, tested: bool) -> list[str]:
     """Where the run is and what to type next."""
-    command = python()
+    command = python_command()
     return [
         f"run       {run}",
         f"curves    {command} -m tensorboard.main --logdir {quote(str(run.parent))}",
@@ -53,7 +53,7 @@ def next_lines(run: Path, best: Path, tested: bool) -> list[str]:
     ]
 
 
-def python() -> str:
+def python_command() -> str:
     """How to call this interpreter from the current folder, so that the lines can be pasted as they are."""
     for name in ("python", "python3"):
         if (found := shutil.which(name)) and Path(found).parent == Path(sys.executable).parent:

@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 import project
-from project.interface import load
+from project.interface import import_object
 
 CORE_PACKAGES = ("callbacks", "cli", "datamodules", "modules", "runs")
 Declared = tuple[str, ...]
@@ -46,7 +46,7 @@ def commands() -> dict[str, Declared]:
 
 def callbacks() -> list[Any]:
     """Return a callback of each class that packages add to every run."""
-    return [load(path)() for package in packages() for path in getattr(package, "CALLBACKS", ())]
+    return [import_object(path)() for package in packages() for path in getattr(package, "CALLBACKS", ())]
 
 
 def options() -> dict[str, tuple[str, str]]:

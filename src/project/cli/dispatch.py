@@ -4,27 +4,27 @@ import inspect
 import sys
 
 from project.cli.commands import commands, overview
-from project.errors import UserError, errors_as_lines
-from project.interface import load
-from project.output import hint, print_plainly
+from project.errors import UserError, report_errors
+from project.interface import import_object
+from project.output import configure_output, did_you_mean
 from project.runs.job import Job
 
 
 def main(args: list[str] | None = None) -> None:
     """Run a command; a user's mistake ends in one line and exit code 2."""
     args = list(sys.argv[1:] if args is None else args)
-    print_plainly()
+    configure_output()
     if args[:1] in ([], ["-h"], ["--help"]):
         print(overview())
         return
-    with errors_as_lines():
+    with report_errors():
         name = args[0]
         if name.startswith("-"):
             raise UserError(f"say first what to do, then the options: train.py {', '.join(commands())}")
         if name not in commands():
             known = {command: command for command in commands()}
-            raise UserError(f"no command {name} among {', '.join(known)}{hint(name, known)}")
-        command = load(commands()[name][0])
+            raise UserError(f"no command {name} among {', '.join(known)}{did_you_mean(name, known)}")
+        command = import_object(commands()[name][0])
         first = next(iter(inspect.signature(command).parameters.values()), None)
         kind = first.annotation if first else None
         if isinstance(kind, type) and issubclass(kind, Job):

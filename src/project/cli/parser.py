@@ -10,22 +10,30 @@ from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
 
-from project.interface import load
-from project.output import hint
+from project.interface import import_object
+from project.output import did_you_mean
 
-OTHER_NAMES = {
+ALIASES = {
     "epochs": "trainer.max_epochs",
     "gpus": "trainer.devices",
+    "highest": "max_lr",
     "learning_rate": "model.optimizer.lr",
+    "limit": "max_concurrency",
+    "lowest": "min_lr",
     "lr": "model.optimizer.lr",
+    "smallest": "min_batch_size",
     "workers": "data.num_workers",
 }
-"""What people type who know other tools, and the option it is here."""
-GONE = {
+"""Names that other tools or earlier versions use, and the option here."""
+REMOVED = {
     "data_description": "this config is of an older version: take the line out",
-    "poisson": "data.sampling poisson is now --data.sampler project.privacy.PoissonBatches",
+    "poisson": "data.sampling poisson is now --data.sampler project.privacy.PoissonBatchSampler",
+    "views": "it is now model.tta, with none, flip or flip_translate for one, mirror or mirror_shift",
+    "sure_above": "it is now model.confidence_threshold",
+    "project.privacy.PoissonBatches": "it is now project.privacy.PoissonBatchSampler",
+    "project.explain.Watch": "it is now project.explain.ErrorAnalysis",
 }
-"""Keys and values of earlier versions, and what to do."""
+"""Keys, values and class paths of earlier versions, and what replaces them."""
 
 
 class Parser(ArgumentParser):
@@ -47,22 +55,24 @@ class Parser(ArgumentParser):
         typed = match[1] if (match := re.search(r"Given value: NestedArg\(key='([^']+)'", message)) else ""
         key, chosen, message = innermost(message)
         if match := re.search(r"unrecognized arguments: --([^\s=]+)", message):
-            return f"unknown option --{match[1]}{hint(match[1], self.options())}"
+            return f"unknown option --{match[1]}{did_you_mean(match[1], self.options())}"
         not_accepted = r"'([^']+)' is not (?:expected|accepted)|(?:Group '(.*)' does )?not accept [a-z ]+ '([^']+)'"
         if match := re.search(not_accepted, message):
             name = match[1] or ".".join(filter(None, (match[2], match[3])))
-            if name in GONE:
-                return f"unknown key {name}: {GONE[name]}"
+            if name in REMOVED:
+                return f"unknown key {name}: {REMOVED[name]}"
             if name == typed and key in ("model", "data"):
-                return f"unknown option --{key}.{name}{hint(f'{key}.{name}', self.options())}"
+                return f"unknown option --{key}.{name}{did_you_mean(f'{key}.{name}', self.options())}"
             options = {option: text.lstrip("-") for option, text in self.options().items()}
-            likely = hint(name, _arguments(message, chosen) or options)
+            likely = did_you_mean(name, _arguments(message, chosen) or options)
             return f"unknown key {name}{f' in {key}' if key and not typed else ''}{likely}"
         if match := re.search(r"Expected a dot import path string: (\S+)", message):
-            return f"{key}: no class named {match[1]}{hint(match[1], {name: name for name in _class_names()})}"
+            return f"{key}: no class named {match[1]}{did_you_mean(match[1], {name: name for name in _class_names()})}"
         if match := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", message):
             names = {name: name for name in dir(importlib.import_module(match[1]))}
-            return f"{key}: {match[1]} has no {match[2]}{hint(match[2], names)}"
+            if (path := f"{match[1]}.{match[2]}") in REMOVED:
+                return f"{key}: no class {path}: {REMOVED[path]}"
+            return f"{key}: {match[1]} has no {match[2]}{did_you_mean(match[2], names)}"
         if match := re.search(r"(Multiple subclasses with name .*)", message):
             return f"{key}: {match[1]}"
         if match := re.search(r"File does not exist: '(.*)'", message):
@@ -70,8 +80,8 @@ class Parser(ArgumentParser):
         if match := re.search(r"argument (--[\w.]+): expected one argument", message):
             return f"{match[1]} wants a value, such as {match[1]} true where it is a switch"
         if match := re.search(r"(?:Given|Got) value: (.*)", message):
-            if match[1] in GONE:
-                return f"{key} {match[1]}: {GONE[match[1]]}"
+            if match[1] in REMOVED:
+                return f"{key} {match[1]}: {REMOVED[match[1]]}"
             return f"{key}: expected {_wanted(message)}, got {match[1]!r}"
         return " ".join(message.split())
 
@@ -84,7 +94,7 @@ def named(actions: Iterable[Any]) -> dict[str, str]:
     """Return options by their names, by the last part of that, and by what others call them."""
     names = [option.lstrip("-") for action in actions for option in action.option_strings]
     own = {name: f"--{name}" for name in names}
-    others = {other: f"--{name}" for other, name in OTHER_NAMES.items() if name.partition(".")[0] in own}
+    others = {other: f"--{name}" for other, name in ALIASES.items() if name.partition(".")[0] in own}
     return {name.rpartition(".")[2]: f"--{name}" for name in reversed(names)} | own | others
 
 
@@ -115,7 +125,7 @@ def _wanted(message: str) -> str:
 def _arguments(message: str, chosen: str) -> dict[str, str]:
     """Arguments of the class whose argument is not accepted; none where no class is named."""
     path = match[1] if (match := re.search(r"class_path='([\w.]+)'", message)) else chosen
-    return {name: name for name in inspect.signature(load(path)).parameters} if path else {}
+    return {name: name for name in inspect.signature(import_object(path)).parameters} if path else {}
 
 
 def _class_names() -> list[str]:

@@ -6,16 +6,16 @@ from typing import Any
 
 from project.cli.commands import commands, options
 from project.errors import RunFinishedError, UserError
-from project.interface import DataDescription, load
+from project.interface import DataDescription, import_object
 from project.runs.checkpoints import load_checkpoint
-from project.runs.folder import refuse_odd_name, run_of
-from project.runs.job import Job, Trained, Untrained
-from project.runs.options import in_order, option_pairs, peek
+from project.runs.folder import run_folder, validate_run_name
+from project.runs.job import Job, Training, Untrained
+from project.runs.options import configs_first, option_pairs, peek_options
 from project.runs.resume import (
     ORIGIN,
+    check_not_finished,
+    check_same_model,
     last_if_any,
-    refuse_another_kind,
-    refuse_finished,
     requeued_run,
     resolve_checkpoint,
     saved_options,
@@ -45,9 +45,9 @@ class Plan:
     def check(self, config: Any) -> None:
         """See that the run of the checkpoint can go on with what was parsed; end where a restarted job has finished."""
         assert self.checkpoint is not None
-        refuse_another_kind(self.checkpoint, self.saved["hyper_parameters"], config.model.init_args)
+        check_same_model(self.checkpoint, self.saved["hyper_parameters"], config.model.init_args)
         try:
-            refuse_finished(self.checkpoint, self.saved, config.trainer)
+            check_not_finished(self.checkpoint, self.saved, config.trainer)
         except RunFinishedError as finished:
             if not self.restarted:
                 raise
@@ -60,18 +60,18 @@ def make_plan(name: str, kind: type[Job], args: list[str]) -> Plan:
 
     Precedence is then that of the parser: command line, later config, earlier config, checkpoint, default.
     """
-    given = in_order(args)[1:]
-    said = peek(given)
+    given = configs_first(args)[1:]
+    said = peek_options(given)
     if any(arg.partition("=")[0] in ("-h", "--help", "--print_config") or arg.endswith(".help") for arg in given):
         return Plan(given, said)
     root, run_name = Path(said.get("trainer.default_root_dir") or "logs"), said.get("run_name")
     wanted = None if (found := said.get("ckpt_path")) in (None, "", "null") else str(found)
-    refuse_odd_name(run_name)
+    validate_run_name(run_name)
     if issubclass(kind, Untrained):
         if wanted:
             raise UserError(f"{name} begins anew: to begin from trained weights, give --model.init_from FILE")
         return Plan(given, said)
-    fitting = not issubclass(kind, Trained)
+    fitting = issubclass(kind, Training)
     restarted = fitting and wanted in (None, "resume")  # such a job comes with its own options
     if fitting and wanted == "resume":
         wanted = last_if_any(root, run_name)
@@ -87,13 +87,13 @@ def make_plan(name: str, kind: type[Job], args: list[str]) -> Plan:
     path = resolve_checkpoint(wanted, root, run_name)
     check_file(path, said)
     saved = load_checkpoint(path)
-    served, description = commands()[name][3:], DataDescription.from_plain(saved["data_description"])
+    served, description = commands()[name][3:], DataDescription.from_dict(saved["data_description"])
     if served and (model := f"{description.input.kind}s with {description.target.kind}") != served[0]:
         raise UserError(f"{name} is for {served[0]}, and {path} is a model for {model}")
     plan = Plan(given, said, {}, path, saved, restarted)
     if not restarted:
         plan.defaults = saved_options(saved, elsewhere=not fitting and any(said.get(f"data.{key}") for key in ORIGIN))
-        run = run_of(path)
+        run = run_folder(path)
         if fitting and run and (run / "config.yaml").is_file():
             plan.args = ["--config", str(run / "config.yaml"), *given]
     return plan
@@ -103,4 +103,4 @@ def check_file(file: Path, given: Any) -> None:
     """Let the options that packages add, such as one that requires a signature, check a file before it is read."""
     for name, (function, _) in options().items():
         if value := given.get(name):
-            load(function)(file, Path(value))
+            import_object(function)(file, Path(value))

@@ -9,7 +9,7 @@ from typing import Any, get_origin
 
 from project.cli.parser import Parser
 from project.errors import UserError
-from project.runs.options import in_order
+from project.runs.options import configs_first
 
 
 def run_tool(name: str, tool: Callable[..., Any], args: list[str]) -> None:
@@ -23,7 +23,7 @@ def run_tool(name: str, tool: Callable[..., Any], args: list[str]) -> None:
     at = args.index("--") if "--" in args else len(args)
     # --short-side and --short_side are the same, as people type both.
     rest = [re.sub(r"^--[\w-]+", lambda name: f"--{name[0][2:].replace('-', '_')}", arg) for arg in args[:at]]
-    own, of_fit = separate(in_order(rest)[1:])
+    own, of_fit = separate(configs_first(rest)[1:])
     of_fit += args[at + 1 :]
     wanted = inspect.signature(tool).parameters
     if (of_fit or at < len(args)) and "fit_options" not in wanted:

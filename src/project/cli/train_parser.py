@@ -11,7 +11,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from project import datamodules, modules
 from project.cli.parser import Parser, named
-from project.interface import load
+from project.interface import import_object
 
 
 def load_yaml(text: str) -> Any:
@@ -48,7 +48,7 @@ def class_of(path: Any, default: type[Any]) -> type[Any]:
     """The class that a class path, or the name of a class of ours, means; a mistake is the parser's to tell."""
     known = {name: found for space in (modules, datamodules) for name, found in vars(space).items()}
     try:
-        found = known.get(path) or load(str(path))
+        found = known.get(path) or import_object(str(path))
     except (ImportError, AttributeError, ValueError):
         return default
     return found if isinstance(found, type) else default

@@ -13,24 +13,33 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 
-from project.callbacks import Console, Findings, Guard, LastCheckpoint, Monitor, Pictures, PredictionTable, ProgressBar
+from project.callbacks import (
+    Console,
+    LastCheckpoint,
+    Monitor,
+    NonFiniteGuard,
+    PredictionTable,
+    ProgressBar,
+    TensorBoardFigures,
+    TestSummary,
+)
 from project.cli import commands
 from project.cli.plan import Plan, check_file, make_plan
 from project.cli.train_parser import TrainParser, class_of, nulls_as_configs
 from project.datamodules import ImageDataModule
 from project.datamodules.base import DataModule
-from project.errors import Interrupted, UserError, explain_failures
+from project.errors import Interrupted, UserError, translate_errors
 from project.interface import DataDescription
 from project.machine import default_precision, keep_freed_memory
 from project.modules import Classifier
-from project.output import quieten_lightning
+from project.output import silence_lightning
 from project.runs.checkpoints import DurableCheckpointIO
-from project.runs.folder import run_of
-from project.runs.job import Evaluation, Job, Trained, Untrained
-from project.runs.logger import RunLogger, logger_of
+from project.runs.folder import run_folder
+from project.runs.job import Evaluation, Job, Trained, Training, Untrained
+from project.runs.logger import RunLogger, create_logger
 from project.runs.options import flatten
 from project.runs.provenance import SaveRun
-from project.runs.resume import DATA, MODULE, model_line
+from project.runs.resume import DATA, MODULE, describe_checkpoint
 
 COUNTS = (
     "accumulate_grad_batches",
@@ -42,16 +51,16 @@ COUNTS = (
 """Options of the Trainer that zero would make meaningless."""
 MISTAKES = (UserError, MisconfigurationException)
 CKPT_PATH = {
-    Job: "A run to continue: a file, or best or last for the newest run; resume for the newest of this run_name, or a"
-    " new one where there is none",
-    Untrained: "Not for this command",
+    Training: "Run to continue: a checkpoint file, or best or last for the newest run; resume continues the newest run"
+    " of this run_name, or starts one if there is none",
+    Untrained: "Not supported by this command",
     Trained: "A trained model: a file, or best or last for the newest run",
 }
 
 
 def run(name: str, command: Callable[..., Any], kind: type[Job], args: list[str]) -> None:
     """Build what a command needs by the type of its first parameter, and call it."""
-    quieten_lightning()
+    silence_lightning()
     torch.set_float32_matmul_precision("high")
     try:
         cli = CLI(name, command, kind, make_plan(name, kind, args))
@@ -105,7 +114,7 @@ class CLI(LightningCLI):
         if commands.commands()[self.name][3:] and not isinstance(data, ImageDataModule):
             raise UserError(f"{self.name} is for an ImageDataModule, and data is a {type(data).__name__}")
         try:
-            with explain_failures(getattr(data, "batch_size", 0), getattr(data, "image_size", 0)):
+            with translate_errors(getattr(data, "batch_size", 0), getattr(data, "image_size", 0)):
                 self.command(job, **own)
         finally:
             if isinstance(logger, RunLogger) and (issubclass(self.kind, Untrained) or sys.exception()):
@@ -127,7 +136,7 @@ class CLI(LightningCLI):
             parser.add_argument(f"--{name}", type=str | None, default=None, help=about)
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.add_lightning_class_args(LastCheckpoint, "last")
-        parser.add_lightning_class_args(Guard, "guard")
+        parser.add_lightning_class_args(NonFiniteGuard, "guard")
         parser.set_defaults(
             {
                 "checkpoint.monitor": "val/acc",
@@ -148,7 +157,7 @@ class CLI(LightningCLI):
         if init_from := config.model.init_args.get("init_from"):
             check_file(Path(init_from), config)
         if path is not None and issubclass(self.kind, Trained):
-            rank_zero_only(print)(model_line(path, self.plan.saved))
+            rank_zero_only(print)(describe_checkpoint(path, self.plan.saved))
         elif path is not None:
             self.plan.check(config)
 
@@ -168,7 +177,9 @@ class CLI(LightningCLI):
                 cause = cause.__cause__ or cause.__context__
             raise cause or UserError(str(error)) from error
         if self.plan.checkpoint is not None:
-            self.model.adopt(DataDescription.from_plain(self.plan.saved["data_description"]), restored=True)
+            self.model.set_data_description(
+                DataDescription.from_dict(self.plan.saved["data_description"]), restored=True
+            )
 
     def _set_seed(self) -> None:
         try:
@@ -178,7 +189,7 @@ class CLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer, with the settings that suit the machine where the user chose none, and the run's logger."""
-        config, fitting = self.config_init["trainer"], not issubclass(self.kind, Trained | Untrained)
+        config, fitting = self.config_init["trainer"], issubclass(self.kind, Training)
         for name in COUNTS:
             if config[name] is not None and (config[name] == 0 or (config[name] < 0 and name != "max_epochs")):
                 raise UserError(f"trainer.{name} {config[name]}: give a number above 0, or leave it out")
@@ -188,7 +199,13 @@ class CLI(LightningCLI):
             kwargs["benchmark"] = True  # images have one size: let cuDNN try its algorithms and keep the fastest
         if config.enable_progress_bar is None:
             kwargs["enable_progress_bar"] = sys.stdout.isatty()
-        self.trainer_defaults["callbacks"] = [PredictionTable(), Console(), Monitor(), Pictures(), Findings()]
+        self.trainer_defaults["callbacks"] = [
+            PredictionTable(),
+            Console(),
+            Monitor(),
+            TensorBoardFigures(),
+            TestSummary(),
+        ]
         self.trainer_defaults["callbacks"] += commands.callbacks()
         if kwargs.get("enable_progress_bar", config.enable_progress_bar):
             self.trainer_defaults["callbacks"].append(ProgressBar())
@@ -220,8 +237,8 @@ class CLI(LightningCLI):
     def _logger(self, root: Path, fitting: bool) -> RunLogger:
         """The logger of a new run, or of one that is continued; of a command that is no training, named after it."""
         name = (self.config.run_name or "run") if fitting else self.name
-        continued = run_of(self.plan.checkpoint) if self.plan.checkpoint and fitting else None
-        logger = logger_of(root, name, continued, self.plan.saved.get("global_step") if fitting else None)
+        continued = run_folder(self.plan.checkpoint) if self.plan.checkpoint and fitting else None
+        logger = create_logger(root, name, continued, self.plan.saved.get("global_step") if fitting else None)
         parts = {key: self.config_dump[key] for key in ("model", "data", "trainer")}
         logger.hyperparameters = flatten({key: part.get("init_args", part) for key, part in parts.items()})
         return logger

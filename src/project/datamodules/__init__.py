@@ -1,7 +1,7 @@
 """Finding, splitting, reading, batching and augmenting images."""
 
+from project.datamodules.images.builders import CIFAR10, DatasetBuilder, Digits
 from project.datamodules.images.datamodule import ImageDataModule
-from project.datamodules.images.source import CIFAR10, Digits, Source
 from project.datamodules.images.transforms import (
     AlternatingFlip,
     CutMix,
@@ -12,4 +12,4 @@ from project.datamodules.images.transforms import (
 )
 
 __all__ = ["CIFAR10", "AlternatingFlip", "CutMix", "Digits", "ImageDataModule", "MixUp", "RandomCrop"]
-__all__ += ["RandomResizedCrop", "Source", "TrivialAugment"]
+__all__ += ["DatasetBuilder", "RandomResizedCrop", "TrivialAugment"]

@@ -51,7 +51,7 @@ class DataModule(L.LightningDataModule):
     def write_split(self, file: Path) -> None:
         """Write which sample went to which split, as a CSV: path, class, split; nothing where that is not known."""
 
-    def images_in_step(self, batch_idx: int) -> int | None:
+    def samples_in_step(self, batch_idx: int) -> int | None:
         """Return the training samples of the optimizer step that a batch belongs to, over all processes.
 
         By it each sample weighs the same, however unevenly they came; None where all batches are to count alike.

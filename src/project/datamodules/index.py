@@ -86,7 +86,7 @@ class ImageIndex:
         return digest.hexdigest()
 
 
-def index_unlabelled(root: Path) -> ImageIndex:
+def index_unlabeled(root: Path) -> ImageIndex:
     """Index every image below a folder, or one image file, without labels; a UserError if there is none."""
     if root.is_file():
         root, paths = root.parent, [root.name]

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from project.datamodules.sampler import EpochBatches, Request
+from project.datamodules.sampler import EpochBatchSampler, Request
 from project.interface import Batch
 
 
@@ -29,7 +29,7 @@ class Loader:
     def __init__(
         self,
         dataset: Dataset[Batch],
-        batches: EpochBatches,
+        batches: EpochBatchSampler,
         num_workers: int,
         pin_memory: bool,
         position: Callable[[], int] = lambda: 0,
@@ -37,7 +37,7 @@ class Loader:
         self.batch_sampler, self._position = batches, position
         # Two batches a worker are under way, one is in use and one may be about to be.
         shape = getattr(dataset, "buffer_shape", None)
-        self._lent = LentMemory(batches, shape or (), 2 * num_workers + 2 if num_workers and shape else 0)
+        self._lent = BufferPool(batches, shape or (), 2 * num_workers + 2 if num_workers and shape else 0)
         if shape:
             dataset.places = self._lent.places  # type: ignore[attr-defined]
         self._loader: DataLoader[Any] = DataLoader(
@@ -56,7 +56,7 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         # Lightning asks for the iterator before it sets the epoch; workers would then read ahead in the wrong one.
         self.batch_sampler.start = self._position()
-        with _deaf():
+        with block_signals():
             batches = iter(self._loader)
         yield from map(self._lent.handed_over, batches)
 
@@ -67,14 +67,14 @@ def shared_memory(count: int, shape: tuple[int, ...]) -> Tensor:
     return torch.empty(0, dtype=torch.uint8).set_(storage).view(count, *shape)
 
 
-class LentMemory(Sampler[Request]):
+class BufferPool(Sampler[Request]):
     """The requests of an epoch, each with memory for its batch; of `count` places, one that nobody uses is lent again.
 
     Workers hand batches over in shared memory. Fresh shared memory for each costs a photograph of 224 pixels a sixth
     of its time, as the kernel has to find and clear every page. A request beyond the places goes without.
     """
 
-    def __init__(self, batches: EpochBatches, shape: tuple[int, ...], count: int) -> None:
+    def __init__(self, batches: EpochBatchSampler, shape: tuple[int, ...], count: int) -> None:
         self.batches = batches
         self.places = [shared_memory(batches.largest, shape) for _ in range(count)]
         self._users: dict[int, StorageWeakRef] = {}
@@ -98,7 +98,7 @@ class LentMemory(Sampler[Request]):
 
 
 @contextmanager
-def _deaf() -> Iterator[None]:
+def block_signals() -> Iterator[None]:
     """Hold signals back, so that workers started meanwhile begin with them blocked; this process gets them after."""
     if not hasattr(signal, "pthread_sigmask"):
         yield

@@ -13,7 +13,7 @@ from torch.utils.data import Sampler
 Order = Literal["ascending", "mixed", "new each epoch"]  # as they stand, a random order that stays, one for each epoch
 
 
-def seed_draws(*counts: int, device: torch.device | None = None) -> None:
+def seed_rng(*counts: int, device: torch.device | None = None) -> None:
     """Make what torch draws from here on a function of these numbers."""
     # `torch.manual_seed` would do, but on a machine whose GPU is not in use it notes a stack trace each time.
     seed = int.from_bytes(blake2b(repr(counts).encode(), digest_size=8).digest())
@@ -30,7 +30,7 @@ class Request(NamedTuple):
     place: int | None = None
 
 
-class EpochBatches(Sampler[Request]):
+class EpochBatchSampler(Sampler[Request]):
     """Batches of positions; the order of an epoch is a function of (seed, epoch), whatever the number of processes.
 
     The epoch's order is cut into global batches and each process takes its share of every one, so that no image is
@@ -72,7 +72,7 @@ class EpochBatches(Sampler[Request]):
         return -(-max(end - start for start, end in pairwise(self._edges)) // self.world_size)
 
     @property
-    def sampler(self) -> "EpochBatches":
+    def sampler(self) -> "EpochBatchSampler":
         """Where Lightning looks for `set_epoch`."""
         return self
 

@@ -9,13 +9,14 @@ import lightning as L
 import torch
 
 from project.deploy.load import METADATA
-from project.deploy.parity import checked_images, require_parity
-from project.deploy.quantise import compare_int8, quantise
+from project.deploy.parity import check_parity, parity_images
+from project.deploy.quantize import compare_int8, quantize
 from project.deploy.raw import RawClassifier
 from project.errors import UserError
-from project.files import whole
+from project.files import atomic_write
+from project.interface import FORMAT_VERSION
 from project.modules import Classifier
-from project.runs.folder import home_of
+from project.runs.folder import output_folder
 from project.runs.job import Trained
 
 Format = Literal["onnx", "pt2", "safetensors"]
@@ -38,19 +39,19 @@ def export(trained: Trained, format: Format = "onnx", int8: bool = False, output
     model, data, checkpoint = trained.module, trained.data, trained.checkpoint
     if int8 and format != "onnx":
         raise UserError(f"--int8 true goes with --format onnx, not {format}")
-    trained.load(labelled=int8)
+    trained.load(labeled=int8)
     model.cpu().float()
-    images = checked_images(data)
-    file = output or home_of(checkpoint) / f"model{'_int8' if int8 else ''}.{format}"
+    images = parity_images(data)
+    file = output or output_folder(checkpoint) / f"model{'_int8' if int8 else ''}.{format}"
     if file.suffix != f".{format}":
         raise UserError(f"--output {file}: the name of a file of --format {format} ends in .{format}")
     file.parent.mkdir(parents=True, exist_ok=True)
-    with whole(file) as partial:
+    with atomic_write(file) as partial:
         about = metadata(model, checkpoint)
         write(partial, model, about, format)
-        print(f"parity    {require_parity(partial, model, images)}")
+        print(f"parity    {check_parity(partial, model, images)}")
         if int8:
-            quantise(partial, data, about)
+            quantize(partial, data, about)
             print(f"{data.test_split:<10}{compare_int8(partial, model, data.test_dataloader())}")
     print(f"exported  {file} ({file.stat().st_size / 1e6:,.1f} MB)")
 
@@ -59,10 +60,11 @@ def metadata(model: Classifier, checkpoint: Path) -> dict[str, Any]:
     """Return what an exported file says of itself; plain types."""
     temperature = getattr(model.task, "temperature", None)
     return {
-        "data_description": model.data_description.plain(),
-        "views": model.views,
+        "format_version": FORMAT_VERSION,
+        "data_description": model.data_description.to_dict(),
+        "tta": model.tta,
         **({} if temperature is None else {"temperature": float(temperature)}),
-        "sure_above": model.sure_above,
+        "confidence_threshold": model.confidence_threshold,
         "checkpoint": str(checkpoint),
         "input": "image: uint8 (N, 3, H, W), RGB as decoded, any H and W",
         "output": "probabilities: float32 (N, classes)",

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from project.errors import UserError
 from project.images import Pixels
-from project.interface import DataDescription
+from project.interface import FORMAT_VERSION, DataDescription
 
 METADATA = "project"  # the key under which a file says of itself what it is, as JSON
 Probabilities = NDArray[np.float32]
@@ -24,7 +24,7 @@ class Exported:
     """An exported model.
 
     Attributes:
-        metadata: What stands in the file: data_description (class names and so on), views, temperature, sure_above,
+        metadata: The file's metadata: format_version, data_description, tta, temperature, confidence_threshold,
             checkpoint.
         description: What it says of the data that it was trained on.
         probabilities: Decoded pictures, uint8 RGB (N, 3, H, W) of any H and W, to float32 (N, classes).
@@ -57,7 +57,9 @@ def load_exported(file: Path, threads: int = 0, require_signature: Path | None =
         raise UserError(f"no such file: {file}")
     try:
         metadata, probabilities = loaders[file.suffix](file, threads)
-        return Exported(metadata, DataDescription.from_plain(metadata["data_description"]), probabilities)
+        if metadata.get("format_version") != FORMAT_VERSION:
+            raise UserError(f"{file} was written by another version of this project: export the model again")
+        return Exported(metadata, DataDescription.from_dict(metadata["data_description"]), probabilities)
     except (ModuleNotFoundError, UserError):
         raise
     except Exception as error:  # every library has exceptions of its own
@@ -98,7 +100,7 @@ def _load_torch(file: Path, threads: int) -> tuple[dict[str, Any], Answers]:
         torch.save({**metadata, "pytorch-lightning_version": version, "state_dict": load_file(file)}, saved)
         saved.seek(0)
         model = Classifier.load_from_checkpoint(saved, map_location="cpu", weights_only=True).eval()
-        module = RawClassifier(model, DataDescription.from_plain(metadata["data_description"]).image.height)
+        module = RawClassifier(model, DataDescription.from_dict(metadata["data_description"]).image.height)
 
     def probabilities(image: Pixels) -> Probabilities:
         with torch.inference_mode():

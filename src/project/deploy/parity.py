@@ -17,7 +17,7 @@ from project.modules import Classifier
 TOLERANCE = 1e-4  # what probabilities may differ by; rounding in another order makes some 1e-7
 
 
-def checked_images(data: ImageDataModule) -> Images:
+def parity_images(data: ImageDataModule) -> Images:
     """Return the images of the test split, or of val where there is none, or all without labels.
 
     Transforms of the datamodule's own that change each image are refused: no exported file would know of them.
@@ -32,7 +32,7 @@ def checked_images(data: ImageDataModule) -> Images:
     return Images(data.index, rows, data.description.image.height, read=data.origin.reader())
 
 
-def require_parity(file: Path, model: Classifier, images: Images) -> str:
+def check_parity(file: Path, model: Classifier, images: Images) -> str:
     """Return in words how alike a file and its model answer; a file that answers otherwise is deleted and refused.
 
     Each image is decoded and asked about alone, at its own size, and again in one batch of all, as `predict` sees them.

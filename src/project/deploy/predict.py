@@ -8,9 +8,9 @@ import numpy as np
 
 from project.deploy.load import load_exported
 from project.errors import UserError
-from project.files import whole
+from project.files import atomic_write
 from project.images import EXTENSIONS, Pixels, UnreadableImageError, decode_pixels, find_images, read_bytes
-from project.output import counted
+from project.output import pluralize
 
 BATCH, PIXELS = 64, 2**24  # images, and their pixels, at most, that are held and asked about together
 
@@ -37,20 +37,23 @@ def predict_exported(
     root, paths = (images.parent, [images.name]) if images.is_file() else (images, sorted(find_images(images)))
     if not paths:
         raise UserError(f"{images} has no images ({', '.join(EXTENSIONS)})")
-    target, least = exported.description.target, exported.metadata.get("sure_above")
-    with whole(output) as partial, partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
+    target, least = exported.description.target, exported.metadata.get("confidence_threshold")
+    with (
+        atomic_write(output) as partial,
+        partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream,
+    ):
         writer = csv.writer(stream)
         writer.writerow(["path", *target.columns(least)])
         for some, pixels in _batches(root, paths):
             for path, row in zip(some, exported.probabilities(pixels), strict=True):
                 writer.writerow([path, *target.row(row, least)])
     if len(paths) == 1:
-        print(f"{paths[0]}: {target.in_words(row)}")
-    print(f"predictions of {counted(len(paths), 'image')}: {output}")
+        print(f"{paths[0]}: {target.describe(row)}")
+    print(f"predictions of {pluralize(len(paths), 'image')}: {output}")
 
 
 def _batches(root: Path, paths: Sequence[str]) -> Iterator[tuple[list[str], Pixels]]:
-    """Neighbours of one size together: their paths, and uint8 (N, 3, H, W)."""
+    """Neighbors of one size together: their paths, and uint8 (N, 3, H, W)."""
     some: list[str] = []
     held: list[Pixels] = []
     for path in paths:

@@ -11,7 +11,7 @@ from project.files import write_text
 from project.modules.layers import head
 from project.modules.networks.pruned import Pruned
 from project.runs.checkpoints import DurableCheckpointIO, load_checkpoint
-from project.runs.folder import home_of, run_of
+from project.runs.folder import output_folder, run_folder
 from project.runs.job import Trained
 
 
@@ -71,14 +71,21 @@ def prune(trained: Trained, ratio: float = 0.5, output: Path | None = None) -> N
         raise UserError(f"this net cannot be pruned: cut to fewer channels, it does not compute any more ({problem})")
     model.net = again
     net = {"class_path": "project.modules.Pruned", "init_args": init_args}
-    about = ("datamodule_hyper_parameters", "data_description", "pytorch-lightning_version", "epoch", "global_step")
+    about = (
+        "datamodule_hyper_parameters",
+        "data_description",
+        "format_version",
+        "pytorch-lightning_version",
+        "epoch",
+        "global_step",
+    )
     written = {name: saved[name] for name in about if name in saved}
     written |= {"hyper_parameters": {**saved["hyper_parameters"], "net": net}, "state_dict": model.state_dict()}
-    file = output or home_of(checkpoint) / "pruned.ckpt"
+    file = output or output_folder(checkpoint) / "pruned.ckpt"
     DurableCheckpointIO().save_checkpoint(written, file)
     config = file.with_suffix(".yaml")
     write_text(config, yaml.safe_dump({"model": {"net": net, "init_from": str(file)}}, sort_keys=False))
     sizes = [sum(parameter.numel() for parameter in one.parameters()) for one in (whole, again)]
     print(f"pruned    {file}: {sizes[1]:,} of {sizes[0]:,} parameters; its answers are poor until it is trained on:")
-    run = run_of(checkpoint)
+    run = run_folder(checkpoint)
     print(f"          python train.py fit --config {run / 'config.yaml' if run else 'CONFIG'} --config {config}")

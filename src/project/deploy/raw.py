@@ -18,7 +18,7 @@ class RawClassifier(nn.Module):
         self.model, self.size = model, size
 
     def forward(self, image: Tensor) -> Tensor:
-        """Cut the largest square out of the centre, bring it to size, classify it."""
+        """Cut the largest square out of the center, bring it to size, classify it."""
         return self.model.predictions(square(image, self.size))
 
 
@@ -45,10 +45,10 @@ def _weights(length: int, side: Tensor, size: int) -> tuple[Tensor, Tensor]:
     place = torch.arange(length, dtype=torch.float64) - ((_number(length) - side) / 2).floor()
     scale = side / size
     reach = scale.clamp(min=1.0)
-    centre = (torch.arange(size, dtype=torch.float64)[:, None] + 0.5) * scale
-    first = (centre - reach + 0.5).floor().clamp(min=0)
-    end = torch.minimum((centre + reach + 0.5).floor(), side)
-    weight = (1 - ((place - centre + 0.5) / reach).abs()).clamp(min=0) * ((place >= first) & (place < end))
+    center = (torch.arange(size, dtype=torch.float64)[:, None] + 0.5) * scale
+    first = (center - reach + 0.5).floor().clamp(min=0)
+    end = torch.minimum((center + reach + 0.5).floor(), side)
+    weight = (1 - ((place - center + 0.5) / reach).abs()).clamp(min=0) * ((place >= first) & (place < end))
     weight = weight / weight.sum(1, keepdim=True)
     # The largest power of two by which every weight still fits into 16 bits.
     bits = (weight.max() * 2.0 ** torch.arange(1, 23, dtype=torch.float64) + 0.5 < 2**15).sum()

@@ -1,15 +1,16 @@
-"""Where in an image the evidence lies, and what in the net matters."""
+"""Attribution maps, feature visualization, ablation and error analysis."""
 
 from typing import Any
 
-SUMMARY = "where in images the evidence lies, what in the net matters"
-COMMANDS = {"explain": ("project.explain.run.explain", "explain", SUMMARY, "images with classes")}
-CALLBACKS = ("project.explain.overlays.MistakeOverlays",)
+SUMMARY = "attribution maps, learned features and layer ablation"
+COMMANDS = {"explain": ("project.explain.explain.explain", "explain", SUMMARY, "images with classes")}
+CALLBACKS = ("project.explain.callback.AttributionOverlays",)
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Watch":  # a callback by the class path project.explain.Watch, without its imports for other commands
-        from project.explain.watch import Watch
+    # The callback can be named as project.explain.ErrorAnalysis, and other commands do not import what it needs.
+    if name == "ErrorAnalysis":
+        from project.explain.error_analysis import ErrorAnalysis
 
-        return Watch
+        return ErrorAnalysis
     raise AttributeError(name)

@@ -9,18 +9,18 @@ from PIL import Image
 from torch import Tensor, nn
 
 from project.explain.ablation import channel_axis, places_to_cut
-from project.explain.pictures import enlarge, page
+from project.explain.render import enlarge, image_grid
 from project.modules import Classifier
 from project.modules.layers import head
-from project.output import legible
+from project.output import printable
 
 LAYERS, CHANNELS = 6, 8  # rows and columns of the picture of feature maps
 FILTERS, PER_ROW = 256, 16  # most filters in a picture, and in one row of it
 SPRITE = 1536  # height and width, in pixels, of the picture that holds the thumbnails of all embedded images
 
 
-def filters_picture(net: nn.Module) -> Image.Image | None:
-    """Return the first convolution's filters in colour, by channel, each from its darkest to its brightest; or None."""
+def filters_image(net: nn.Module) -> Image.Image | None:
+    """Return the first convolution's filters in color, by channel, each from its darkest to its brightest; or None."""
     convolutions = (m.weight.detach() for m in net.modules() if isinstance(m, nn.Conv2d) and m.in_channels == 3)
     weights = next(convolutions, None)
     if weights is None:
@@ -30,11 +30,11 @@ def filters_picture(net: nn.Module) -> Image.Image | None:
     side = -(-48 // shades.shape[-1]) * shades.shape[-1]
     pictures = (Image.fromarray(shade.permute(1, 2, 0).numpy()) for shade in shades[:FILTERS])
     tiles = [(str(i), picture.resize((side, side), Image.Resampling.NEAREST)) for i, picture in enumerate(pictures)]
-    return page([tiles[i : i + PER_ROW] for i in range(0, len(tiles), PER_ROW)])
+    return image_grid([tiles[i : i + PER_ROW] for i in range(0, len(tiles), PER_ROW)])
 
 
 @torch.no_grad()
-def feature_maps_picture(model: Classifier, image: Tensor) -> Image.Image | None:
+def feature_maps_image(model: Classifier, image: Tensor) -> Image.Image | None:
     """Return the layers' most active channels for uint8 (3, H, W), first layer on top; None of a net without places."""
     found: list[tuple[str, Tensor]] = []
     with ExitStack() as hooks:
@@ -54,7 +54,7 @@ def feature_maps_picture(model: Classifier, image: Tensor) -> Image.Image | None
         channels = maps.abs().mean((1, 2)).argsort(descending=True)[:CHANNELS].tolist()
         shown = [(f"{channel} of {name}", _shade(maps[channel])) for channel in channels]
         rows.append([("image", enlarge(image, 128).resize((128, 128))), *shown])
-    return page(rows)
+    return image_grid(rows)
 
 
 def _shade(values: Tensor) -> Image.Image:
@@ -62,8 +62,8 @@ def _shade(values: Tensor) -> Image.Image:
     import matplotlib
 
     values = (values - values.min()) / (values.max() - values.min()).clamp(min=1e-12)
-    colours = (matplotlib.colormaps["viridis"](values.numpy())[..., :3] * 255).astype("uint8")
-    return Image.fromarray(colours).resize((128, 128), Image.Resampling.NEAREST)
+    colors = (matplotlib.colormaps["viridis"](values.numpy())[..., :3] * 255).astype("uint8")
+    return Image.fromarray(colors).resize((128, 128), Image.Resampling.NEAREST)
 
 
 @torch.no_grad()
@@ -82,11 +82,11 @@ def embed(model: Classifier, image: Tensor) -> Tensor:
 
 
 def write_embeddings(folder: Path, features: Tensor, image: Tensor, columns: dict[str, list[str]]) -> None:
-    """Write features (N, F) for TensorBoard's projector, thumbnails of uint8 (N, 3, H, W), and columns to colour by."""
+    """Write features (N, F) for TensorBoard's projector, thumbnails of uint8 (N, 3, H, W), and columns to color by."""
     from torch.utils.tensorboard.writer import SummaryWriter
 
     side = min(image.shape[-1], int(SPRITE / max(1, len(image)) ** 0.5))
     thumbnails = F.interpolate(image.cpu() / 255, (side, side), mode="bilinear", antialias=True).clamp(0, 1)
     with SummaryWriter(str(folder)) as writer:
-        rows = [[*map(legible, row)] for row in zip(*columns.values(), strict=True)]
+        rows = [[*map(printable, row)] for row in zip(*columns.values(), strict=True)]
         writer.add_embedding(features, rows, thumbnails, tag="features", metadata_header=list(columns))

@@ -1,4 +1,4 @@
-"""The LightningModule: network, normalisation, task, loss, optimizer, metrics."""
+"""The LightningModule: network, normalization, task, loss, optimizer, metrics."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,17 +13,27 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from project.errors import UserError
-from project.interface import Batch, DataDescription, ImageInput, Input, Split, StageResult, Target, data_of
-from project.modules.distributed import average_statistics, shard
-from project.modules.features import FeatureStore
-from project.modules.initialise import take_weights
-from project.modules.inputs import Views, mean_logits
+from project.interface import (
+    FORMAT_VERSION,
+    Batch,
+    DataDescription,
+    ImageInput,
+    Input,
+    Split,
+    StageResult,
+    Target,
+    data_of,
+)
+from project.modules.distributed import average_buffers, shard
+from project.modules.feature_cache import FeatureCache
+from project.modules.init_weights import load_initial_weights
+from project.modules.inputs import TestTimeAugmentation, tta_logits
 from project.modules.layers import Freezing
 from project.modules.networks.convnet import ConvNet
-from project.modules.optimizers.groups import make_optimizer, make_schedule, refuse_another_length
+from project.modules.optimizers.groups import check_schedule_length, make_optimizer, make_schedule
 from project.modules.optimizers.schedule import WarmupDecay, plan_to_end
-from project.modules.tasks import LossSum, Task, refuse_loss_options
-from project.runs.spec import NetCallable, build_net, builder, plain
+from project.modules.tasks import LossMetric, Task, reject_loss_options
+from project.runs.spec import NetCallable, build_net, builder, to_spec
 
 BUILDERS = ("net", "task", "loss", "metrics", "optimizer", "scheduler")
 """Arguments that build something once the data is known."""
@@ -52,14 +62,14 @@ class Classifier(L.LightningModule):
         unfreeze_epochs: Epochs after these over which the layers are unfrozen, from the head down; 1 for all at once.
             Howard and Ruder, Universal Language Model Fine-tuning for Text Classification, 2018 (section 3.3).
         layer_decay: What each layer's learning rate is multiplied by from the head down, in (0, 1].
-        views: Test-time augmentation: what the net sees of an image outside training (see `mean_logits`): the image as
+        views: Test-time augmentation: what the net sees of an image outside training (see `tta_logits`): the image as
             it is, also its mirror image, or both of them shifted too.
         channels_last: Keep images and weights as NHWC in memory, which convolutions prefer on CPUs and GPUs alike.
         compile: Let `torch.compile` fuse the net's operations in training: minutes at the start, for a faster step.
         init_from: A checkpoint of an earlier run to take the net's weights from, as far as names and shapes match;
             other classes get a new head. A new run begins; to continue one, give --ckpt_path.
-        sure_above: The probability from which `predict` calls an image sure; found by `calibrate --target_accuracy`
-            and, as the temperature is, forgotten where training goes on.
+        confidence_threshold: Predictions of at least this probability count as confident; set by `calibrate
+            --target_accuracy` and, like the temperature, reset when training continues.
     """
 
     data_description: DataDescription
@@ -81,23 +91,23 @@ class Classifier(L.LightningModule):
         freeze_epochs: int = 0,
         unfreeze_epochs: int = 1,
         layer_decay: float = 1.0,
-        views: Views = "one",
+        tta: TestTimeAugmentation = "none",
         channels_last: bool = True,
         compile: bool = False,
         init_from: str | None = None,
-        sure_above: float | None = None,
+        confidence_threshold: float | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         for name in BUILDERS:
-            self.hparams[name] = plain(self.hparams[name])
+            self.hparams[name] = to_spec(self.hparams[name])
         self.hparams.setdefault("_instantiator", "lightning.pytorch.cli.instantiate_module")
         self._build: dict[str, Any] = {
             **{"net": net, "optimizer": optimizer, "scheduler": scheduler},
             **{"task": task, "loss": loss, "metrics": metrics or []},
         }
         self._loss_options = {"label_smoothing": label_smoothing, "class_weights": class_weights}
-        self.views, self.sure_above = views, sure_above
+        self.tta, self.confidence_threshold = tta, confidence_threshold
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.compiled = compile
         if not 0 <= label_smoothing < 1:
@@ -107,7 +117,7 @@ class Classifier(L.LightningModule):
         self._freezing, self._layer_decay = Freezing(freeze_epochs, unfreeze_epochs), layer_decay
         self.data_description = None  # type: ignore[assignment]
         self._init_from, self._restored = init_from, False
-        self._features: FeatureStore | None = None
+        self._features: FeatureCache | None = None
         self.results: dict[Split, StageResult] = {}
         """The latest whole epoch of each stage."""
 
@@ -115,15 +125,15 @@ class Classifier(L.LightningModule):
         """A copy, such as the one that averaged weights live in, does without the builders, which cannot be copied."""
         return super().__getstate__() | {"_build": {}}
 
-    def adopt(self, description: DataDescription, restored: bool = False) -> None:
+    def set_data_description(self, description: DataDescription, restored: bool = False) -> None:
         """Take the data's description; `restored` where weights of a checkpoint follow, so that none are drawn."""
         self.data_description, self._restored = description, restored
         self.preprocess = builder(description.input.preprocess)(description.input)
         self.task = (self._build["task"] or builder(description.target.task))(description.target)
         if self._build["loss"] is None:
-            self.loss = self.task.loss_with(self._loss_options)
+            self.loss = self.task.build_loss(self._loss_options)
         else:
-            refuse_loss_options(self._loss_options, "a model.loss of your own")
+            reject_loss_options(self._loss_options, "a model.loss of your own")
             self.loss = self._build["loss"]()
         made = [build_metric() for build_metric in self._build["metrics"]]
         extra = {type(metric).__name__: metric for metric in made}
@@ -134,8 +144,8 @@ class Classifier(L.LightningModule):
             {f"{stage}_metrics": nn.ModuleDict({k: m.clone() for k, m in of.items()}) for stage, of in metrics.items()}
         )
         self.sums = nn.ModuleDict({"train_sums": self.task.training_metric()})
-        if self.views != "one" and not isinstance(description.input, ImageInput):
-            raise UserError(f"model.views {self.views} is for images: leave it out")
+        if self.tta != "none" and not isinstance(description.input, ImageInput):
+            raise UserError(f"model.tta {self.tta} is for images: leave it out")
 
     def setup(self, stage: str) -> None:
         """Adopt the data's description on the first `fit`; on a continued one, insist that it is the same."""
@@ -143,7 +153,7 @@ class Classifier(L.LightningModule):
             return
         found, known = data_of(self.trainer).description, self.data_description
         if known is None:
-            self.adopt(found)
+            self.set_data_description(found)
         elif known.target != found.target or not _same_shape(known.input, found.input):
             raise UserError(
                 f"the checkpoint was trained on {known.target} at {known.input} pixels, but the data has {found.target}"
@@ -170,9 +180,9 @@ class Classifier(L.LightningModule):
         self.net = net if self.device_mesh else net.to(memory_format=self.memory_format)
         if not self._restored:
             if fitting and (init := getattr(net, "init_from_images", None)) is not None:
-                init(self._normalise(data_of(self.trainer).sample(5000).inputs))
-            if (known := take_weights(net, self._init_from, self.data_description)) is not None:
-                self.adopt(replace(self.data_description, input=known))
+                init(self._normalize(data_of(self.trainer).sample(5000).inputs))
+            if (known := load_initial_weights(net, self._init_from, self.data_description)) is not None:
+                self.set_data_description(replace(self.data_description, input=known))
         if self._freezing.epochs < 0:
             self._freezing(net, 0)  # for good: neither the optimizer nor other processes need to know of them
         if self.device_mesh is not None:
@@ -186,7 +196,8 @@ class Classifier(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the data's description, and what an unfinished epoch has counted so far, on each process."""
-        checkpoint["data_description"] = self.data_description.plain()
+        checkpoint["format_version"] = FORMAT_VERSION
+        checkpoint["data_description"] = self.data_description.to_dict()
         checkpoint["counted"] = {
             name: cast(Tensor, self.all_gather(value)).reshape(-1, *value.shape)
             for name, value in self._sums("train").sums().items()
@@ -200,7 +211,7 @@ class Classifier(L.LightningModule):
         if self._trainer is None:
             self.hparams.update({name: checkpoint["hyper_parameters"][name] for name in BUILDERS})
         if self.data_description is None:
-            self.adopt(DataDescription.from_plain(checkpoint["data_description"]), restored=True)
+            self.set_data_description(DataDescription.from_dict(checkpoint["data_description"]), restored=True)
             self.configure_model()
         if self._trainer is not None and "counted" in checkpoint:
             rank, world = self.trainer.global_rank, self.trainer.world_size  # which may be another than it was
@@ -209,23 +220,23 @@ class Classifier(L.LightningModule):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Raw inputs, of images uint8 in [0, 255] or float in [0, 1], (N, 3, H, W), to outputs (N, outputs)."""
-        return mean_logits(self.net, self._normalise(inputs), "one" if self.training else self.views)
+        return tta_logits(self.net, self._normalize(inputs), "none" if self.training else self.tta)
 
     def predictions(self, inputs: Tensor) -> Tensor:
         """Raw inputs as in `forward` to what every use gives, such as probabilities, float32 (N, outputs)."""
         outputs: Tensor = self(inputs)
         return self.task.predict(self.task.calibrated(outputs.float()))
 
-    def _normalise(self, inputs: Tensor) -> Tensor:
+    def _normalize(self, inputs: Tensor) -> Tensor:
         x: Tensor = self.preprocess(inputs)
         return x.contiguous(memory_format=self.memory_format) if x.ndim == 4 else x
 
     def on_fit_start(self) -> None:
         """Where the head alone is trained, on images that are the same each time, keep what comes before it."""
         data = data_of(self.trainer)
-        constant = self._freezing.epochs < 0 and self.views == "one" and not data.augments
+        constant = self._freezing.epochs < 0 and self.tta == "none" and not data.augments
         if constant and not self.compiled and self.device_mesh is None:
-            self._features = FeatureStore(self.net, data.size)
+            self._features = FeatureCache(self.net, data.size)
 
     def on_fit_end(self) -> None:
         """Let go of them."""
@@ -235,18 +246,18 @@ class Classifier(L.LightningModule):
     def _stage(self) -> Split:
         return "test" if self.trainer.testing else "train" if self.trainer.training else "val"
 
-    def _sums(self, stage: Split) -> LossSum:
+    def _sums(self, stage: Split) -> LossMetric:
         """What counts a stage; that of an evaluation is made when it is needed."""
         if f"{stage}_sums" not in self.sums:
             self.sums[f"{stage}_sums"] = self.task.evaluation_metric().to(self.device)
-        return cast(LossSum, self.sums[f"{stage}_sums"])
+        return cast(LossMetric, self.sums[f"{stage}_sums"])
 
     def _step(self, batch: Batch, stage: Split) -> tuple[Tensor, Tensor]:
         """Count a batch; its mean loss and its outputs, calibrated outside training."""
         if self._features is None:
             outputs = self(batch.inputs).float()
         else:
-            outputs = self._features(batch.index, lambda: self._normalise(batch.inputs)).float()
+            outputs = self._features(batch.index, lambda: self._normalize(batch.inputs)).float()
         if stage != "train":
             outputs = self.task.calibrated(outputs)
         loss = self.loss(outputs, batch.target)
@@ -262,11 +273,11 @@ class Classifier(L.LightningModule):
             raise UserError(
                 "model.freeze_epochs on several devices: add --trainer.strategy ddp_find_unused_parameters_true"
             )
-        refuse_another_length(self.trainer)
+        check_schedule_length(self.trainer)
         self.on_train_epoch_start()
         # What `calibrate` found holds for the weights as they were.
         self.task.reset_calibration()
-        self.sure_above = self.hparams["sure_above"] = None
+        self.confidence_threshold = self.hparams["confidence_threshold"] = None
 
     def on_train_epoch_start(self) -> None:
         """Freeze what this epoch freezes."""
@@ -280,13 +291,13 @@ class Classifier(L.LightningModule):
         had. Weighed, they add up to the mean over all images of the step, as one process would see them in one batch.
         """
         trainer, loss = self.trainer, self._step(batch, "train")[0]
-        if (images := data_of(trainer).images_in_step(batch_idx)) is None:
+        if (images := data_of(trainer).samples_in_step(batch_idx)) is None:
             return loss
         return loss * (len(batch.index) / (images / (trainer.world_size * trainer.accumulate_grad_batches)))
 
     def on_validation_start(self) -> None:
         """Let all processes judge, and the checkpoint hold, the same net."""
-        average_statistics(self.net)
+        average_buffers(self.net)
 
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Count one batch of the test or val split; predictions, float32 (N, outputs)."""

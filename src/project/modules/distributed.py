@@ -32,7 +32,7 @@ def shard(net: nn.Module, mesh: DeviceMesh) -> None:
             held |= set(module.parameters())
 
 
-def average_statistics(net: nn.Module) -> None:
+def average_buffers(net: nn.Module) -> None:
     """Bring what each process has seen together: the mean, over processes, of what batch norm keeps."""
     from torch.distributed import all_reduce, get_world_size, is_initialized
 
@@ -81,11 +81,11 @@ class ShardedStrategy(ModelParallelStrategy):
         assert self.model is not None
         set_model_state_dict(self.model, checkpoint["state_dict"], options=StateDictOptions(full_state_dict=True))
         for optimizer, state in zip(self.optimizers, checkpoint.get("optimizer_states", []), strict=False):
-            optimizer.load_state_dict(_shared_out(state, optimizer))
+            optimizer.load_state_dict(_shard_optimizer_state(state, optimizer))
         return checkpoint
 
 
-def _shared_out(state: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
+def _shard_optimizer_state(state: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
     """A plain optimizer state with each tensor laid out as the parameter that it belongs to."""
     from torch.distributed.tensor import DTensor, distribute_tensor
 

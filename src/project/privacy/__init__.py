@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import Any
 
-HOMES = {"DifferentialPrivacy": "differential", "PoissonBatches": "poisson"}
+HOMES = {"DifferentialPrivacy": "differential", "PoissonBatchSampler": "poisson"}
 
 
 def __getattr__(name: str) -> Any:

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from project.errors import UserError
-from project.output import counted
+from project.output import pluralize
 from project.privacy.budget import LEAST, History, add_steps, epsilon_of, noise_for, steps_within
-from project.privacy.poisson import PoissonBatches
-from project.privacy.refusals import refuse
+from project.privacy.poisson import PoissonBatchSampler
+from project.privacy.validation import refuse
 
 
 def _contiguous(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -93,7 +93,7 @@ class DifferentialPrivacy(L.Callback):
         from opacus.optimizers import DPOptimizer
 
         net, batches = pl_module.net, cast(Any, trainer.train_dataloader).batch_sampler
-        assert isinstance(batches, PoissonBatches)
+        assert isinstance(batches, PoissonBatchSampler)
         self._rate, self._batches = batches.rate, batches.accumulate
         to_go = trainer.estimated_stepping_batches - trainer.global_step
         if self.noise_multiplier is not None:
@@ -124,7 +124,7 @@ class DifferentialPrivacy(L.Callback):
         self._optimizer = DPOptimizer(trainer.optimizers[0], **noise, **total, generator=generator)
         trainer.print(
             f"private   epsilon up to {self.epsilon:g} at delta {self.delta:g}: noise multiplier {self._noise:g},"
-            f" sampling rate {self._rate:.4f}, {counted(self._left, 'step')}\n"
+            f" sampling rate {self._rate:.4f}, {pluralize(self._left, 'step')}\n"
         )
 
     def on_train_epoch_start(self, trainer: L.Trainer, *_: Any) -> None:

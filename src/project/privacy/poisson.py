@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from project.datamodules.sampler import EpochBatches, Request
+from project.datamodules.sampler import EpochBatchSampler, Request
 
 
-class PoissonBatches(EpochBatches):
+class PoissonBatchSampler(EpochBatchSampler):
     """Batches for private training: each step draws each image by itself, with the same chance.
 
     The draws come from the operating system's entropy, not from the seed, which is no secret: so are those of steps

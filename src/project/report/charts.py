@@ -1,4 +1,4 @@
-"""Drawings as inline SVG, coloured by the page's style sheet, and the picture of a large confusion matrix."""
+"""Drawings as inline SVG, colored by the page's style sheet, and the picture of a large confusion matrix."""
 
 import base64
 import io
@@ -16,7 +16,7 @@ WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 360, 220, 48, 10, 12, 38
 
 
 class Curve(NamedTuple):
-    """One line of a chart: its name, the class that colours it, and its points."""
+    """One line of a chart: its name, the class that colors it, and its points."""
 
     name: str
     style: str
@@ -101,7 +101,7 @@ def confusion_chart(confusion: NDArray[np.int64], names: Sequence[str]) -> Marku
     return _svg(margin + side + 6, height, words, parts)
 
 
-def confusion_picture(confusion: NDArray[np.int64]) -> str:
+def confusion_image(confusion: NDArray[np.int64]) -> str:
     """A confusion matrix of many classes as a PNG of at most 240 x 240 pixels, as dark as the shares; as a data URI."""
     from PIL import Image
 
@@ -109,9 +109,9 @@ def confusion_picture(confusion: NDArray[np.int64]) -> str:
     cuts = np.unique(np.linspace(0, classes, min(classes, 240), endpoint=False).astype(int))
     sums = np.add.reduceat(np.add.reduceat(confusion, cuts, 0), cuts, 1)
     share = np.sqrt(sums / np.maximum(sums.sum(1, keepdims=True), 1))[..., None]  # the root makes few images visible
-    colour = 255 + share * (np.array([31, 79, 191]) - 255)  # white to the page's accent
+    color = 255 + share * (np.array([31, 79, 191]) - 255)  # white to the page's accent
     file = io.BytesIO()
-    Image.fromarray(colour.round().astype(np.uint8)).quantize(32).save(file, "png", optimize=True)
+    Image.fromarray(color.round().astype(np.uint8)).quantize(32).save(file, "png", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from project.errors import UserError
-from project.report.settings import plain
+from project.report.settings import flat_options
 from project.report.summary import charts, render, tiles
 from project.runs.predictions import Predictions
 from project.runs.read import Run
-from project.runs.statistics import Interval, holm
+from project.runs.statistics import Interval, holm_correction
 
 
 class Comparison(NamedTuple):
@@ -34,9 +34,9 @@ def comparison_page(runs: list[Run]) -> str:
     folders = [run.facts.get("folder") for run in runs]
     others = zip(tested[1:], folders[1:], strict=True)
     found = [compare(tested[0], each, folder == folders[0]) for each, folder in others]
-    corrected = iter(holm([result.p for result in found if result.p is not None]))
+    corrected = iter(holm_correction([result.p for result in found if result.p is not None]))
     found = [result if result.p is None else result._replace(p=next(corrected)) for result in found]
-    configs = [plain(run.config) for run in runs]
+    configs = [flat_options(run.config) for run in runs]
     names = dict.fromkeys(name for config in configs for name in config if name != "ckpt_path")
     columns = [(name, [config.get(name, "–") for config in configs]) for name in names]
     results = [(run, result, _verdict(runs[0], run, result)) for run, result in zip(runs[1:], found, strict=True)]
@@ -50,7 +50,7 @@ def compare(one: Predictions, other: Predictions, same_folder: bool = True) -> C
     """Compare two runs on the images that both were tested on, or else each on its own."""
     # Images are the same if their paths and true classes are; in two folders, if those of all images are.
     rights = [
-        {(path, p.names[label]): right for path, label, right in zip(p.paths, p.label, p.right.tolist(), strict=True)}
+        {(path, p.names[label]): right for path, label, right in zip(p.paths, p.label, p.correct.tolist(), strict=True)}
         for p in (one, other)
     ]
     same = rights[0].keys() == rights[1].keys()
@@ -67,12 +67,12 @@ def compare(one: Predictions, other: Predictions, same_folder: bool = True) -> C
     gained, lost = int((~pairs[:, 0] & pairs[:, 1]).sum()), int((pairs[:, 0] & ~pairs[:, 1]).sum())
     images = len(pairs)
     # Agresti, Min, Simple Improved Confidence Intervals for Comparing Matched Proportions, 2005
-    centre = (gained - lost) / (images + 2)
+    center = (gained - lost) / (images + 2)
     spread = 1.959964 * math.sqrt(gained + lost + 1 - (gained - lost) ** 2 / (images + 2)) / (images + 2)
     # McNemar, Note on the Sampling Error of the Difference Between Correlated Proportions, 1947; the exact test
     p = binomtest(lost, gained + lost).pvalue if gained + lost else 1.0
     first, second = pairs.mean(0).tolist()
-    interval = centre - spread, centre + spread
+    interval = center - spread, center + spread
     return Comparison(images, same, (first, second), (gained - lost) / images, interval, gained, lost, float(p))
 
 

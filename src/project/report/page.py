@@ -8,11 +8,11 @@ import numpy as np
 
 from project.errors import UserError
 from project.files import read_table, write_text
-from project.report.charts import confusion_chart, confusion_picture, reliability_diagram
+from project.report.charts import confusion_chart, confusion_image, reliability_diagram
 from project.report.comparison import comparison_page
-from project.report.settings import plain, settings
+from project.report.settings import flat_options, settings
 from project.report.summary import charts, render, tiles
-from project.runs.folder import TESTED
+from project.runs.folder import TEST_PREDICTIONS
 from project.runs.predictions import Predictions
 from project.runs.read import Run, read_run
 from project.runs.statistics import BINS
@@ -54,14 +54,14 @@ def run_page(run: Run) -> str:
         commands.append(facts["command"])
     packages = start.get("packages", {})
     page: dict[str, Any] = {"run": run, "facts": facts, "kind": kind, "tested": tested, "start": start, "bins": BINS}
-    page |= {"tiles": tiles(run), "charts": charts([run]), "best": run.best, "pictures": _pictures(run)}
-    page |= {"settings": chosen, "gone": gone, "all_settings": plain(run.config), "commands": commands}
+    page |= {"tiles": tiles(run), "charts": charts([run]), "best": run.best, "samples": _samples(run)}
+    page |= {"settings": chosen, "gone": gone, "all_settings": flat_options(run.config), "commands": commands}
     page["packages"] = [(name, packages[name]) for name in PACKAGES if name in packages]
     if tested:
         drawing = confusion_chart(tested.confusion, tested.names) if len(tested.names) <= 30 else None  # legible
         page |= {
             "drawing": drawing,
-            "picture": None if drawing else confusion_picture(tested.confusion),
+            "confusion_image": None if drawing else confusion_image(tested.confusion),
             "pairs": tested.pairs[:12],
             "classes": _classes(tested, facts.get("train_counts")),
             "means": {name: np.nanmean(tested.per_class[name]) for name in ("precision", "recall", "f1")},
@@ -80,17 +80,17 @@ def _classes(tested: Predictions, train_counts: list[int] | None) -> list[dict[s
     return sorted(rows, key=lambda row: (np.isnan(row["f1"]), row["f1"]))
 
 
-def _pictures(run: Run) -> dict[str, list[dict[str, Any]]]:
+def _samples(run: Run) -> dict[str, list[dict[str, Any]]]:
     """Samples by kind, with what was predicted and what is true; of no classification, its `columns` of the table."""
-    tested, chosen = run.predictions, {kind: run.pictures.get(kind, []) for kind in KINDS}
+    tested, chosen = run.predictions, {kind: run.samples.get(kind, []) for kind in KINDS}
     shown = {each["path"] for found in chosen.values() for each in found}
     known: dict[str, dict[str, Any]]
     if tested is None:
-        known = {row.pop("path"): {"columns": row} for row in read_table(run.folder / TESTED, ["path"])}
+        known = {row.pop("path"): {"columns": row} for row in read_table(run.folder / TEST_PREDICTIONS, ["path"])}
     else:
         names, columns = tested.names, (tested.predicted, tested.label, tested.probability)
         known = {
-            path: {"predicted": names[p], "label": names[c], "probability": q, "right": p == c}
+            path: {"predicted": names[p], "label": names[c], "probability": q, "correct": p == c}
             for path, p, c, q in zip(tested.paths, *columns, strict=True)
             if path in shown
         }

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from project.runs.options import flatten, option_pairs, plain_name
+from project.runs.options import flatten, option_name, option_pairs
 
 
 class Setting(NamedTuple):
@@ -18,14 +18,14 @@ class Setting(NamedTuple):
     instead: str | None  # what the config file says, where something else was typed
 
 
-def plain(config: dict[str, Any]) -> dict[str, str]:
+def flat_options(config: dict[str, Any]) -> dict[str, str]:
     """All options of a config, as on the command line, with their values in words."""
-    return {plain_name(name): text(value) for name, value in flatten(config).items()}
+    return {option_name(name): text(value) for name, value in flatten(config).items()}
 
 
 def settings(config: dict[str, Any], starts: list[dict[str, Any]]) -> tuple[list[Setting], list[str]]:
     """What was chosen for a run, by its config.yaml and environment.yaml, and the config files of it that are gone."""
-    in_effect = {plain_name(name): value for name, value in flatten(config).items()}
+    in_effect = {option_name(name): value for name, value in flatten(config).items()}
     from_files: dict[str, tuple[Any, str]] = {}
     typed: dict[str, str] = {}
     gone = []
@@ -33,11 +33,11 @@ def settings(config: dict[str, Any], starts: list[dict[str, Any]]) -> tuple[list
         words = shlex.split(start.get("command", ""))
         for option, given in option_pairs(words[words.index("fit") :] if "fit" in words else []):
             if option != "config":
-                typed[plain_name(option.removesuffix("+"))] = given
+                typed[option_name(option.removesuffix("+"))] = given
                 continue
             try:
                 said = yaml.safe_load((Path(start.get("folder", "")) / given).read_text())
-                from_files |= {plain_name(name): (what, given) for name, what in flatten(said).items()}
+                from_files |= {option_name(name): (what, given) for name, what in flatten(said).items()}
             except (OSError, ValueError, AttributeError, yaml.YAMLError):  # gone, or no config any more
                 gone.append(given)
     found = []

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from project.output import duration
+from project.output import format_duration
 from project.report.charts import Curve, line_chart
 from project.runs.read import Run
 
@@ -29,7 +29,9 @@ def tiles(run: Run) -> list[tuple[str, str, str]]:
         score = f", val accuracy {percent(best['val/acc'])}" if "val/acc" in best else ""
         found.append(("Best epoch", f"{int(best['epoch']) + 1}", f"of {last}{score}"))
     if (seconds := facts.get("seconds_of_training")) is not None:
-        found.append(("Training time", duration(seconds), "since it was continued" if len(run.starts) > 1 else ""))
+        found.append(
+            ("Training time", format_duration(seconds), "since it was continued" if len(run.starts) > 1 else "")
+        )
     if "parameters" in facts:
         found.append(("Parameters", short(facts["parameters"]), f"{facts['net']}, {facts['parameters']:,}"))
     kind = facts.get("kind", "image")

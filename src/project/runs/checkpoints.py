@@ -13,6 +13,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 
 from project.errors import UserError
 from project.files import sync_folder
+from project.interface import FORMAT_VERSION
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
@@ -75,9 +76,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         checkpoint["hyper_parameters"], checkpoint["state_dict"]
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is not a checkpoint of this project, or it is damaged ({reason(error)})") from error
-    if "data_description" not in checkpoint:
-        older = "data_description" in checkpoint["hyper_parameters"]
-        what = "was written by an older version of this project" if older else "is not a checkpoint of this project"
+    if checkpoint.get("format_version") != FORMAT_VERSION:
+        ours = "data_description" in {*checkpoint, *checkpoint["hyper_parameters"]}
+        what = "was written by another version of this project" if ours else "is not a checkpoint of this project"
         raise UserError(f"{path} {what}: train again, or use it with the version that wrote it")
     return checkpoint
 
@@ -90,7 +91,7 @@ def reason(error: Exception) -> str:
     return f"it holds {wanted[1] if wanted else 'more than plain data'}, which may run code when read, so it was not"
 
 
-def damage(path: Path) -> str:
+def find_damage(path: Path) -> str:
     """What is wrong with a checkpoint file, by the checksums within it; empty if nothing is."""
     try:
         with zipfile.ZipFile(path) as archive:

@@ -6,11 +6,11 @@ from pathlib import Path
 from project.errors import UserError
 
 CHECKPOINTS, ENVIRONMENT = "checkpoints", "environment.yaml"
-TESTED, FINDINGS = "test_predictions.csv", "test.json"
+TEST_PREDICTIONS, TEST_SUMMARY = "test_predictions.csv", "test.json"
 """What a test writes: a row a sample, and what else a report needs."""
 
 
-def new_version(root: Path, name: str) -> int:
+def reserve_version(root: Path, name: str) -> int:
     """Reserve ROOT/NAME/version_N for this run and return N; two runs that start together get two folders."""
     folder = root / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -24,7 +24,7 @@ def new_version(root: Path, name: str) -> int:
             version += 1
 
 
-def refuse_odd_name(name: str | None) -> None:
+def validate_run_name(name: str | None) -> None:
     """See that a name of a run can be that of a folder, which `best`, `last` and `resume` then find."""
     if name is not None and (not name.strip() or name.startswith(".") or "/" in name or "\\" in name):
         raise UserError(
@@ -33,13 +33,13 @@ def refuse_odd_name(name: str | None) -> None:
         )
 
 
-def run_of(checkpoint: Path) -> Path | None:
+def run_folder(checkpoint: Path) -> Path | None:
     """The run folder that a checkpoint lies in; None for one that was moved out of its run."""
     run = checkpoint.parent.parent  # as written: in a folder that reads otherwise, the best score so far is forgotten
     run = run if len(run.parts) > 1 else run.resolve()
     return run if checkpoint.parent.name == CHECKPOINTS and re.fullmatch(r"version_\d+", run.name) else None
 
 
-def home_of(checkpoint: Path) -> Path:
+def output_folder(checkpoint: Path) -> Path:
     """Where what is made from a checkpoint is written: its run, or the folder of one that lies in none."""
-    return run_of(checkpoint) or checkpoint.parent
+    return run_folder(checkpoint) or checkpoint.parent

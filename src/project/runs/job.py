@@ -1,4 +1,7 @@
-"""What a command with a Trainer is given: the type of its first parameter says which. Imports no torch."""
+"""The first parameter of a command with a Trainer; its type says whether the command trains or needs a trained model.
+
+Does not import torch.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """A Trainer, a module and a datamodule, as configs and command line say, and maybe a checkpoint.
-
-    A command of this type trains: it begins a run, or continues that of the checkpoint.
-    """
+    """What a command with a Trainer is called with; subclasses say what the command does with the checkpoint."""
 
     trainer: "L.Trainer"
     module: "Classifier"
@@ -27,21 +27,26 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Training(Job):
+    """For commands that train: without a checkpoint they start a run, with one they continue its run."""
+
+
+@dataclass(frozen=True)
 class Untrained(Job):
-    """A command of this type trains to find something out: it takes no checkpoint and keeps no weights."""
+    """For commands that train for a measurement: they take no checkpoint and keep no weights."""
 
 
 @dataclass(frozen=True)
 class Trained(Job):
-    """A command of this type uses the model of a checkpoint, of which it has the options and the data description."""
+    """For commands that use a trained model, built with the options and the data description of its checkpoint."""
 
     checkpoint: Path
 
-    def load(self, labelled: bool) -> bool:
+    def load(self, labeled: bool) -> bool:
         """Put the trained model, outside training, where the trainer computes, and find the images.
 
         Returns whether they are those that the model was trained on. These are split as they were then; any other
-        folder is read as `predict` reads it, unless it has to be `labelled`.
+        folder is read as `predict` reads it, unless it has to be `labeled`.
         """
         from project.runs.checkpoints import load_checkpoint
 
@@ -57,10 +62,10 @@ class Trained(Job):
         theirs = saved.get("datamodule_hyper_parameters", {})
         own = all(theirs.get(name) == data.hparams.get(name) for name in ("root", "labels"))
         data.prepare_data()
-        data.setup("test" if own or labelled else "predict")
+        data.setup("test" if own or labeled else "predict")
         return own
 
 
 @dataclass(frozen=True)
 class Evaluation(Trained):
-    """A command of this type runs a loop of Lightning's over a split, and leaves its results in a folder of its own."""
+    """For commands that run one of Lightning's evaluation loops and log to a folder of their own."""

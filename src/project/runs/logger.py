@@ -11,17 +11,17 @@ from typing import Any
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from project.files import whole
-from project.runs.folder import ENVIRONMENT, FINDINGS, TESTED, new_version
+from project.files import atomic_write
+from project.runs.folder import ENVIRONMENT, TEST_PREDICTIONS, TEST_SUMMARY, reserve_version
 
 
-def logger_of(root: Path, name: str, continued: Path | None, from_step: int | None) -> "RunLogger":
+def create_logger(root: Path, name: str, continued: Path | None, from_step: int | None) -> "RunLogger":
     """The logger of a new run of a name, or of one that is `continued` from a step."""
     if continued is not None:
         return RunLogger(str(continued.parent.parent), continued.parent.name, int(continued.name[8:]), from_step)
     # Until the processes know each other, the first one of a further machine takes itself for the first of all.
     first = getattr(rank_zero_only, "rank", 0) == 0 and os.environ.get("NODE_RANK", "0") == "0"
-    return RunLogger(str(root), name, new_version(root, name) if first else 0)
+    return RunLogger(str(root), name, reserve_version(root, name) if first else 0)
 
 
 class RunLogger(TensorBoardLogger):
@@ -61,7 +61,7 @@ class RunLogger(TensorBoardLogger):
             return
         names = sorted({name for row in self._rows.values() for name in row}, key=lambda n: (n != "epoch", n))
         file = Path(self.log_dir) / "metrics.csv"
-        with whole(file) as partial, partial.open("w", newline="") as stream:
+        with atomic_write(file) as partial, partial.open("w", newline="") as stream:
             writer = csv.DictWriter(stream, ["step", *names])
             writer.writeheader()
             writer.writerows({"step": step, **row} for step, row in sorted(self._rows.items()))
@@ -71,7 +71,7 @@ class RunLogger(TensorBoardLogger):
         """Nothing at the start: the run is entered in the hyperparameters tab once it has results."""
 
     @rank_zero_only
-    def enter_results(self) -> None:
+    def log_results(self) -> None:
         """Enter the run in TensorBoard's hyperparameters tab, beside the val and test scalars that it has logged."""
         from torch.utils.tensorboard.summary import hparams
 
@@ -86,7 +86,7 @@ class RunLogger(TensorBoardLogger):
     def discard_if_empty(self) -> None:
         """Take the folder of a run that came to nothing away again, and those above it that hold no other."""
         folder = Path(self.log_dir)
-        parts = (f"{Path(TESTED).stem}.part", f"{FINDINGS}.part", "predictions.part")
+        parts = (f"{Path(TEST_PREDICTIONS).stem}.part", f"{TEST_SUMMARY}.part", "predictions.part")
         records = ("events.out.tfevents", "config.yaml", "split.csv", ENVIRONMENT, *parts)
         if folder.is_dir() and all(item.name.startswith(records) for item in folder.iterdir()):
             self.finalize("failed")

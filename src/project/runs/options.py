@@ -11,7 +11,7 @@ import yaml
 from project.errors import UserError
 
 
-def in_order(args: list[str]) -> list[str]:
+def configs_first(args: list[str]) -> list[str]:
     """Return arguments with every config moved before the options, so that a config never beats the command line.
 
     `--trainer.callbacks X` becomes `--trainer.callbacks+ X`: callbacks given on the command line append. Configs that
@@ -64,12 +64,12 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def plain_name(name: str) -> str:
+def option_name(name: str) -> str:
     """Return an option's name without what only says how its value is built."""
     return name.replace(".init_args", "").removesuffix(".class_path")
 
 
-def peek(args: list[str]) -> dict[str, Any]:
+def peek_options(args: list[str]) -> dict[str, Any]:
     """Return options by their plain names, as far as arguments and plain YAML tell: what decides which run is meant.
 
     Of arguments in order, a later one beats an earlier one; nothing is checked.
@@ -81,7 +81,7 @@ def peek(args: list[str]) -> dict[str, Any]:
         elif name in GROUPS and Path(value).is_file():
             found |= _said({name: value}, Path())
         else:
-            found[plain_name(name)] = value
+            found[option_name(name)] = value
     return found
 
 
@@ -93,4 +93,4 @@ def _said(config: Any, beside: Path) -> dict[str, Any]:
     for group in GROUPS:
         if isinstance(file := config.get(group), str) and (beside / file).is_file():
             config[group] = read_config(beside / file)
-    return {plain_name(name): value for name, value in flatten(config).items()}
+    return {option_name(name): value for name, value in flatten(config).items()}

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from project.runs.statistics import BINS, Interval, class_rates, wilson
+from project.runs.statistics import BINS, Interval, precision_recall_f1, wilson_interval
 
 
 class Bin(NamedTuple):
@@ -48,26 +48,26 @@ class Predictions:
     probability: NDArray[np.float64]
     class_probability: NDArray[np.float64]
 
-    def some(self, rows: NDArray[np.int64]) -> "Predictions":
+    def subset(self, rows: NDArray[np.int64]) -> "Predictions":
         """Those of some images, by their positions."""
         paths = [self.paths[row] for row in rows] if self.paths else []
         certainties = self.probability[rows], self.class_probability[rows]
         return Predictions(self.names, paths, self.label[rows], self.predicted[rows], *certainties)
 
     @cached_property
-    def right(self) -> NDArray[np.bool_]:
+    def correct(self) -> NDArray[np.bool_]:
         """Which images were classified right."""
         return np.equal(self.label, self.predicted)
 
     @property
     def accuracy(self) -> float:
         """Share of the images that is right."""
-        return float(self.right.mean())
+        return float(self.correct.mean())
 
     @property
     def interval(self) -> Interval:
         """95 % interval of the accuracy."""
-        return wilson(int(self.right.sum()), len(self.right))
+        return wilson_interval(int(self.correct.sum()), len(self.correct))
 
     @cached_property
     def confusion(self) -> NDArray[np.int64]:
@@ -96,7 +96,7 @@ class Predictions:
         """
         hits, truths, guesses = self.confusion.diagonal(), self.confusion.sum(1), self.confusion.sum(0)
         seen = truths + guesses > 0
-        rates = {name: np.where(seen, of, np.nan) for name, of in class_rates(hits, truths, guesses).items()}
+        rates = {name: np.where(seen, of, np.nan) for name, of in precision_recall_f1(hits, truths, guesses).items()}
         return {"images": truths.astype(float), **rates}
 
     @cached_property
@@ -105,11 +105,11 @@ class Predictions:
         place = np.minimum((self.probability * BINS).astype(int), BINS - 1)
         found = [(i, place == i) for i in np.unique(place).tolist()]
         return [
-            Bin(i / BINS, int(rows.sum()), float(self.probability[rows].mean()), float(self.right[rows].mean()))
+            Bin(i / BINS, int(rows.sum()), float(self.probability[rows].mean()), float(self.correct[rows].mean()))
             for i, rows in found
         ]
 
     @property
     def calibration_error(self) -> float:
         """Expected calibration error: how far confidence and accuracy of a bin lie apart, mean over the images."""
-        return sum(b.images * abs(b.confidence - b.accuracy) for b in self.bins) / len(self.right)
+        return sum(b.images * abs(b.confidence - b.accuracy) for b in self.bins) / len(self.correct)

@@ -16,10 +16,10 @@ import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
-from project.files import whole
+from project.files import atomic_write
 from project.interface import data_of
 from project.machine import describe_device, memory
-from project.output import without_secrets
+from project.output import redact_secrets
 from project.runs.folder import ENVIRONMENT
 
 
@@ -48,7 +48,7 @@ class SaveRun(SaveConfigCallback):
             seed = os.environ.get("PL_GLOBAL_SEED")
             facts = {"seed": seed, "data": str(data.folder), "data_fingerprint": data.description.fingerprint}
             record_start(run / ENVIRONMENT, facts)
-        with whole(run / self.config_filename) as partial:
+        with atomic_write(run / self.config_filename) as partial:
             self.parser.save(config, partial, skip_none=False, overwrite=True, multifile=False)
 
 
@@ -71,7 +71,7 @@ def record_start(file: Path, facts: dict[str, Any]) -> None:
     """
     document = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": without_secrets(shlex.join(sys.orig_argv)),
+        "command": redact_secrets(shlex.join(sys.orig_argv)),
         "folder": str(Path.cwd()),
         **facts,
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
@@ -111,7 +111,7 @@ def _git() -> dict[str, Any] | None:
         return {
             "commit": ask("rev-parse", "HEAD").strip(),
             "untracked": [line[3:] for line in status if line.startswith("??")],
-            "diff": without_secrets("\n".join(line.rstrip() for line in ask("diff", "HEAD").splitlines())),
+            "diff": redact_secrets("\n".join(line.rstrip() for line in ask("diff", "HEAD").splitlines())),
         }
     except (OSError, subprocess.CalledProcessError):
         return None

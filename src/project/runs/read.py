@@ -13,7 +13,7 @@ import yaml
 
 from project.errors import UserError
 from project.files import read_table
-from project.runs.folder import ENVIRONMENT, FINDINGS, TESTED, run_of
+from project.runs.folder import ENVIRONMENT, TEST_PREDICTIONS, TEST_SUMMARY, run_folder
 from project.runs.predictions import Predictions
 
 
@@ -22,8 +22,8 @@ class Run:
     """A folder NAME/version_N that a test wrote into: that of a `fit`, or that of a `test` of a checkpoint.
 
     Attributes:
-        facts: test.json without the pictures.
-        pictures: Samples worth a look with their `path`, by kind: mistakes, uncertain, sample; best first.
+        facts: test.json without the samples.
+        samples: Samples worth a look with their `path`, by kind: mistakes, uncertain, sample; best first.
         predictions: test_predictions.csv of a classification; None of another task, or without samples.
         trained: The folder of the `fit` that the checkpoint comes from; often the same.
     """
@@ -31,7 +31,7 @@ class Run:
     folder: Path
     name: str
     facts: dict[str, Any]
-    pictures: dict[str, list[dict[str, str]]]
+    samples: dict[str, list[dict[str, str]]]
     predictions: Predictions | None
     trained: Path | None
 
@@ -72,27 +72,27 @@ class Run:
 def read_run(folder: Path) -> Run:
     """Read the folder of a tested run; `last` is the one in logs/ that was tested last."""
     if folder == Path("last"):
-        tested = sorted(Path("logs").glob(f"*/version_*/{TESTED}"), key=lambda file: file.stat().st_mtime_ns)
+        tested = sorted(Path("logs").glob(f"*/version_*/{TEST_PREDICTIONS}"), key=lambda file: file.stat().st_mtime_ns)
         if not tested:
             raise UserError("no run in logs was tested: give the folder of one")
         folder = tested[-1].parent
-    if not (folder / TESTED).is_file():
+    if not (folder / TEST_PREDICTIONS).is_file():
         if not folder.is_dir():
             raise UserError(f"no such folder: {folder}")
         raise UserError(
-            f"{folder} has no {TESTED}: give the folder of a run that was tested (logs/NAME/version_N), or test it by"
+            f"{folder} has no {TEST_PREDICTIONS}: give the folder of a tested run (logs/NAME/version_N), or test it by"
             f" `train.py test --ckpt_path {folder}/checkpoints/best.ckpt` and give the folder that this names"
         )
-    found = _read(folder / FINDINGS, _json) or {}
-    pictures = found.pop("pictures", {})
+    found = _read(folder / TEST_SUMMARY, _json) or {}
+    samples = found.pop("samples", {})
     checkpoint = found.get("checkpoint")
-    trained = run_of(Path(checkpoint)) if checkpoint and Path(checkpoint).is_file() else None
+    trained = run_folder(Path(checkpoint)) if checkpoint and Path(checkpoint).is_file() else None
     if (folder / ENVIRONMENT).is_file():  # this is the training's own folder, wherever it was moved
         trained = folder
-    elif trained is not None and (at_training := _read(trained / FINDINGS, _json)):
+    elif trained is not None and (at_training := _read(trained / TEST_SUMMARY, _json)):
         found["seconds_of_training"] = at_training.get("seconds_of_training")
     name = "/".join(folder.resolve().parts[-2:])
-    return Run(folder, name, found, pictures, _predictions(folder / TESTED, found.get("class_names")), trained)
+    return Run(folder, name, found, samples, _predictions(folder / TEST_PREDICTIONS, found.get("class_names")), trained)
 
 
 def _read(file: Path, read: Callable[[Path], Any]) -> Any:

@@ -10,10 +10,10 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities import rank_zero_warn
 
 from project.errors import RunFinishedError, UserError
-from project.output import counted
-from project.runs.checkpoints import LAST, PREVIOUS, damage, load_checkpoint
+from project.output import pluralize
+from project.runs.checkpoints import LAST, PREVIOUS, find_damage, load_checkpoint
 from project.runs.folder import CHECKPOINTS, ENVIRONMENT
-from project.runs.spec import builder, plain
+from project.runs.spec import builder, to_spec
 
 MODULE, DATA = "project.modules.Classifier", "project.datamodules.ImageDataModule"
 """Class paths of the module and the datamodule unless others are chosen."""
@@ -55,11 +55,11 @@ def _best_of_several(folder: Path) -> Path:
 
 
 def _first_whole(last: Path) -> Path:
-    problem = damage(last) if last.is_file() else "it is not there"
+    problem = find_damage(last) if last.is_file() else "it is not there"
     if not problem:
         return last
     for file in (last.with_name(PREVIOUS), last.with_name("best.ckpt")):
-        if file.is_file() and not damage(file):
+        if file.is_file() and not find_damage(file):
             rank_zero_warn(f"{last} cannot be used ({problem}): going back to the one before it, {file.name}")
             return file
     raise UserError(f"no such checkpoint, or it is damaged: {last} ({problem}), and there is none before it")
@@ -103,10 +103,10 @@ def requeued_run(root: Path) -> Path | None:
     return None
 
 
-def refuse_another_kind(checkpoint: Path, saved: dict[str, Any], model: Any) -> None:
+def check_same_model(checkpoint: Path, saved: dict[str, Any], model: Any) -> None:
     """See that a run goes on with the net, optimizer and schedule whose state it has."""
     for name in ("net", "optimizer", "scheduler"):
-        then, now = (builder(plain(spec)) if spec else None for spec in (saved[name], model[name]))
+        then, now = (builder(to_spec(spec)) if spec else None for spec in (saved[name], model[name]))
         if then is not now:
             was, asked = (getattr(kind, "__name__", "none") for kind in (then, now))
             raise UserError(
@@ -115,7 +115,7 @@ def refuse_another_kind(checkpoint: Path, saved: dict[str, Any], model: Any) -> 
             )
 
 
-def refuse_finished(checkpoint: Path, saved: dict[str, Any], trainer: Any) -> None:
+def check_not_finished(checkpoint: Path, saved: dict[str, Any], trainer: Any) -> None:
     """See that a checkpoint leaves something to train, by the trainer's configuration as it is now."""
     if "optimizer_states" not in saved:
         raise UserError(f"{checkpoint} holds weights only: start a new run from them by --model.init_from {checkpoint}")
@@ -128,13 +128,13 @@ def refuse_finished(checkpoint: Path, saved: dict[str, Any], trainer: Any) -> No
     left = timer.time_remaining()
     if patience is not None and any(count >= patience for count in waited):
         how = (
-            f"it stopped early after {counted(done, 'epoch')}; to train longer, raise the patience of EarlyStopping"
+            f"it stopped early after {pluralize(done, 'epoch')}; to train longer, raise the patience of EarlyStopping"
             f" ({patience}), by --trainer.callbacks.patience {2 * patience} where it is the config's last callback"
         )
     elif (trainer.max_epochs or -1) > 0 and done >= trainer.max_epochs:
-        how = f"all {counted(done, 'epoch')}; to train longer, add --trainer.max_epochs {2 * done}"
+        how = f"all {pluralize(done, 'epoch')}; to train longer, add --trainer.max_epochs {2 * done}"
     elif trainer.max_steps > 0 and steps >= trainer.max_steps:
-        how = f"all {counted(steps, 'step')}; to train longer, add --trainer.max_steps {2 * steps}"
+        how = f"all {pluralize(steps, 'step')}; to train longer, add --trainer.max_steps {2 * steps}"
     elif left is not None and left <= 0:
         how = "its time is used up; to train longer, raise --trainer.max_time, which counts from the very start"
     else:
@@ -152,7 +152,7 @@ def _patience(trainer: Any) -> int | None:
     return min(found, default=None)
 
 
-def model_line(path: Path, saved: dict[str, Any]) -> str:
+def describe_checkpoint(path: Path, saved: dict[str, Any]) -> str:
     """Which model is used: the file, the epoch that it stands at, and what it scored on val."""
     progress = saved.get("loops", {}).get("fit_loop", {}).get("epoch_progress", {}).get("current", {})
     facts = [f"epoch {progress['started']}"] if progress else []

@@ -9,21 +9,21 @@ from typing import Any
 from torch import nn
 
 from project.errors import UserError
-from project.interface import Input, load
+from project.interface import Input, import_object
 
 Spec = dict[str, Any] | str
 NetCallable = Callable[[int, Any], nn.Module]
 """Builds a net from (num_classes, inputs): an `nn.Module` class, or a function, whose first arguments are these."""
 
 
-def plain(build: Any) -> Any:
+def to_spec(build: Any) -> Any:
     """A class, partial or function as a spec, so that every checkpoint loads under `weights_only=True`."""
     if isinstance(build, partial) and isinstance(build.func, type):
-        return {**plain(build.func), "init_args": dict(build.keywords)}
+        return {**to_spec(build.func), "init_args": dict(build.keywords)}
     if isinstance(build, type):
         return {"class_path": f"{build.__module__}.{build.__qualname__}"}
     if isinstance(build, list):
-        return [plain(each) for each in build]
+        return [to_spec(each) for each in build]
     if isinstance(build, FunctionType) and build.__qualname__.isidentifier():  # not one within another, or a lambda
         return f"{build.__module__}.{build.__qualname__}"
     return build
@@ -31,7 +31,7 @@ def plain(build: Any) -> Any:
 
 def builder(spec: Spec) -> Callable[..., Any]:
     """The class or function that a spec names."""
-    found: Callable[..., Any] = load(spec if isinstance(spec, str) else spec["class_path"])
+    found: Callable[..., Any] = import_object(spec if isinstance(spec, str) else spec["class_path"])
     return found
 
 

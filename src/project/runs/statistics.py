@@ -6,7 +6,7 @@ BINS = 15  # of the calibration error, as in Guo et al., On Calibration of Moder
 Interval = tuple[float, float]
 
 
-def class_rates(hits: Any, truths: Any, guesses: Any) -> dict[str, Any]:
+def precision_recall_f1(hits: Any, truths: Any, guesses: Any) -> dict[str, Any]:
     """Return precision, recall and F1, (classes,), 0 where a class does not occur.
 
     Of right predictions, labels and predictions by class, int64 (classes,), of NumPy or torch.
@@ -19,7 +19,7 @@ def class_rates(hits: Any, truths: Any, guesses: Any) -> dict[str, Any]:
     }
 
 
-def wilson(hits: int, total: int) -> Interval:
+def wilson_interval(hits: int, total: int) -> Interval:
     """Return the 95 % interval of a rate.
 
     Wilson, Probable Inference, the Law of Succession, and Statistical Inference, 1927.
@@ -30,7 +30,7 @@ def wilson(hits: int, total: int) -> Interval:
     return float(low), float(high)
 
 
-def holm(values: list[float]) -> list[float]:
+def holm_correction(values: list[float]) -> list[float]:
     """Return p-values corrected for being several (Holm, A Simple Sequentially Rejective Test Procedure, 1979)."""
     corrected, highest = [0.0] * len(values), 0.0
     for place, i in enumerate(sorted(range(len(values)), key=values.__getitem__)):

@@ -7,7 +7,7 @@ from pathlib import Path
 from project.errors import Interrupted, UserError
 from project.files import write_table
 from project.runs.read import Run
-from project.search.child import resolve, start_fit, stop_by_exception
+from project.search.subprocesses import raise_on_signal, resolve, start_fit
 
 
 def cross_validate(folds: int = 5, run_name: str = "folds", fit_options: list[str] | None = None) -> None:
@@ -50,7 +50,7 @@ def cross_validate(folds: int = 5, run_name: str = "folds", fit_options: list[st
 
 def _fit(options: list[str], fold: str) -> None:
     """Train; who stops this stops that, which saves and ends first."""
-    stop_by_exception()
+    raise_on_signal()
     process = start_fit(options)
     try:
         code = process.wait()

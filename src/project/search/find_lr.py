@@ -27,13 +27,13 @@ class RangeTest(L.Callback):
         optimizer = trainer.optimizers[0]
         for group in optimizer.param_groups:
             own = group.get("initial_lr", group["lr"])
-            if self._all_groups or np.isclose(own, optimizer.defaults["lr"] * group.get("rate", 1)):
+            if self._all_groups or np.isclose(own, optimizer.defaults["lr"] * group.get("lr_scale", 1)):
                 self._groups.append(group)
 
     def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
         """Set the rate."""
         for group in self._groups:
-            group["lr"] = self.rates[trainer.global_step] * group.get("rate", 1)
+            group["lr"] = self.rates[trainer.global_step] * group.get("lr_scale", 1)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *_: Any) -> None:
         """Note the loss of a whole step, the same on all processes."""

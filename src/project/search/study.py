@@ -10,7 +10,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from project.errors import UserError
-from project.output import without_secrets
+from project.output import redact_secrets
 
 HEARTBEAT, GRACE = 5, 45  # seconds between signs of life; without one until a trial is lost: it takes less to stop
 
@@ -23,7 +23,7 @@ def open_storage(address: str) -> optuna.storages.RDBStorage:
         return optuna.storages.RDBStorage(address, waits, **beats, heartbeat_stale_trial_callback=again)
     except Exception as error:  # of the data base's own driver
         line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(without_secrets(f"the storage {address} cannot be used: {line}")) from error
+        raise UserError(redact_secrets(f"the storage {address} cannot be used: {line}")) from error
 
 
 def begin(

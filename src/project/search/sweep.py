@@ -18,13 +18,13 @@ from optuna.trial import Trial, TrialState
 
 from project.errors import Interrupted, UserError
 from project.files import read_table
-from project.output import without_secrets
+from project.output import redact_secrets
 from project.runs.checkpoints import LAST, PREVIOUS
 from project.runs.folder import CHECKPOINTS
-from project.search.child import printed_config, resolve, start_fit, stop_by_exception
-from project.search.report import conclude, describe
 from project.search.space import any_point, options, point_of, read_space
 from project.search.study import GRACE, HEARTBEAT, again, begin, counting, give_up_lost, open_storage
+from project.search.subprocesses import printed_config, raise_on_signal, resolve, start_fit
+from project.search.summary import conclude, describe
 
 
 def sweep(
@@ -54,7 +54,7 @@ def sweep(
     if not space or trials < 1:
         raise UserError("a sweep needs --space FILE, such as configs/sweep/convnet.yaml, and at least 1 trial")
     worker = Worker(Path(space), trials, name, storage, fit_options or [])
-    stop_by_exception()
+    raise_on_signal()
     end = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
     try:
         worker.work(end)
@@ -132,7 +132,7 @@ class Worker:
         """Run trials until the study has all, or until a time of `time.monotonic`; then wait for other workers."""
         how = f"{self.trials} trials by {self.metric} ({self.mode}), {len(self.space)} options"
         print(f"sweep     {self.folder}: {how}")
-        print(f"watch     optuna-dashboard {without_secrets(self.address)}", flush=True)
+        print(f"watch     optuna-dashboard {redact_secrets(self.address)}", flush=True)
         while True:
             give_up_lost(self.study)
             trial = self._next() if time.monotonic() < end else None

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from project.errors import Interrupted, UserError
-from project.files import whole
+from project.files import atomic_write
 
 MAGIC, SALT, TAG = b"project encrypted 1\n", 32, 16
 CHUNK = 1 << 20  # bytes of a file that are sealed, and held in memory, at a time
@@ -120,7 +120,7 @@ def _new(path: Path) -> Iterator[IO[bytes]]:
         raise UserError(f"{path} is there already: it is not replaced; choose another name")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
-    with whole(path, mode=0o600) as partial, partial.open("wb") as stream:
+    with atomic_write(path, mode=0o600) as partial, partial.open("wb") as stream:
         yield stream
 
 

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import Encoding, PrivateFormat, PublicFormat
 
 from project.errors import UserError
-from project.files import whole
+from project.files import atomic_write
 
 SIGNED = (
     *("**/*.ckpt", "*.onnx", "*.pt2", "*.safetensors", "config.yaml"),
@@ -68,7 +68,7 @@ def sign(path: Path, *, key: Path) -> None:
         raise UserError(f"nothing to sign in {path}: give the folder of a run, logs/NAME/version_N, or a file")
     manifest = json.dumps({"key": _name(private.public_key()), "files": files}, indent=1).encode()
     target = signature_of(path)
-    with whole(target) as partial:
+    with atomic_write(target) as partial:
         partial.write_bytes(private.sign(PURPOSE + manifest).hex().encode() + b"\n" + manifest)
     print(f"signed    {target} ({', '.join(files)})")
 

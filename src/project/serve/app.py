@@ -20,13 +20,13 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from project.serve import metrics
-from project.serve.evidence import COVERED
+from project.serve.occlusion import COVERED
 from project.serve.service import Service, Settings, overloaded
 
 PAGE = Path(__file__).parent / "page"
 
 
-def authorise(request: Request, token: str | None) -> None:
+def authorize(request: Request, token: str | None) -> None:
     """Refuse a request without the token, if there is one."""
     given = request.headers.get("authorization", "").encode("latin-1")
     if token is not None and not hmac.compare_digest(given, f"Bearer {token}".encode()):
@@ -37,19 +37,19 @@ def create_app(settings: Settings) -> Starlette:
     """Return the application, with a model that is loaded and has answered once."""
     service = Service(settings)
     about = {"classes": service.description.classes.class_names, "image_size": service.size}
-    about |= {"sure_above": service.sure_above, "samples": [name for name, _ in service.samples]}
+    about |= {"confidence_threshold": service.confidence_threshold, "samples": [name for name, _ in service.samples]}
 
     async def predict(request: Request) -> Response:
         began, status = time.perf_counter(), 499  # the client left, unless it is told otherwise
         try:
-            authorise(request, settings.token)
-            evidence = request.query_params.get("evidence", "false")
-            if evidence not in ("true", "false"):
-                raise HTTPException(400, "evidence is true or false")
-            with service.admitted(1 + COVERED if evidence == "true" else 1):
+            authorize(request, settings.token)
+            attribution = request.query_params.get("attribution", "false")
+            if attribution not in ("true", "false"):
+                raise HTTPException(400, "attribution is true or false")
+            with service.admitted(1 + COVERED if attribution == "true" else 1):
                 body = await service.body(request)
                 async with asyncio.timeout(settings.seconds):
-                    found = await service.answer(request.headers.get("content-type", ""), body, evidence == "true")
+                    found = await service.answer(request.headers.get("content-type", ""), body, attribution == "true")
             status = 200
             return Response(json.dumps(found), media_type="application/json")
         except TimeoutError:
@@ -75,7 +75,7 @@ def create_app(settings: Settings) -> Starlette:
         raise HTTPException(404, "no such sample")
 
     async def counts(request: Request) -> Response:
-        authorise(request, settings.token)
+        authorize(request, settings.token)
         return Response(metrics.exposition(), media_type="text/plain; version=0.0.4")
 
     def file(name: str) -> Any:

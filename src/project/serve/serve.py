@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from project.errors import UserError
-from project.output import counted
+from project.output import pluralize
 
 TOKEN = "PROJECT_TOKEN"
 HEADERS = {
@@ -101,7 +101,7 @@ def serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(0))  # what uvicorn ends with, once all are answered
     address = f"[{host}]" if ":" in host else host
-    print(f"serving   {model}, {counted(workers, 'worker')}", flush=True)
+    print(f"serving   {model}, {pluralize(workers, 'worker')}", flush=True)
     print(f"open      http://{address}:{sock.getsockname()[1]}  (Ctrl-C stops it)", flush=True)
     Workers(config, sockets=[sock]).run() if workers > 1 else uvicorn.Server(config).run(sockets=[sock])
 

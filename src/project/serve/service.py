@@ -16,15 +16,15 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from project.deploy.crop import center_crop_resize
 from project.deploy.load import load_exported
-from project.deploy.square import to_square
 from project.errors import UserError
 from project.images import Pixels, UnreadableImageError, decode_pixels, find_images
-from project.output import legible
+from project.output import printable
 from project.serve import metrics
-from project.serve.batches import Batcher
-from project.serve.evidence import cover, losses, overlay
-from project.serve.upload import encoded_picture, is_small
+from project.serve.batcher import Batcher
+from project.serve.occlusion import cover, losses, overlay
+from project.serve.upload import encoded_image, is_small
 
 SHOWN = {".gif": "image/gif", ".jpeg": "image/jpeg", ".jpg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"}
 """Media types of what browsers show."""
@@ -56,7 +56,7 @@ class Service:
         exported = load_exported(settings.model, settings.threads, settings.require_signature)
         self.description = exported.description
         self.size = self.description.image.height
-        self.sure_above: float | None = exported.metadata.get("sure_above")
+        self.confidence_threshold: float | None = exported.metadata.get("confidence_threshold")
         self.samples = samples(settings.samples) if settings.samples else []
         self.batcher = Batcher(exported.probabilities, metrics.BATCH.observe)
         self.decoders = ThreadPoolExecutor(settings.threads)
@@ -94,21 +94,21 @@ class Service:
             raise HTTPException(408, "the picture took too long to arrive", {"connection": "close"}) from None
         return b"".join(parts)
 
-    async def answer(self, content_type: str, body: bytes, evidence: bool) -> dict[str, Any]:
+    async def answer(self, content_type: str, body: bytes, attribution: bool) -> dict[str, Any]:
         """Return class and probabilities of the picture in a body; see `openapi.yaml`."""
         in_thread = functools.partial(asyncio.get_running_loop().run_in_executor, self.decoders)
         short = len(body) <= 16 * 1024  # is unpacked at once: a thread takes longer to wake
-        data = encoded_picture(content_type, body) if short else await in_thread(encoded_picture, content_type, body)
+        data = encoded_image(content_type, body) if short else await in_thread(encoded_image, content_type, body)
         pixels, square = self._prepare(data) if short and is_small(data) else await in_thread(self._prepare, data)
         row = await self.batcher(square)
-        found = self.description.target.answer(row, self.sure_above)
-        if evidence:
+        found = self.description.target.to_json(row, self.confidence_threshold)
+        if attribution:
             best = int(row.argmax())
             covered = cover(square, self.description.image.mean)
             after = np.stack(await asyncio.gather(*map(self.batcher, covered)))
             drawn = await in_thread(overlay, pixels, losses(best, row, after))
-            found["evidence"] = {"lowest_probability": float(after[:, best].min()), "overlay": drawn}
-        metrics.CLASSES.labels(legible(found["class"])).inc()
+            found["attribution"] = {"lowest_probability": float(after[:, best].min()), "overlay": drawn}
+        metrics.CLASSES.labels(printable(found["class"])).inc()
         return found
 
     def _prepare(self, data: bytes) -> tuple[Pixels, Pixels]:
@@ -116,7 +116,7 @@ class Service:
             pixels = decode_pixels(data)
         except UnreadableImageError as error:
             raise HTTPException(400, f"cannot read the picture: {error}") from error
-        return pixels, to_square(pixels, self.size)
+        return pixels, center_crop_resize(pixels, self.size)
 
 
 def overloaded() -> HTTPException:

@@ -15,7 +15,7 @@ for library in ("PIL", "python_multipart"):
     logging.getLogger(library).setLevel(logging.CRITICAL)  # whoever sent it is told
 
 
-def encoded_picture(content_type: str, body: bytes) -> bytes:
+def encoded_image(content_type: str, body: bytes) -> bytes:
     """Return the file of a picture that a body holds, or refuse it."""
     kind = content_type.partition(";")[0].strip().lower()
     if kind.startswith("image/") or kind == "application/octet-stream":

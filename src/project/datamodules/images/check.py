@@ -21,7 +21,7 @@ from project.errors import UserError
 from project.files import write_table
 from project.images import UnreadableImageError, decode_pixels, read_bytes
 from project.interface import SPLITS
-from project.output import counted
+from project.output import pluralize
 
 NEAR_BITS = 6  # perceptual hashes (64 bits) that differ in at most so many may be the same picture
 NEAR_LEVELS = 9.0  # thumbnails of the same picture differ by at most so many of 255 levels on average
@@ -101,7 +101,7 @@ def check_data(
             print(f"    ... and {len(found) - 5:,} more")
     print(f"list      {out / 'findings.csv'}")
     spoiling = sum(finding.spoils for finding in findings)
-    print(f"{counted(spoiling, 'finding') if spoiling else 'nothing found that'} would spoil a result")
+    print(f"{pluralize(spoiling, 'finding') if spoiling else 'nothing found that'} would spoil a result")
     if spoiling:
         raise SystemExit(1)
 
@@ -175,7 +175,7 @@ def _odd(index: ImageIndex, looks: list[Look], readable: NDArray[np.bool_]) -> I
                 yield Finding("odd format", index.paths[row], detail=f"{name} among {names[counts.argmax()]}")
     for row in np.flatnonzero(readable).tolist():
         if looks[row].thumbnail.std((0, 1)).max() < 2:
-            yield Finding("blank", index.paths[row], detail="one colour all over")
+            yield Finding("blank", index.paths[row], detail="one color all over")
 
 
 def _print_counts(index: ImageIndex, looks: list[Look], readable: NDArray[np.bool_]) -> None:

@@ -17,25 +17,27 @@ from typing_extensions import override
 
 from project.datamodules.base import DataModule
 from project.datamodules.images.augment import augment, default_augmentation, is_fixed
+from project.datamodules.images.builders import DatasetBuilder
 from project.datamodules.images.dataset import Images
 from project.datamodules.images.masks import HideBy, Masks
 from project.datamodules.images.origin import Origin
 from project.datamodules.images.packed import decode_all, skip_unreadable, warn_of_copies
-from project.datamodules.images.source import Source
 from project.datamodules.images.transforms import RandomResizedCrop
-from project.datamodules.index import ImageIndex, index_unlabelled
+from project.datamodules.index import ImageIndex, index_unlabeled
 from project.datamodules.loader import Loader
 from project.datamodules.parallel import worker_count
-from project.datamodules.sampler import EpochBatches, Order, Request, seed_draws
+from project.datamodules.sampler import EpochBatchSampler, Order, Request, seed_rng
 from project.datamodules.split import draw_splits
 from project.errors import UserError
 from project.images import Pixels
 from project.interface import SPLITS, Batch, ClassTarget, DataDescription, ImageInput, Split, module_of
 from project.machine import memory
-from project.output import counted, without_secrets
-from project.runs.spec import plain
+from project.output import pluralize, redact_secrets
+from project.runs.spec import to_spec
 
-SamplerCallable = Callable[[int, int, int], EpochBatches]  # from (size, batch_size, accumulated batches), one process
+SamplerCallable = Callable[
+    [int, int, int], EpochBatchSampler
+]  # from (size, batch_size, accumulated batches), one process
 
 
 class ImageDataModule(DataModule):
@@ -56,15 +58,15 @@ class ImageDataModule(DataModule):
         folds: Cut the images into this many parts and hold out one, for cross-validation; 0 does not.
         fold: The part that is held out, from 0: as test, or as val where the data bring a test split.
         sampling: `balanced` draws every class equally often in training; `natural` as often as it is there.
-        sampler: A sampler of training batches in the place of that, such as project.privacy.PoissonBatches.
-        channel_statistics: Images are normalised by mean and standard deviation of the `train` images; or by `fixed`
+        sampler: A sampler of training batches in the place of that, such as project.privacy.PoissonBatchSampler.
+        channel_statistics: Images are normalized by mean and standard deviation of the `train` images; or by `fixed`
             ones, 0.5, for which no image is looked at.
         balance_column: A column of that CSV, such as a skin type or a camera: `balanced` then draws every pair of class
             and entry equally often, so that the entry tells nothing of the class.
         on_corrupt: What an unreadable image does: `error` lists all of them and stops; `skip` trains without.
         mask_boxes: A CSV of regions to be hidden, such as faces, before anything else is done with an image: columns
             path, left, top, right, bottom, in pixels of the upright image. Of shards they are hidden on writing.
-        mask_by: `fill` leaves plain grey there, `blur` four by four points.
+        mask_by: `fill` leaves plain gray there, `blur` four by four points.
         item_transforms: What each image goes through before it is brought to `image_size`: modules that take and
             return uint8 (3, H, W). Those that draw at random are left out in validation and test.
         batch_transforms: Augmentation: modules that take and return a float batch (N, 3, H, W) in [0, 1] on the
@@ -81,7 +83,7 @@ class ImageDataModule(DataModule):
         root: str | None = None,
         labels: str | None = None,
         group_column: str | None = None,
-        source: Source | None = None,
+        source: DatasetBuilder | None = None,
         image_size: int = 32,
         batch_size: int = 128,
         val_fraction: float = 0.15,
@@ -106,12 +108,14 @@ class ImageDataModule(DataModule):
         self.save_hyperparameters()
         for name in ("source", "item_transforms", "batch_transforms"):
             given = self.hparams[name]
-            if any(isinstance(each, nn.Module | Source) for each in (given if isinstance(given, list) else [given])):
+            if any(
+                isinstance(each, nn.Module | DatasetBuilder) for each in (given if isinstance(given, list) else [given])
+            ):
                 del self.hparams[name]  # an object from Python: a checkpoint holds plain data only
-        self.hparams["sampler"] = plain(sampler) if callable(self.hparams["sampler"]) else self.hparams["sampler"]
+        self.hparams["sampler"] = to_spec(sampler) if callable(self.hparams["sampler"]) else self.hparams["sampler"]
         even, balance, carved = sampling == "balanced", balance_column, 0 if folds else val_fraction + test_fraction
         held_out = fold == 0 if folds == 0 else folds > 1 and 0 <= fold < folds
-        if root and without_secrets(root) != root:
+        if root and redact_secrets(root) != root:
             place = "a file of the user's or in the environment, where fsspec looks"
             raise UserError(f"data.root holds a password or key, which every run would write down: keep it in {place}")
         for mistaken, message in (
@@ -167,7 +171,7 @@ class ImageDataModule(DataModule):
         if stage == "predict":
             if self.origin.is_sharded:
                 raise UserError(f"{self.origin.root} holds shards: predict reads a folder of images, or a single one")
-            self.index = self._readable(index_unlabelled(self.folder))
+            self.index = self._readable(index_unlabeled(self.folder))
             return
         if self.index is not None and self.index.class_names:
             return  # `test` after `fit` on the same datamodule
@@ -266,7 +270,7 @@ class ImageDataModule(DataModule):
         return self._loader("")
 
     @override
-    def images_in_step(self, batch_idx: int) -> int:
+    def samples_in_step(self, batch_idx: int) -> int:
         trainer = self.trainer
         assert trainer is not None and isinstance(trainer.train_dataloader, Loader)
         first = batch_idx - batch_idx % trainer.accumulate_grad_batches
@@ -278,21 +282,21 @@ class ImageDataModule(DataModule):
         return Images(self._index(), rows, self.image_size, transforms, self._seed(), self._packed, read)
 
     @property
-    def _by_heart(self) -> bool:
+    def _overfitting(self) -> bool:
         """Whether a few batches are to be learnt by heart (`overfit_batches`): they come as they are."""
         return bool(self.trainer and self.trainer.overfit_batches)  # type: ignore[attr-defined]
 
     def _order(self, split: Split | Literal[""]) -> Order:
         """Mix what is limited: a part of the ascending order would be a class or two."""
         if split == "train":
-            return "mixed" if self._by_heart else "new each epoch"
+            return "mixed" if self._overfitting else "new each epoch"
         limits = [getattr(self.trainer, f"limit_{stage}_batches", 1.0) for stage in ("val", "test")]
         limited = any(isinstance(limit, int) or limit < 1 for limit in limits)  # 1 is one batch, 1.0 are all
         return "mixed" if split and limited else "ascending"
 
     def _loader(self, split: Split | Literal[""]) -> Loader:
         trainer = self.trainer
-        training = bool(trainer and trainer.training and split == "train" and not self._by_heart)
+        training = bool(trainer and trainer.training and split == "train" and not self._overfitting)
         images = self._images(split, self.item_transforms if training else self._fixed())  # type: ignore[arg-type]
         rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         if not len(images):
@@ -306,7 +310,9 @@ class ImageDataModule(DataModule):
         if training and self.sampler is not None:
             batches = self.sampler(len(images), self.batch_size, trainer.accumulate_grad_batches)  # type: ignore[union-attr]
         else:
-            batches = EpochBatches(len(images), self.batch_size, self._order(split), self._seed(), rank, world, strata)
+            batches = EpochBatchSampler(
+                len(images), self.batch_size, self._order(split), self._seed(), rank, world, strata
+            )
         images.pixels = self._near(trainer.strategy.root_device if trainer else torch.device("cpu"))
         pin = torch.cuda.is_available() and not isinstance(images.pixels, Tensor)
         done = trainer.fit_loop.epoch_loop.batch_progress.current if trainer and training else None
@@ -329,7 +335,9 @@ class ImageDataModule(DataModule):
     @override
     @property
     def augments(self) -> bool:
-        return not self._by_heart and (len(self._fixed()) < len(self.item_transforms) or len(self.batch_transforms) > 0)
+        return not self._overfitting and (
+            len(self._fixed()) < len(self.item_transforms) or len(self.batch_transforms) > 0
+        )
 
     @override
     @property
@@ -341,7 +349,7 @@ class ImageDataModule(DataModule):
     def reading(self) -> str:
         if self._packed is not None:
             return "packed pixels" + ("" if self._on_device is None else " on the device")
-        return f"{'shards' if self.origin.is_sharded else 'files'}, {counted(self._workers(), 'worker')}"
+        return f"{'shards' if self.origin.is_sharded else 'files'}, {pluralize(self._workers(), 'worker')}"
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment a training batch on its device; what this step draws is a function of (seed, step, rank).
@@ -349,12 +357,12 @@ class ImageDataModule(DataModule):
         Dropout's draws, which follow, are too.
         """
         trainer = self.trainer
-        if trainer is None or not trainer.training or self._by_heart or not len(batch.index):
+        if trainer is None or not trainer.training or self._overfitting or not len(batch.index):
             return batch
         step = trainer.fit_loop.epoch_loop.total_batch_idx + 1
         assert isinstance(trainer.train_dataloader, Loader)
         seed = trainer.train_dataloader.batch_sampler.draw_seed
-        seed_draws(seed, step, trainer.global_rank, device=batch.inputs.device)
+        seed_rng(seed, step, trainer.global_rank, device=batch.inputs.device)
         with torch.no_grad():
             return augment(batch, self.batch_transforms, self.description.target.outputs, trainer.current_epoch)
 

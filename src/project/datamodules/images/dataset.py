@@ -9,15 +9,15 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, get_worker_info
 
 from project.datamodules.images.augment import is_fixed
-from project.datamodules.images.decode import decode_image, to_square
+from project.datamodules.images.decode import center_crop_resize, decode_image
 from project.datamodules.index import ImageIndex
 from project.datamodules.loader import shared_memory
-from project.datamodules.sampler import Request, seed_draws
+from project.datamodules.sampler import Request, seed_rng
 from project.errors import UserError
 from project.images import Pixels, UnreadableImageError, read_bytes
 from project.interface import Batch
 
-SAMPLE = 2000  # images that the statistics are taken from: a channel mean is then wrong by far less than a grey level
+SAMPLE = 2000  # images that the statistics are taken from: a channel mean is then wrong by far less than a gray level
 
 
 class Images(Dataset[Batch]):
@@ -101,7 +101,7 @@ class Images(Dataset[Batch]):
                 name = f"{self.index.root / self.index.paths[row]} (damaged, or gone since the images were found)"
             raise UserError(f"cannot read image {name}: {error}") from error
         if self._draws:
-            seed_draws(self.seed, epoch, row)
+            seed_rng(self.seed, epoch, row)
         for transform in self.transforms:
             image = transform(image)
-        return to_square(image, self.image_size)
+        return center_crop_resize(image, self.image_size)

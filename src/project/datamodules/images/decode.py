@@ -31,8 +31,8 @@ def resize(image: Tensor, size: int) -> Tensor:
     return F.interpolate(batch, (size, size), mode="bilinear", antialias=True)[0]
 
 
-def to_square(image: Tensor, size: int) -> Tensor:
-    """Cut the largest square out of the centre of uint8 (3, H, W) and bring it to (3, size, size)."""
+def center_crop_resize(image: Tensor, size: int) -> Tensor:
+    """Cut the largest square out of the center of uint8 (3, H, W) and bring it to (3, size, size)."""
     _, height, width = image.shape
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2

@@ -13,7 +13,7 @@ from project.files import read_table
 
 HideBy = Literal["fill", "blur"]
 COLUMNS = ("path", "left", "top", "right", "bottom")
-GREY, POINTS = 128, 4  # what a region is filled with; to how many points a side it is blurred
+GRAY, POINTS = 128, 4  # what a region is filled with; to how many points a side it is blurred
 
 
 class Masks:
@@ -51,7 +51,7 @@ class Masks:
                 region, has = f"{left},{top},{right},{bottom}", f"{width} x {height} pixels (upright, as EXIF has it)"
                 raise UserError(f"{self.table}: the region {region} reaches beyond {path}, which has {has}")
             part = image[:, top:bottom, left:right]
-            part[:] = GREY if self.by == "fill" else _blurred(part)
+            part[:] = GRAY if self.by == "fill" else _blurred(part)
         return image
 
 

@@ -10,11 +10,11 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from project.datamodules.images.builders import DatasetBuilder
 from project.datamodules.images.shards import INDEX, ShardReader, read_shard_index
-from project.datamodules.images.source import Source
 from project.datamodules.index import ImageIndex, PathTable, index_table, index_tree
 from project.errors import UserError
-from project.files import whole
+from project.files import atomic_write
 
 LARGE = 10_000  # smaller trees are scanned anew: that takes no time
 SETTLED = 10**9  # ns that a folder must have been at rest before the scan: what is still being written to is not kept
@@ -27,7 +27,7 @@ class Origin:
     root: str | None
     labels: str | None
     group_column: str | None
-    source: Source | None
+    source: DatasetBuilder | None
     cache_dir: Path
     balance_column: str | None = None
 
@@ -47,7 +47,7 @@ class Origin:
         return self.source.prepare(self.cache_dir)
 
     def index(self, class_names: list[str] | None) -> ImageIndex:
-        """Index every labelled image, by the classes that a trained model knows, or those found where it is None."""
+        """Index every labeled image, by the classes that a trained model knows, or those found where it is None."""
         folder = self.prepare()
         if self.is_sharded:
             return read_shard_index(str(self.root), class_names)
@@ -74,7 +74,7 @@ def cached_index_tree(root: Path, class_names: list[str] | None, folder: Path) -
         folder.mkdir(parents=True, exist_ok=True)
         kept: dict[str, Any] = {"folders": visited, "times": times, **vars(index.paths)}
         kept |= {"labels": index.labels, "splits": index.splits, "class_names": index.class_names}
-        with whole(file) as partial, partial.open("wb") as stream:
+        with atomic_write(file) as partial, partial.open("wb") as stream:
             np.savez(stream, **kept)
     return index
 

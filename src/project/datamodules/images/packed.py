@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 from torch import nn
 
-from project.datamodules.images.decode import decode_image, to_square
+from project.datamodules.images.decode import center_crop_resize, decode_image
 from project.datamodules.index import ImageIndex
 from project.datamodules.parallel import each
 from project.errors import FULL, UserError
@@ -128,7 +128,7 @@ def _decode_one(
     if file is not None:
         for transform in transforms:
             image = transform(image)
-        _writable(file)[row] = to_square(image, size).permute(1, 2, 0).numpy()
+        _writable(file)[row] = center_crop_resize(image, size).permute(1, 2, 0).numpy()
     return content, ""
 
 

@@ -44,7 +44,7 @@ class AlternatingFlip(nn.Module):
 
     def flip(self, image: Tensor, index: Tensor, epoch: int) -> Tensor:
         """Float (N, C, H, W), in and out; the rows of the images, int64 (N,), decide which of them begin mirrored."""
-        scattered = (index * 0x9E3779B1 >> 16) & 1  # a multiplicative hash: neighbours differ
+        scattered = (index * 0x9E3779B1 >> 16) & 1  # a multiplicative hash: neighbors differ
         mirrored = ((scattered + epoch) & 1).bool().view(-1, 1, 1, 1)
         return torch.where(mirrored, image.flip(-1), image)
 
@@ -142,9 +142,9 @@ class CutMix(Mixing):
         other = torch.randperm(n, device=image.device)
         inside = []
         for length in (height, width):
-            centre = torch.rand(n, 1, device=image.device) * length
+            center = torch.rand(n, 1, device=image.device) * length
             place = torch.arange(length, device=image.device) + 0.5
-            inside.append((place - centre).abs() < side * length / 2)
+            inside.append((place - center).abs() < side * length / 2)
         cut = inside[0][:, :, None] & inside[1][:, None, :]
         share = cut.float().mean((1, 2)).view(n, 1)  # what the border left of the rectangle
         return torch.where(cut[:, None], image[other], image), label.lerp(label[other], share)

@@ -10,7 +10,7 @@ from project.errors import UserError
 from project.interface import ImageInput
 from project.modules.layers import head
 from project.modules.networks.weights import downloaded, downloaded_from_hub, misfit, read_weights
-from project.output import hint
+from project.output import did_you_mean
 
 
 class Pretrained(nn.Module):
@@ -29,7 +29,7 @@ class Pretrained(nn.Module):
         self._url: Any = None
         self._arguments: dict[str, Any] = {}
 
-    def take_pretrained(self) -> None:
+    def load_pretrained(self) -> None:
         """Copy the pretrained weights in, all but the head's, which begins at zero, once where a new run begins.
 
         Drawn at random, a head would disturb the layers before it. Kolesnikov et al., Big Transfer (BiT): General
@@ -43,7 +43,7 @@ class Pretrained(nn.Module):
             raise UserError(f"timm has no pretrained weights for {self.name}: give --model.net.weights FILE or null")
         state = read_weights(file)
         try:
-            whole = self.with_its_head(state).state_dict()
+            whole = self.build_with_head(state).state_dict()
         except (RuntimeError, KeyError) as error:
             raise misfit(file, self.name, error) from error
         heads = tuple(f"{name}." for name in self._heads)
@@ -52,7 +52,7 @@ class Pretrained(nn.Module):
             for parameter in self.net.get_submodule(name).parameters():
                 nn.init.zeros_(parameter)
 
-    def with_its_head(self, state: dict[str, Tensor]) -> nn.Module:
+    def build_with_head(self, state: dict[str, Tensor]) -> nn.Module:
         """Return the net with as many classes as a file of weights has, and with these."""
         raise NotImplementedError
 
@@ -84,7 +84,9 @@ class Timm(Pretrained):
         from timm.models import get_pretrained_cfg
 
         if not timm.is_model(name):
-            raise ValueError(f"timm has no network {name}{hint(name, {each: each for each in timm.list_models()})}")
+            raise ValueError(
+                f"timm has no network {name}{did_you_mean(name, {each: each for each in timm.list_models()})}"
+            )
         try:
             config = get_pretrained_cfg(name, allow_unregistered=False)
         except RuntimeError as error:  # no such set of weights
@@ -99,7 +101,7 @@ class Timm(Pretrained):
         self.pretrained_mean, self.pretrained_std = list(config.mean), list(config.std)
         self.pretrained_size = config.input_size[-1]
 
-    def with_its_head(self, state: dict[str, Tensor]) -> nn.Module:
+    def build_with_head(self, state: dict[str, Tensor]) -> nn.Module:
         """See `Pretrained`; what depends on the size of the images, such as places, is interpolated by timm."""
         import timm
 
@@ -132,7 +134,7 @@ class TorchVision(Pretrained):
 
         names = {net: net for net in models.list_models(module=models) if net not in ("googlenet", "inception_v3")}
         if name not in names:
-            raise ValueError(f"torchvision has no network {name} for one image{hint(name, names)}")
+            raise ValueError(f"torchvision has no network {name} for one image{did_you_mean(name, names)}")
         self._arguments = {"image_size": inputs.height} if name.startswith("vit_") else {}
         self.net = models.get_model(name, weights=None, num_classes=num_classes, **self._arguments)
         self._heads = tuple(name for name, module in self.net.named_modules() if module is head(self.net))
@@ -142,7 +144,7 @@ class TorchVision(Pretrained):
         self.pretrained_mean, self.pretrained_std = images.mean, images.std
         self.pretrained_size = images.crop_size[0]
 
-    def with_its_head(self, state: dict[str, Tensor]) -> nn.Module:
+    def build_with_head(self, state: dict[str, Tensor]) -> nn.Module:
         """See `Pretrained`."""
         from torchvision import models
 

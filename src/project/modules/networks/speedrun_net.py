@@ -33,7 +33,7 @@ class SpeedrunNet(nn.Module):
         nn.init.uniform_(self.head.weight, -1e-4, 1e-4)  # begin without an opinion
 
     def init_from_images(self, image: Tensor) -> None:
-        """Compute the first layer from normalised training images, float (N, 3, H, W)."""
+        """Compute the first layer from normalized training images, float (N, 3, H, W)."""
         self.whiten.init_from_images(image)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ class WhiteningConv(nn.Conv2d):
 
     @torch.no_grad()
     def init_from_images(self, image: Tensor) -> None:
-        """Compute the filters from normalised training images, float (N, 3, H, W); a few thousand are enough."""
+        """Compute the filters from normalized training images, float (N, 3, H, W); a few thousand are enough."""
         size = self.kernel_size[0]
         patches = F.unfold(image, size).transpose(1, 2).flatten(0, 1)
         variances, components = torch.linalg.eigh(patches.T.cov())

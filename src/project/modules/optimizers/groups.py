@@ -22,7 +22,7 @@ def make_optimizer(spec: Spec, build: Callable[..., Optimizer], net: nn.Module, 
     except ValueError as error:
         raise UserError(f"model.optimizer: {error}") from error
     for group in optimizer.param_groups:
-        group["lr"] = group["lr"] * group.get("rate", 1)
+        group["lr"] = group["lr"] * group.get("lr_scale", 1)
     # Else a fused one would undo the scale of 16-mixed by itself, and Lightning could not clip gradients before.
     optimizer._step_supports_amp_scaling = False
     return optimizer
@@ -31,7 +31,7 @@ def make_optimizer(spec: Spec, build: Callable[..., Optimizer], net: nn.Module, 
 def make_schedule(spec: Spec, build: Callable[..., Any], optimizer: Optimizer, trainer: L.Trainer) -> dict[str, Any]:
     """Return the schedule as Lightning wants it; one that takes `total_steps` is given the length of the run."""
     named, length = arguments(spec), {}
-    if "max_lr" in named and any("rate" in group for group in optimizer.param_groups):
+    if "max_lr" in named and any("lr_scale" in group for group in optimizer.param_groups):
         raise UserError("model.layer_decay: this schedule sets one learning rate for all layers; take WarmupDecay")
     if "total_steps" in named:
         steps = trainer.estimated_stepping_batches
@@ -46,7 +46,7 @@ def make_schedule(spec: Spec, build: Callable[..., Any], optimizer: Optimizer, t
     return {"scheduler": scheduler, "interval": "step" if length else "epoch", **watched}
 
 
-def refuse_another_length(trainer: L.Trainer) -> None:
+def check_schedule_length(trainer: L.Trainer) -> None:
     """Refuse to continue with a schedule for another number of steps; `WarmupDecay` alone knows what to do then."""
     for config in trainer.lr_scheduler_configs:
         then, now = getattr(config.scheduler, "total_steps", None), trainer.estimated_stepping_batches
@@ -79,7 +79,7 @@ def parameter_groups(net: nn.Module, layer_decay: float = 1.0) -> list[dict[str,
             groups[rates.get(id(parameter), 1.0), role].append(parameter)
     return [
         {"params": members, "role": role}
-        | ({"rate": rate} if rates else {})
+        | ({"lr_scale": rate} if rates else {})
         | ({"weight_decay": 0.0} if role == "vector" else {})
         for (rate, role), members in groups.items()
         if members

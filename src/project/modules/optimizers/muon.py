@@ -1,4 +1,4 @@
-"""Muon: gradient descent with orthogonalised steps."""
+"""Muon: gradient descent with orthogonalized steps."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -73,14 +73,14 @@ class Muon(Optimizer):
                 average = state["momentum"].mul_(momentum).add_(gradient)
                 update = gradient.add(average, alpha=momentum)
                 if hidden:
-                    update = orthogonalise(update.flatten(1), self.steps).view_as(parameter)
+                    update = orthogonalize(update.flatten(1), self.steps).view_as(parameter)
                     if self.fixed_norm:
                         parameter.mul_(len(parameter) ** 0.5 / parameter.norm())
                 parameter.add_(update, alpha=-group["lr"])
         return loss
 
 
-def orthogonalise(matrix: Tensor, steps: int) -> Tensor:
+def orthogonalize(matrix: Tensor, steps: int) -> Tensor:
     """The orthogonal matrix nearest to one of (rows, columns), roughly: singular values in about [0.7, 1.2].
 
     On a GPU in bfloat16, which is exact enough for the purpose.

@@ -9,11 +9,11 @@ from torchmetrics.classification import MulticlassCalibrationError
 
 from project.errors import UserError
 from project.interface import ClassTarget, StageResult, Target
-from project.machine import families
+from project.machine import font_families
 from project.modules.losses import CrossEntropy
-from project.modules.tasks.task import LossSum, Task
-from project.output import legible
-from project.runs.statistics import BINS, class_rates
+from project.modules.tasks.task import LossMetric, Task
+from project.output import printable
+from project.runs.statistics import BINS, precision_recall_f1
 
 
 class Multiclass(Task):
@@ -27,7 +27,7 @@ class Multiclass(Task):
         super().__init__(target)
         self.register_buffer("temperature", torch.ones(()))
 
-    def loss_with(self, options: dict[str, Any]) -> nn.Module:
+    def build_loss(self, options: dict[str, Any]) -> nn.Module:
         """Return cross-entropy; `balanced` class weights give every class the same share of it."""
         classes, weights = self.target.outputs, options["class_weights"]
         if weights == "balanced":
@@ -49,11 +49,11 @@ class Multiclass(Task):
         """Set the temperature back to 1."""
         self.temperature.fill_(1)
 
-    def training_metric(self) -> LossSum:
+    def training_metric(self) -> LossMetric:
         """Return hits by class: a confusion matrix of thousands of classes would weigh down every checkpoint."""
         return ClassCounts(self.target.outputs)
 
-    def evaluation_metric(self) -> LossSum:
+    def evaluation_metric(self) -> LossMetric:
         """Return the confusion matrix."""
         return Confusion(self.target.outputs)
 
@@ -61,7 +61,7 @@ class Multiclass(Task):
         """Return the expected calibration error and the Brier score."""
         return {"calibration_error": MulticlassCalibrationError(self.target.outputs, n_bins=BINS), "brier": Brier()}
 
-    def worth(self, predictions: Tensor, target: Tensor, index: Tensor, count: int) -> dict[str, Tensor]:
+    def rank_samples(self, predictions: Tensor, target: Tensor, index: Tensor, count: int) -> dict[str, Tensor]:
         """Return the most confident mistakes, the least certain samples, and the first one of some classes."""
         probability, predicted = predictions.max(1)
         kinds = {"mistakes": (predicted != target, probability), "uncertain": (target >= 0, -probability)}
@@ -73,14 +73,14 @@ class Multiclass(Task):
         """Return precision, recall, F1 and number of samples by class."""
         assert result.confusion is not None
         truths = result.confusion.sum(1)
-        rates = class_rates(result.confusion.diag(), truths, result.confusion.sum(0))
+        rates = precision_recall_f1(result.confusion.diag(), truths, result.confusion.sum(0))
         rows = [["class", *rates, "images"]]
         for i, name in enumerate(self.target.class_names):
             rows.append([name, *(f"{float(values[i]):.1%}" for values in rates.values()), f"{int(truths[i]):,}"])
         means = [f"{float(result.scalars[name]):.1%}" for name in rates]
         return [*rows, ["mean of classes", *means, f"{int(truths.sum()):,}"]]
 
-    def in_words(self, scalars: dict[str, float]) -> str:
+    def describe(self, scalars: dict[str, float]) -> str:
         """Accuracy, loss and, of a test, calibration."""
         known = {"acc", "loss", "precision", "recall", "f1"}
         words = {"calibration_error": "calibration error", "brier": "Brier score"}
@@ -93,7 +93,7 @@ class Multiclass(Task):
         return {"confusion_matrix": confusion_figure(result.confusion.cpu(), self.target.class_names)}
 
 
-class ClassCounts(LossSum):
+class ClassCounts(LossMetric):
     """Loss, accuracy (micro), precision, recall and F1 (macro) from counts by class.
 
     Macro means are over the classes that occur among labels or predictions, as in torchmetrics.
@@ -120,7 +120,7 @@ class ClassCounts(LossSum):
     def _result(self, hits: Tensor, truths: Tensor, guesses: Tensor) -> StageResult:
         seen = (truths + guesses) > 0
         scalars = {"loss": self.loss_sum / self.samples, "acc": hits.sum() / truths.sum().clamp(min=1)}
-        scalars |= {name: values[seen].mean() for name, values in class_rates(hits, truths, guesses).items()}
+        scalars |= {name: values[seen].mean() for name, values in precision_recall_f1(hits, truths, guesses).items()}
         return StageResult(scalars, int(truths.sum()))
 
 
@@ -130,7 +130,7 @@ class Confusion(ClassCounts):
     confusion: Tensor
 
     def __init__(self, classes: int) -> None:
-        LossSum.__init__(self)
+        LossMetric.__init__(self)
         self.add_state("confusion", torch.zeros(classes, classes, dtype=torch.int64), "sum")
 
     def count(self, outputs: Tensor, target: Tensor, counts: Tensor) -> None:
@@ -165,7 +165,7 @@ def brier(probabilities: Tensor, label: Tensor) -> Tensor:
 def confusion_figure(counts: Tensor, class_names: list[str]) -> Any:
     """A confusion matrix, int64 (classes, classes) with labels in rows, as a matplotlib figure.
 
-    Cells are coloured by the share of the true class and, up to 30 classes, carry their count.
+    Cells are colored by the share of the true class and, up to 30 classes, carry their count.
     """
     from matplotlib.figure import Figure
 
@@ -177,11 +177,11 @@ def confusion_figure(counts: Tensor, class_names: list[str]) -> Any:
     axes.imshow(share.numpy(), cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="true", title=f"accuracy {counts.diag().sum() / counts.sum().clamp(min=1):.1%}")
     ticks = range(0, classes, -(-classes // 60))
-    names = [legible(class_names[i]) for i in ticks]
-    style: dict[str, Any] = {"parse_math": False, "fontfamily": families()}
+    names = [printable(class_names[i]) for i in ticks]
+    style: dict[str, Any] = {"parse_math": False, "fontfamily": font_families()}
     axes.set_xticks(ticks, names, rotation=90, **style)
     axes.set_yticks(ticks, names, **style)
     for row, column in counts.nonzero().tolist() if classes <= 30 else []:
-        colour = "white" if share[row, column] > 0.5 else "black"
-        axes.text(column, row, str(int(counts[row, column])), ha="center", va="center", color=colour, fontsize=8)
+        color = "white" if share[row, column] > 0.5 else "black"
+        axes.text(column, row, str(int(counts[row, column])), ha="center", va="center", color=color, fontsize=8)
     return figure

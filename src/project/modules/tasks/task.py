@@ -10,7 +10,7 @@ from project.errors import UserError
 from project.interface import StageResult, Target
 
 
-class LossSum(Metric):
+class LossMetric(Metric):
     """The mean loss, exact over uneven batches and several processes; subclasses count more.
 
     States are sums, small ones: those of an unfinished training epoch are part of every checkpoint.
@@ -64,9 +64,9 @@ class Task(nn.Module):
         """Return the loss that is used unless `model.loss` names another."""
         raise NotImplementedError
 
-    def loss_with(self, options: dict[str, Any]) -> nn.Module:
+    def build_loss(self, options: dict[str, Any]) -> nn.Module:
         """Return the default loss with the options of `Classifier` that are about it, which not every loss has."""
-        refuse_loss_options(options, type(self).__name__)
+        reject_loss_options(options, type(self).__name__)
         return self.default_loss()
 
     def calibrated(self, outputs: Tensor) -> Tensor:
@@ -80,11 +80,11 @@ class Task(nn.Module):
     def reset_calibration(self) -> None:
         """Forget what holds for the weights as they were, as training goes on."""
 
-    def training_metric(self) -> LossSum:
+    def training_metric(self) -> LossMetric:
         """Return what is counted in training."""
-        return LossSum()
+        return LossMetric()
 
-    def evaluation_metric(self) -> LossSum:
+    def evaluation_metric(self) -> LossMetric:
         """Return what is counted in validation and test."""
         return self.training_metric()
 
@@ -92,7 +92,7 @@ class Task(nn.Module):
         """Return metrics of a test, by name; they are updated with (predictions, target)."""
         return {}
 
-    def worth(self, predictions: Tensor, target: Tensor, index: Tensor, count: int) -> dict[str, Tensor]:
+    def rank_samples(self, predictions: Tensor, target: Tensor, index: Tensor, count: int) -> dict[str, Tensor]:
         """Return how much each tested sample is worth a look, float (N,), -inf for not at all, by kind.
 
         Kinds that a report knows are `mistakes`, `uncertain` and, for one a class, `sample CLASS`; `count` are shown of
@@ -104,7 +104,7 @@ class Task(nn.Module):
         """Return a table of an evaluation, the header first and a summary last; empty for none."""
         return []
 
-    def in_words(self, scalars: dict[str, float]) -> str:
+    def describe(self, scalars: dict[str, float]) -> str:
         """Return the result of an evaluation in one line."""
         return ", ".join(f"{name} {value:.4f}" for name, value in scalars.items())
 
@@ -113,7 +113,7 @@ class Task(nn.Module):
         return {}
 
 
-def refuse_loss_options(options: dict[str, Any], what: str) -> None:
+def reject_loss_options(options: dict[str, Any], what: str) -> None:
     """Refuse options of the classifier that are for its default loss on classes."""
     if given := [name for name, value in options.items() if value]:
         raise UserError(f"model.{given[0]} is not for {what}: leave it out")

@@ -19,11 +19,11 @@ class Refused extends Error {
   constructor(status, text) { super(text); this.status = status; }
 }
 
-async function ask(picture, evidence) {
+async function ask(picture, attribution) {
   for (let attempt = 0; ; attempt++) {
     const headers = { "content-type": "application/octet-stream" };
     if (token) headers.authorization = `Bearer ${token}`;
-    const answer = await fetch(`predict?evidence=${evidence}`, { method: "POST", body: picture, headers });
+    const answer = await fetch(`predict?attribution=${attribution}`, { method: "POST", body: picture, headers });
     if (answer.ok) return answer.json();
     if (answer.status !== 503 || attempt === 5) {
       const why = await answer.json().catch(() => ({ detail: answer.statusText }));
@@ -53,16 +53,16 @@ function bars(probabilities, all) {
 }
 
 function show(found) {
-  const unsure = found.sure === false;
-  $("lead").textContent = unsure ? "The most likely class is" : "The model says";
+  const uncertain = found.confident === false;
+  $("lead").textContent = uncertain ? "The most likely class is" : "The model says";
   $("verdict").textContent = found.class;
-  $("unsure").hidden = !unsure;
+  $("uncertain").hidden = !uncertain;
   bars(found.probabilities, false);
   $("answer").hidden = false;
 }
 
 function explain(found) {
-  const { overlay, lowest_probability: lowest } = found.evidence, lost = found.probability - lowest;
+  const { overlay, lowest_probability: lowest } = found.attribution, lost = found.probability - lowest;
   $("overlay").src = overlay;
   const [before, after] = [percent(found.probability), percent(lowest)];
   $("meaning").textContent = lost < 0.01 || before === after
@@ -87,7 +87,7 @@ async function classify(picture) {
     if (mine !== turn) return;
     show(found);
     $("answer").classList.remove("waiting");
-    const said = `${found.class}, ${percent(found.probability)}${found.sure === false ? ", not sure" : ""}`;
+    const said = `${found.class}, ${percent(found.probability)}${found.confident === false ? ", not sure" : ""}`;
     say(`${said}. Looking for what it rests on …`);
     const explained = await ask(picture, true).catch(() => null);
     if (mine !== turn) return;

@@ -12,7 +12,7 @@ from PIL import Image
 from project.errors import UserError
 
 
-class Source(ABC):
+class DatasetBuilder(ABC):
     """A data set that writes itself as an image folder, once; subclass it and implement `write`.
 
     The folder appears whole or not at all, and only once when several processes ask for it together.
@@ -44,7 +44,7 @@ class Source(ABC):
         return folder
 
 
-class Digits(Source):
+class Digits(DatasetBuilder):
     """1,797 real handwritten digits that scikit-learn ships, as 32x32 RGB images in ten classes.
 
     E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998.
@@ -62,7 +62,7 @@ class Digits(Source):
             image.resize((32, 32), Image.Resampling.BICUBIC).convert("RGB").save(place / f"{number:04d}.png")
 
 
-class CIFAR10(Source):
+class CIFAR10(DatasetBuilder):
     """60,000 images of 32x32 pixels in ten classes, 50,000 to train on and 10,000 to test on.
 
     A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.

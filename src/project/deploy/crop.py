@@ -10,7 +10,7 @@ from project.images import Pixels
 BLOCK = 8  # pixels of the result that are computed together, from the few of the line that they depend on
 
 
-def central_square(pixels: Pixels) -> Pixels:
+def center_crop(pixels: Pixels) -> Pixels:
     """The largest square in the middle of uint8 (H, W, 3)."""
     height, width = pixels.shape[:2]
     side = min(height, width)
@@ -18,9 +18,9 @@ def central_square(pixels: Pixels) -> Pixels:
     return pixels[top : top + side, left : left + side]
 
 
-def to_square(pixels: Pixels, size: int) -> Pixels:
+def center_crop_resize(pixels: Pixels, size: int) -> Pixels:
     """Cut the largest square out of the middle of uint8 (H, W, 3) and bring it to uint8 (3, size, size)."""
-    picture = central_square(pixels).transpose(2, 0, 1)
+    picture = center_crop(pixels).transpose(2, 0, 1)
     if picture.shape[1] != size:
         picture = _resize(_resize(picture, size).transpose(0, 2, 1), size).transpose(0, 2, 1)
     return np.ascontiguousarray(picture)
@@ -45,10 +45,10 @@ def _weights(side: int, size: int) -> tuple[NDArray[np.float64], float]:
     scale = side / size
     reach = max(scale, 1.0)
     place = np.arange(side, dtype=np.float64)
-    centre = (np.arange(size, dtype=np.float64)[:, None] + 0.5) * scale
-    first = np.floor(centre - reach + 0.5).clip(min=0)
-    end = np.minimum(np.floor(centre + reach + 0.5), side)
-    weight = (1 - np.abs((place - centre + 0.5) / reach)).clip(min=0) * ((place >= first) & (place < end))
+    center = (np.arange(size, dtype=np.float64)[:, None] + 0.5) * scale
+    first = np.floor(center - reach + 0.5).clip(min=0)
+    end = np.minimum(np.floor(center + reach + 0.5), side)
+    weight = (1 - np.abs((place - center + 0.5) / reach)).clip(min=0) * ((place >= first) & (place < end))
     weight = weight / weight.sum(1, keepdims=True)
     bits = int((weight.max() * 2.0 ** np.arange(1, 23) + 0.5 < 2**15).sum())
     return np.floor(weight * 2.0**bits + 0.5), 2.0**bits

@@ -9,11 +9,11 @@ import torch
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch import nn
 
-from project.callbacks import Guard
+from project.callbacks import NonFiniteGuard
 from project.datamodules.images.augment import augment
 from project.errors import UserError
 from project.interface import Batch, data_of, module_of
-from project.privacy.poisson import PoissonBatches
+from project.privacy.poisson import PoissonBatchSampler
 
 
 def refuse(trainer: L.Trainer, delta: float) -> None:
@@ -35,10 +35,10 @@ def _reasons(trainer: Any, delta: float) -> Iterator[str]:
             f"with precision {trainer.precision} gradients are rounded so coarsely that clipping does not bound them:"
             " --trainer.precision 32-true"
         )
-    if not isinstance(data.sampler and data.sampler(1, 1, 1), PoissonBatches) or trainer.overfit_batches:
+    if not isinstance(data.sampler and data.sampler(1, 1, 1), PoissonBatchSampler) or trainer.overfit_batches:
         yield (
             "epsilon is counted for images that are each drawn by chance, apart from one another and from their labels:"
-            " --data.sampler project.privacy.PoissonBatches, and no trainer.overfit_batches"
+            " --data.sampler project.privacy.PoissonBatchSampler, and no trainer.overfit_batches"
         )
     if data.channel_statistics != "fixed":
         yield "the channel statistics are taken from the images, without noise: --data.channel_statistics fixed"
@@ -56,7 +56,7 @@ def _reasons(trainer: Any, delta: float) -> Iterator[str]:
         yield "LBFGS looks at the same images several times a step: take Adam or SGD"
     if any(isinstance(callback, GradientAccumulationScheduler) for callback in trainer.callbacks):
         yield "how many batches make a step may not change within a run: take trainer.accumulate_grad_batches"
-    if any(isinstance(callback, Guard) and callback.nonfinite == "skip" for callback in trainer.callbacks):
+    if any(isinstance(callback, NonFiniteGuard) and callback.nonfinite == "skip" for callback in trainer.callbacks):
         yield "a step that is skipped tells of its images: leave --guard.nonfinite skip out"
     watching = [*trainer.callbacks, *trainer.lr_scheduler_configs]
     for monitor in {str(getattr(each, "monitor", "")) for each in watching}:

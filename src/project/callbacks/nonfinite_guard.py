@@ -31,7 +31,7 @@ class _Step(NamedTuple):
         return torch.stack([self.loss, _norm(self.gradients) if self.norm is None else self.norm])
 
 
-class Guard(L.Callback):
+class NonFiniteGuard(L.Callback):
     """Stops a run whose loss or gradient is not finite, and keeps such weights out of every checkpoint.
 
     On a GPU the figures are fetched every `log_every_n_steps` and before a checkpoint is written, so that no step

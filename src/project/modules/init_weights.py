@@ -13,30 +13,30 @@ from project.modules.networks.pretrained import Pretrained
 from project.runs.checkpoints import load_checkpoint
 
 
-def take_weights(net: nn.Module, init_from: str | None, description: DataDescription) -> ImageInput | None:
+def load_initial_weights(net: nn.Module, init_from: str | None, description: DataDescription) -> ImageInput | None:
     """Give a new net the weights of an earlier run, or else those that it was pretrained with elsewhere.
 
-    Returns the input as it was normalised for these weights; None where there are none, or it is of no images.
+    Returns the input as it was normalized for these weights; None where there are none, or it is of no images.
     """
     if init_from is not None:
-        known = _take_fitting(net, Path(init_from), description).input
+        known = _load_matching(net, Path(init_from), description).input
         if not (isinstance(known, ImageInput) and isinstance(description.input, ImageInput)):
             return None
         return replace(description.input, mean=known.mean, std=known.std)
     if not isinstance(net, Pretrained) or net.weights is None:
         return None
-    net.take_pretrained()
+    net.load_pretrained()
     if net.pretrained_size != net.image_size:
         rank_zero_warn(f"{net.name} was trained on images of {net.pretrained_size} pixels, these have {net.image_size}")
     return replace(description.image, mean=net.pretrained_mean, std=net.pretrained_std)
 
 
-def _take_fitting(net: nn.Module, file: Path, description: DataDescription) -> DataDescription:
+def _load_matching(net: nn.Module, file: Path, description: DataDescription) -> DataDescription:
     """Copy what has the name and shape of one here, but for the head for another target; name the other tensors."""
     if not file.is_file():
         raise UserError(f"model.init_from: no such checkpoint: {file}")
     checkpoint = load_checkpoint(file)
-    saved, known = checkpoint["state_dict"], DataDescription.from_plain(checkpoint["data_description"])
+    saved, known = checkpoint["state_dict"], DataDescription.from_dict(checkpoint["data_description"])
     there = {name.removeprefix("net."): value for name, value in saved.items() if name.startswith("net.")}
     here = net.state_dict()
     fits = {name: value for name, value in there.items() if name in here and value.shape == here[name].shape}

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from project.datamodules import CIFAR10, Digits, Source
+from project.datamodules import CIFAR10, DatasetBuilder, Digits
 from project.datamodules.index import index_tree
 from project.errors import UserError
 
@@ -34,7 +34,7 @@ def test_digits_are_written_once_by_several_processes(tmp_path: Path) -> None:
 
 
 def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
-    class Broken(Source):
+    class Broken(DatasetBuilder):
         def write(self, folder: Path) -> None:
             (folder / "half").mkdir()
             raise OSError("disk full")

@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision.utils import make_grid
 
 from project.interface import Batch, Split, data_of, module_of
-from project.output import legible
+from project.output import printable
 
 FIRST_IMAGES = 32
 """Images shown of the first batch."""
@@ -19,7 +19,7 @@ THUMBNAIL = 96
 """Images are enlarged to at least this many pixels, so that they can be read."""
 
 
-class Pictures(L.Callback):
+class TensorBoardFigures(L.Callback):
     """Shows train and val in one picture, the first batch as the net sees it, the confusion matrix of val and test."""
 
     def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
@@ -56,7 +56,7 @@ def tensorboard_writer(trainer: L.Trainer) -> Any:
 def log_samples(writer: Any, tag: str, rendered: Sequence[Any], step: int) -> None:
     """Log samples as `Input.render` gives them: images as one sheet, small ones enlarged; texts as lines."""
     if not isinstance(rendered[0], Image.Image):
-        writer.add_text(tag, "\n\n".join(map(legible, map(str, rendered))), step)
+        writer.add_text(tag, "\n\n".join(map(printable, map(str, rendered))), step)
         return
     factor = max(1, -(-THUMBNAIL // rendered[0].width))
     size = rendered[0].width * factor, rendered[0].height * factor

@@ -34,7 +34,7 @@ def _end_with_parent() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1 is PR_SET_PDEATHSIG in <linux/prctl.h>
 
 
-def stop_by_exception() -> None:
+def raise_on_signal() -> None:
     """Let SIGINT and SIGTERM raise a KeyboardInterrupt that holds the signal's number."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)

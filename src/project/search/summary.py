@@ -6,7 +6,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from project.callbacks.describe import python
+from project.callbacks.describe import python_command
 from project.files import write_text
 from project.search.space import short_names
 
@@ -35,7 +35,7 @@ def conclude(study: optuna.Study, folder: Path, metric: str, best_config: str) -
     """Write best.yaml, of the best trial's config as YAML, and the pictures, and print the table of the best ten."""
     trials, best, file = study.trials, study.best_trial, folder / "best.yaml"
     head = f"# The best of {len(trials)} trials by {metric}: {best.value:.4f}, trial {best.number}, {_options(best)}"
-    write_text(file, f"{head}\n#\n#   {python()} train.py fit --config {file}\n{best_config}")
+    write_text(file, f"{head}\n#\n#   {python_command()} train.py fit --config {file}\n{best_config}")
     pictures = _pictures(study, folder, metric)
     done = study.get_trials(states=(TrialState.COMPLETE,))
     done.sort(key=lambda trial: trial.value or 0.0, reverse=study.direction == optuna.study.StudyDirection.MAXIMIZE)
@@ -51,7 +51,7 @@ def conclude(study: optuna.Study, folder: Path, metric: str, best_config: str) -
     failed = sum(trial.number not in replaced and "surplus" not in trial.user_attrs for trial in lost)
     print(f"\n{len(done)} trained to the end, {pruned} pruned, {failed} failed")
     print(f"pictures  {', '.join(map(str, pictures))}")
-    print(f"best      {python()} train.py fit --config {file}")
+    print(f"best      {python_command()} train.py fit --config {file}")
 
 
 def _pictures(study: optuna.Study, folder: Path, metric: str) -> list[Path]:

@@ -9,9 +9,9 @@ from typing import IO, Any
 
 import lightning as L
 
-from project.files import whole
+from project.files import atomic_write
 from project.interface import Batch, data_of, module_of, test_folder
-from project.runs.folder import TESTED
+from project.runs.folder import TEST_PREDICTIONS
 
 
 class PredictionTable(L.Callback):
@@ -33,7 +33,7 @@ class PredictionTable(L.Callback):
         """Open this process's part."""
         folder = Path(trainer.strategy.broadcast(trainer.log_dir or "."))
         folder.mkdir(parents=True, exist_ok=True)
-        target, threshold = module_of(trainer).data_description.target, module_of(trainer).sure_above
+        target, threshold = module_of(trainer).data_description.target, module_of(trainer).confidence_threshold
         self._columns, self._row = target.columns(threshold), lambda scores, true: target.row(scores, threshold)
         self._open(trainer, folder / "predictions.csv")
 
@@ -42,7 +42,7 @@ class PredictionTable(L.Callback):
         if folder := test_folder(trainer):
             target = module_of(trainer).data_description.target
             self._columns, self._row = target.test_columns, target.test_row
-            self._open(trainer, folder / TESTED)
+            self._open(trainer, folder / TEST_PREDICTIONS)
 
     def _open(self, trainer: L.Trainer, file: Path) -> None:
         self._file = file
@@ -69,7 +69,7 @@ class PredictionTable(L.Callback):
         trainer.strategy.barrier()
         if trainer.is_global_zero:
             parts = [self._part(rank) for rank in range(trainer.world_size)]
-            with whole(self._file) as partial, ExitStack() as stack:
+            with atomic_write(self._file) as partial, ExitStack() as stack:
                 writer = csv.writer(stack.enter_context(_open(partial, "w")))
                 writer.writerow(["path", *self._columns])
                 tables = [csv.reader(stack.enter_context(_open(part))) for part in parts]

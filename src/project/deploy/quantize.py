@@ -16,14 +16,14 @@ from project.deploy.load import METADATA, load_exported
 from project.interface import Batch
 from project.modules import Classifier
 
-QUANTISED = ["Add", "AveragePool", "Conv", "Gemm", "GlobalAveragePool", "MatMul", "MaxPool", "ReduceMean"]
+QUANTIZED = ["Add", "AveragePool", "Conv", "Gemm", "GlobalAveragePool", "MatMul", "MaxPool", "ReduceMean"]
 """What is counted in eight bits; not the softmax, whose small probabilities would all become zero."""
 
 
-def quantise(file: Path, data: ImageDataModule, about: dict[str, Any]) -> None:
+def quantize(file: Path, data: ImageDataModule, about: dict[str, Any]) -> None:
     """Write an ONNX file anew, with its metadata, with weights (one scale a channel) and activations in eight bits.
 
-    Static quantisation: the ranges of activations are those of training images, found once.
+    Static quantization: the ranges of activations are those of training images, found once.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quant_pre_process, quantize_static
@@ -34,14 +34,14 @@ def quantise(file: Path, data: ImageDataModule, about: dict[str, Any]) -> None:
         fused = Path(scratch) / "fused.onnx"
         quant_pre_process(file, fused)
         kinds = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
-        quantize_static(fused, file, ranges, op_types_to_quantize=QUANTISED, per_channel=True, **kinds)
+        quantize_static(fused, file, ranges, op_types_to_quantize=QUANTIZED, per_channel=True, **kinds)
     written = onnx.load(file)
     onnx.helper.set_model_props(written, {METADATA: json.dumps(about | {"int8_calibration_images": len(image)})})
     onnx.save(written, file)
 
 
 def compare_int8(file: Path, model: Classifier, batches: Iterable[Batch]) -> str:
-    """Return in words the accuracy of a model and of its file on labelled images, and how often they answer alike."""
+    """Return in words the accuracy of a model and of its file on labeled images, and how often they answer alike."""
     exported = load_exported(file)
     answers = []
     for batch in batches:

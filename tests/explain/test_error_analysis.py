@@ -11,15 +11,15 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from project.cli import main
+from project.explain.error_analysis import classes_figure
 from project.explain.features import write_embeddings
-from project.explain.pictures import page
-from project.explain.watch import classes_figure
+from project.explain.render import image_grid
 from project.machine import font_file
 from project.modules.tasks.multiclass import confusion_figure
-from tests.conftest import COLOURS, fit, write_images
+from tests.conftest import COLORS, fit, write_images
 from tests.runs import RUN
 
-WATCH = ["--trainer.callbacks", "project.explain.Watch", "--trainer.callbacks.every_n_epochs", "2"]
+WATCH = ["--trainer.callbacks", "project.explain.ErrorAnalysis", "--trainer.callbacks.every_n_epochs", "2"]
 
 
 def pictures(kind: str) -> dict[int, tuple[int, int]]:
@@ -30,10 +30,10 @@ def pictures(kind: str) -> dict[int, tuple[int, int]]:
 
 @pytest.mark.slow
 def test_a_wrong_label_is_among_the_worst_mistakes_and_can_be_read(tree: Path, here: Path) -> None:
-    for name in COLOURS:
-        write_images(here / "mine" / "train" / name, 20, COLOURS[name])
-        write_images(here / "mine" / "val" / name, 5, COLOURS[name])
-    Image.new("RGB", (12, 12), COLOURS["red"]).save(here / "mine" / "val" / "blue" / "wrong.png")
+    for name in COLORS:
+        write_images(here / "mine" / "train" / name, 20, COLORS[name])
+        write_images(here / "mine" / "val" / name, 5, COLORS[name])
+    Image.new("RGB", (12, 12), COLORS["red"]).save(here / "mine" / "val" / "blue" / "wrong.png")
     main([*fit(here / "mine", *WATCH, "--test_after_fit", "false"), "--trainer.max_epochs", "10"])
     worst = pictures("val/worst_mistakes")
     assert sorted(pictures("val/least_certain")) == sorted(pictures("val/classes")) == [8, 16, 24, 32, 40]
@@ -67,7 +67,7 @@ def test_any_name_of_a_class_can_be_drawn(tmp_path: Path) -> None:
         figure.savefig(tmp_path / "figure.png")
         shown = {label.get_text() for axes in figure.axes for label in axes.get_yticklabels()}
         assert {"under $5_$10", "caf?"} <= shown
-    page([[(name, Image.new("RGB", (50, 50))) for name in names]])
+    image_grid([[(name, Image.new("RGB", (50, 50))) for name in names]])
     write_embeddings(
         tmp_path, torch.rand(2, 3), torch.zeros(2, 3, 8, 8, dtype=torch.uint8), {"label": names, "of": names}
     )

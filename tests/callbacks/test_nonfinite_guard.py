@@ -43,7 +43,7 @@ class Steep(Fussy):
 
 FUSSY = [
     "--model.net",
-    "tests.callbacks.test_guard.Fussy",
+    "tests.callbacks.test_nonfinite_guard.Fussy",
     "--data.batch_transforms",
     "[]",
     "--test_after_fit",
@@ -53,8 +53,8 @@ FUSSY = [
 
 def white(tree: Path) -> list[str]:
     """Every class gets one; their names."""
-    for colour in ("blue", "green", "red"):
-        Image.fromarray(np.full((12, 12, 3), 255, np.uint8)).save(tree / colour / "white.png")
+    for color in ("blue", "green", "red"):
+        Image.fromarray(np.full((12, 12, 3), 255, np.uint8)).save(tree / color / "white.png")
     return ["blue/white.png", "green/white.png", "red/white.png"]
 
 
@@ -80,7 +80,14 @@ def test_a_gradient_that_is_not_finite_is_laid_to_its_own_step(
     images: str, tree: Path, here: Path, failing: Failing, capsys: pytest.CaptureFixture[str]
 ) -> None:
     white(tree)
-    steep = ["--model.net", "tests.callbacks.test_guard.Steep", "--data.batch_size", images, "--seed_everything", "1"]
+    steep = [
+        "--model.net",
+        "tests.callbacks.test_nonfinite_guard.Steep",
+        "--data.batch_size",
+        images,
+        "--seed_everything",
+        "1",
+    ]
     args = fit(tree, *FUSSY, *steep)
     message = failing(args)
     assert re.search(r"training diverged: loss [\d.]+, gradient norm nan at step ", message)

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from project.errors import UserError
 from project.explain.ablation import ablate, ablation_figure
-from project.explain.features import embed, feature_maps_picture, filters_picture, write_embeddings
-from project.explain.maps import Method, evidence, faithfulness, random_evidence
-from project.explain.pictures import enlarge, overlay, page
+from project.explain.attribution import Method, attribution, faithfulness, random_attribution
+from project.explain.features import embed, feature_maps_image, filters_image, write_embeddings
+from project.explain.render import enlarge, image_grid, overlay
 from project.files import write_table
 from project.interface import Batch, Split
 from project.modules import Classifier
-from project.runs.folder import new_version
+from project.runs.folder import reserve_version
 from project.runs.job import Trained
 
 CHUNK = 16  # images that are explained together
@@ -64,7 +64,9 @@ def explain(
     for start in range(0, len(paths), CHUNK):
         part = _rows(chosen, slice(start, start + CHUNK))
         found, pages = _explain_part(model, part, paths[start : start + CHUNK], start, methods, class_name)
-        folder = folder or root / "explain" / f"version_{new_version(root, 'explain')}"  # of what fails none is left
+        folder = (
+            folder or root / "explain" / f"version_{reserve_version(root, 'explain')}"
+        )  # of what fails none is left
         rows += found
         for name, picture in pages.items():
             picture.save(folder / name)
@@ -99,7 +101,7 @@ def _show_features(trained: Trained, batch: Batch, first: Tensor, folder: Path) 
     """Write the pictures of filters and feature maps, and the features for TensorBoard."""
     model, net = trained.module, trained.module.net
     names = [*_names(model), ""]  # the last one for -1
-    made = {"filters.png": filters_picture(net), "feature_maps.png": feature_maps_picture(model, first)}
+    made = {"filters.png": filters_image(net), "feature_maps.png": feature_maps_image(model, first)}
     pictures = {name: picture for name, picture in made.items() if picture is not None}
     for name, picture in pictures.items():
         picture.save(folder / name)
@@ -120,8 +122,8 @@ def prepare(trained: Trained, count: int) -> Batch:
 
     The model's own data give their test split; of any other folder labels are names of folders, -1 where no class.
     """
-    own, model, data = trained.load(labelled=False), trained.module, trained.data
-    model.views = "one"
+    own, model, data = trained.load(labeled=False), trained.module, trained.data
+    model.tta = "none"
     device = trained.trainer.strategy.root_device
     split: Split | Literal[""] = ("test" if data.split_sizes()["test"] else "val") if own else ""
     image, label, index = data.sample(count, split)
@@ -143,17 +145,17 @@ def _explain_part(
     targets = [predicted]
     if class_name is not None:
         targets.append(torch.full_like(predicted, names.index(class_name)))
-    by_chance = [faithfulness(model, image, random_evidence(image, first), target) for target in targets]
+    by_chance = [faithfulness(model, image, random_attribution(image, first), target) for target in targets]
     explained = []
     for method, (target, chance) in product(methods, zip(targets, by_chance, strict=True)):
-        maps = evidence(model, image, target, method)
+        maps = attribution(model, image, target, method)
         areas = torch.stack([*faithfulness(model, image, maps, target), *chance], 1).tolist()
         explained.append((method, target, maps, areas))
     rows, pages = [], {}
     for number, path in enumerate(paths):
         file = f"{first + number:04d}_{re.sub(r'[^A-Za-z0-9_-]', '_', Path(path).stem)}.png"
         label, best = int(batch.target[number]), int(predicted[number])
-        title = f"labelled {names[label]}" if label >= 0 else Path(path).name
+        title = f"labeled {names[label]}" if label >= 0 else Path(path).name
         tiles = {method: [(title, enlarge(image[number]))] for method in methods}
         for method, target, maps, areas in explained:
             wanted = int(target[number])
@@ -164,7 +166,7 @@ def _explain_part(
             of_image = {"path": path, "label": names[label], "predicted": names[best]}
             of_map = {"method": method, "class": names[wanted], "probability": probability}
             rows.append({**of_image, **of_map, **dict(zip(AREAS, areas[number], strict=True)), "file": file})
-        pages[file] = page(list(tiles.values()))
+        pages[file] = image_grid(list(tiles.values()))
     return rows, pages
 
 

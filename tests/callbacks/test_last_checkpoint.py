@@ -51,7 +51,7 @@ class Copy(L.Callback):
 )
 def test_continues_from_any_step(step: int, options: list[str], tree: Path, here: Path) -> None:
     copy = here / "elsewhere" / "run" / "version_0"
-    watch = ["--trainer.callbacks", "tests.callbacks.test_last.Copy"]
+    watch = ["--trainer.callbacks", "tests.callbacks.test_last_checkpoint.Copy"]
     watch += ["--trainer.callbacks.step", str(step), "--trainer.callbacks.to", str(copy)]
     short = ["--trainer.max_epochs", "3", "--data.batch_size", "12", "--trainer.log_every_n_steps", "1"]
     main(fit(tree, *short, *options, *watch, "--last.every_n_steps", "1"))

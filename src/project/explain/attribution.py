@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from project.errors import UserError
-from project.explain.pictures import overlay
+from project.explain.render import overlay
 from project.modules import Classifier
 from project.modules.inputs import Normalize
 
@@ -20,10 +20,10 @@ FEWEST = 4  # Grad-CAM takes a layer of fewer places, each way, only where there
 CELLS, STEPS = 8, 8  # of the deletion and the insertion curve: cells each way, steps
 
 
-def evidence(model: Classifier, image: Tensor, target: Tensor, method: Method = "gradcam") -> Tensor:
+def attribution(model: Classifier, image: Tensor, target: Tensor, method: Method = "gradcam") -> Tensor:
     """Return where the evidence lies: float (N, H, W), above zero where it speaks for the class, below where against.
 
-    Explained is the logit, by the whole way from raw image to net, seen once: `model.views` must be `one`.
+    Explained is the logit, by the whole way from raw image to net, seen once: `model.tta` must be `one`.
 
     Args:
         model: A trained classifier, outside training.
@@ -31,7 +31,7 @@ def evidence(model: Classifier, image: Tensor, target: Tensor, method: Method = 
         target: Class of each image, int64 (N,).
         method: `gradcam` (see `grad_cam`); `integrated_gradients`, Sundararajan et al., Axiomatic Attribution for Deep
             Networks, 2017; `occlusion`, Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, 2013.
-            The latter two compare with the mean colour of the training images, and need the extra `explain`.
+            The latter two compare with the mean color of the training images, and need the extra `explain`.
 
     Raises:
         UserError: Grad-CAM finds no layer with places in it.
@@ -41,7 +41,7 @@ def evidence(model: Classifier, image: Tensor, target: Tensor, method: Method = 
         return grad_cam(model, image, target)
     from captum.attr import IntegratedGradients, Occlusion
 
-    baseline = mean_colour(model).expand_as(image)
+    baseline = mean_color(model).expand_as(image)
     if method == "integrated_gradients":
         parts = IntegratedGradients(model).attribute(image, baseline, target, n_steps=32, internal_batch_size=64)
     else:
@@ -54,16 +54,16 @@ def evidence(model: Classifier, image: Tensor, target: Tensor, method: Method = 
 
 def overlays(model: Classifier, image: Tensor, target: Tensor, side: int) -> list[Image.Image] | None:
     """Return Grad-CAM's evidence over uint8 (N, 3, H, W), in the midst of a test too; None of a net without places."""
-    views, model.views = model.views, "one"
+    tta, model.tta = model.tta, "none"
     try:
         with torch.inference_mode(False), torch.enable_grad():
             # Copies, as what was made under inference mode cannot be differentiated.
-            maps = evidence(model, image.to(model.device).clone(), target.to(model.device).clone())
+            maps = attribution(model, image.to(model.device).clone(), target.to(model.device).clone())
         return [overlay(*pair, side) for pair in zip(image, maps, strict=True)]
     except UserError:
         return None
     finally:
-        model.views = views
+        model.tta = tta
 
 
 def grad_cam(model: Classifier, image: Tensor, target: Tensor) -> Tensor:
@@ -123,42 +123,42 @@ def _grid(output: Tensor, images: int, side: int) -> Callable[[Tensor], Tensor] 
     return None
 
 
-def mean_colour(model: Classifier) -> Tensor:
-    """Return the mean colour of the training images, in [0, 1], (1, 3, 1, 1): what stands for nothing."""
+def mean_color(model: Classifier) -> Tensor:
+    """Return the mean color of the training images, in [0, 1], (1, 3, 1, 1): what stands for nothing."""
     return cast(Normalize, model.preprocess).mean
 
 
 @torch.no_grad()
-def faithfulness(model: Classifier, image: Tensor, evidence: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def faithfulness(model: Classifier, image: Tensor, attribution: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Return the areas below the deletion and the insertion curve, each float (N,) in [0, 1].
 
     Deletion takes the image away cell by cell, those with most evidence first; the class's probability falls the
     sooner, and the area is the smaller, the truer the map. Insertion puts them in; the larger, the truer. Petsiuk et
     al., RISE: Randomized Input Sampling for Explanation of Black-box Models, 2018. Whole cells, as in Samek et al.,
     Evaluating the Visualization of What a Deep Neural Network has Learned, 2015, are the same to fine maps, coarse ones
-    and a random order; what is not there has the mean colour of the training images, for insertion too.
+    and a random order; what is not there has the mean color of the training images, for insertion too.
 
     Args:
         model: A trained classifier, outside training.
         image: uint8 (N, 3, H, W) in [0, 255], on the model's device.
-        evidence: Float (N, H, W).
+        attribution: Float (N, H, W).
         target: Class of each image, int64 (N,).
     """
     image = image / 255
     cells = min(CELLS, image.shape[-1])
-    order = F.adaptive_avg_pool2d(evidence, cells).flatten(1).argsort(1, descending=True)
+    order = F.adaptive_avg_pool2d(attribution, cells).flatten(1).argsort(1, descending=True)
     rank = F.interpolate(order.argsort(1).view(-1, 1, cells, cells).float(), image.shape[-2:])
     curves: tuple[list[Tensor], list[Tensor]] = ([], [])
     for step in range(STEPS + 1):
         first = rank < cells**2 * step / STEPS
         for curve, there in zip(curves, (~first, first), strict=True):
-            probability = model(torch.where(there, image, mean_colour(model))).float().softmax(1)
+            probability = model(torch.where(there, image, mean_color(model))).float().softmax(1)
             curve.append(probability.gather(1, target[:, None])[:, 0])
     deletion, insertion = (torch.trapezoid(torch.stack(curve, 1), dx=1 / STEPS, dim=1) for curve in curves)
     return deletion, insertion
 
 
-def random_evidence(image: Tensor, seed: int = 0) -> Tensor:
+def random_attribution(image: Tensor, seed: int = 0) -> Tensor:
     """Return evidence that knows nothing of images (N, 3, H, W), float (N, H, W): what a map has to be better than."""
     draws = torch.Generator().manual_seed(seed)
     return torch.rand(len(image), *image.shape[-2:], generator=draws).to(image.device)

@@ -6,7 +6,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from project.machine import font_file
-from project.output import legible
+from project.output import printable
 
 SIDE = 256  # images are enlarged to about this many pixels
 MARGIN, LINE = 12, 26
@@ -19,31 +19,31 @@ def enlarge(image: Tensor, side: int = SIDE) -> Image.Image:
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.BICUBIC)
 
 
-def overlay(image: Tensor, evidence: Tensor, side: int = SIDE) -> Image.Image:
-    """Return an image with the evidence for a class laid over it, in colours from violet by orange to yellow.
+def overlay(image: Tensor, attribution: Tensor, side: int = SIDE) -> Image.Image:
+    """Return an image with the evidence for a class laid over it, in colors from violet by orange to yellow.
 
     Args:
         image: uint8 (3, H, W) in [0, 255].
-        evidence: Float (H, W); the strongest is shown brightest, and what is not above zero not at all.
+        attribution: Float (H, W); the strongest is shown brightest, and what is not above zero not at all.
         side: Smaller images are enlarged to about this many pixels.
     """
     import matplotlib
 
     picture = enlarge(image, side)
-    strength = evidence.detach().float().cpu().clamp(min=0)
+    strength = attribution.detach().float().cpu().clamp(min=0)
     # Integrated gradients differ from pixel to pixel, more finely than an eye can see on a photograph, and a single
     # pixel that stands out must not make all others invisible.
-    grain = evidence.shape[-1] // 64
+    grain = attribution.shape[-1] // 64
     strength = F.avg_pool2d(strength[None, None], 2 * grain + 1, 1, grain, count_include_pad=False)[0, 0]
     strength = (strength / strength.flatten().quantile(0.99).clamp(min=1e-12)).clamp(max=1)
     fine = F.interpolate(strength[None, None], picture.size[::-1], mode="bilinear")[0, 0].numpy()
     heat = np.asarray(matplotlib.colormaps["inferno"](0.2 + 0.75 * fine))[..., :3] * 255
-    grey = np.asarray(picture.convert("L"), dtype=np.float32)[..., None]
+    gray = np.asarray(picture.convert("L"), dtype=np.float32)[..., None]
     opacity = 0.15 + 0.6 * fine[..., None]
-    return Image.fromarray((grey * (1 - opacity) + heat * opacity).round().astype(np.uint8))
+    return Image.fromarray((gray * (1 - opacity) + heat * opacity).round().astype(np.uint8))
 
 
-def page(rows: list[list[tuple[str, Image.Image]]]) -> Image.Image:
+def image_grid(rows: list[list[tuple[str, Image.Image]]]) -> Image.Image:
     """Return a sheet of titled pictures of one size, in rows."""
     width, height = rows[0][0][1].size
     columns = max(map(len, rows))
@@ -53,7 +53,7 @@ def page(rows: list[list[tuple[str, Image.Image]]]) -> Image.Image:
     for row, tiles in enumerate(rows):
         for column, (title, picture) in enumerate(tiles):
             left, top = MARGIN + column * across, MARGIN + row * down
-            title = legible(title)
+            title = printable(title)
             font = ImageFont.truetype(font_file(title), 16)
             fits = max(7.0, min(16.0, 16 * width / max(1.0, font.getlength(title))))  # no wider than the picture
             draw.text((left, top), title, "black", font.font_variant(size=fits))

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint
 from torch import Tensor
 
-from project.callbacks.describe import python
+from project.callbacks.describe import python_command
 from project.callbacks.signals import Signals
 from project.errors import Interrupted, UserError
 from project.files import sync_folder
@@ -158,7 +158,7 @@ class LastCheckpoint(Checkpoint):
         raise Interrupted(
             f"stopped by {name} after step {trainer.global_step:,}; nothing is lost"
             + (", the job is queued again" if queued else "")
-            + f". Continue by: {python()} train.py fit --ckpt_path {quote(str(self.folder / LAST))}",
+            + f". Continue by: {python_command()} train.py fit --ckpt_path {quote(str(self.folder / LAST))}",
             128 + wanted,
         )
 

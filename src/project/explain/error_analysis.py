@@ -8,22 +8,22 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from project.callbacks.findings import Candidate, Shortlist
-from project.callbacks.pictures import tensorboard_writer
+from project.callbacks.figures import tensorboard_writer
+from project.callbacks.test_summary import ScoredSample, TopK
 from project.errors import UserError
-from project.explain.maps import overlays
-from project.explain.pictures import enlarge, page
+from project.explain.attribution import overlays
+from project.explain.render import enlarge, image_grid
 from project.interface import Batch, data_of, module_of
-from project.machine import families
+from project.machine import font_families
 from project.modules import Classifier
 from project.modules.tasks.multiclass import confusion_figure
-from project.output import legible
+from project.output import printable
 
 PAIRS = 10  # of classes that are shown as confused most
 SIDE = 160  # images are enlarged to about this many pixels
 
 
-class Watch(L.Callback):
+class ErrorAnalysis(L.Callback):
     """Shows after some validations what is confused with what, the worst mistakes, the least certain images, weights.
 
     Pictures carry prediction, label, loss and probability, and beside each lies Grad-CAM's evidence for the prediction.
@@ -37,9 +37,9 @@ class Watch(L.Callback):
 
     def __init__(self, every_n_epochs: int = 5, images: int = 8, histograms: bool = True) -> None:
         if every_n_epochs < 1 or images < 1:
-            raise UserError("Watch needs every_n_epochs and images of at least 1")
+            raise UserError("ErrorAnalysis needs every_n_epochs and images of at least 1")
         self.every_n_epochs, self.images, self.histograms = every_n_epochs, images, histograms
-        self._kept: dict[str, Shortlist] = {}
+        self._kept: dict[str, TopK] = {}
 
     def _writer(self, trainer: L.Trainer) -> Any:
         """Return what writes after this epoch's validation; None if nothing is to be shown, or by another process."""
@@ -59,7 +59,7 @@ class Watch(L.Callback):
         if not self._writer(trainer):
             return
         if batch_idx == 0:
-            self._kept = {kind: Shortlist(self.images) for kind in ("worst_mistakes", "least_certain")}
+            self._kept = {kind: TopK(self.images) for kind in ("worst_mistakes", "least_certain")}
         probability, predicted = outputs.max(1)
         of_label = outputs.gather(1, batch.target[:, None])[:, 0]
         mistaken = torch.where(predicted != batch.target, -of_label, -torch.inf)
@@ -86,7 +86,7 @@ class Watch(L.Callback):
             _histograms(writer, "weights", dict(pl_module.named_parameters()), step)
 
     @staticmethod
-    def _sheet(model: Classifier, kept: list[Candidate], names: list[str]) -> Image.Image:
+    def _sheet(model: Classifier, kept: list[ScoredSample], names: list[str]) -> Image.Image:
         """Return the images in pairs, two pairs a row: as it is, and with the evidence for the prediction."""
         shown = [what for _, _, what in kept]
         image, target = torch.stack([item[0] for item in shown]), torch.tensor([item[2] for item in shown])
@@ -97,7 +97,7 @@ class Watch(L.Callback):
             loss = -float(np.log(max(of_label, 1e-12)))
             tiles.append((f"{names[predicted]}: {probability:.0%}", picture))
             tiles.append((f"is {names[label]}: {of_label:.0%}, loss {loss:.2f}", evident))
-        return page([tiles[i : i + 4] for i in range(0, len(tiles), 4)])
+        return image_grid([tiles[i : i + 4] for i in range(0, len(tiles), 4)])
 
 
 def _histograms(writer: Any, group: str, tensors: dict[str, Tensor], step: int) -> None:
@@ -125,7 +125,7 @@ def classes_figure(confusion: Any, names: list[str]) -> Any:
     ):
         bars = axes.barh(range(len(values)), values, color="#4269d0")
         axes.bar_label(bars, [f"{value:.0%}" for value in values], padding=3)
-        axes.set_yticks(range(len(values)), [*map(legible, labels)], parse_math=False, fontfamily=families())
+        axes.set_yticks(range(len(values)), [*map(printable, labels)], parse_math=False, fontfamily=font_families())
         axes.set(title=title, xlim=(0, 1.12 * max([*values, 1e-9])), xticks=[])
         axes.invert_yaxis()
         axes.spines[["top", "right", "bottom"]].set_visible(False)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from project.errors import UserError
-from project.explain.maps import METHODS, Method, _grid, evidence, faithfulness, random_evidence
+from project.explain.attribution import METHODS, Method, _grid, attribution, faithfulness, random_attribution
 from project.interface import ImageInput
 from project.modules import Timm
 from project.modules.inputs import Normalize
@@ -32,10 +32,10 @@ def hits(maps: Tensor, there: Tensor) -> float:
 @EACH
 def test_map_points_at_the_patch(net: str, method: Method) -> None:
     image, label, there = planted(32)
-    maps = evidence(trained(net), image, label, method)
+    maps = attribution(trained(net), image, label, method)
     assert maps.shape == (32, 32, 32) and not maps.requires_grad
     assert hits(maps, there) > 0.9
-    other = evidence(trained(net), image, (label + 1) % 3, method)
+    other = attribution(trained(net), image, (label + 1) % 3, method)
     inside = [(each * there).sum((1, 2)) for each in (maps, other)]
     assert (inside[0] > inside[1]).float().mean() > 0.9, "what speaks for the one class does not for another"
 
@@ -45,8 +45,8 @@ def test_most_important_first_is_worse_and_better_than_at_random(net: str, metho
     """Petsiuk et al., RISE, 2018."""
     image, label, _ = planted(32)
     model = trained(net)
-    deletion, insertion = faithfulness(model, image, evidence(model, image, label, method), label)
-    by_chance = faithfulness(model, image, random_evidence(image), label)
+    deletion, insertion = faithfulness(model, image, attribution(model, image, label, method), label)
+    by_chance = faithfulness(model, image, random_attribution(image), label)
     assert deletion.mean() < by_chance[0].mean() - 0.1
     assert insertion.mean() > by_chance[1].mean() + 0.05
 
@@ -55,7 +55,7 @@ def test_most_important_first_is_worse_and_better_than_at_random(net: str, metho
 def test_map_changes_with_random_weights(net: str, method: Method) -> None:
     """Adebayo et al., Sanity Checks for Saliency Maps, 2018: an edge detector would not."""
     image, label, _ = planted(32)
-    before, after = (evidence(model, image, label, method) for model in (trained(net), classifier(NETS[net])))
+    before, after = (attribution(model, image, label, method) for model in (trained(net), classifier(NETS[net])))
     pairs = torch.stack([before.flatten(1), after.flatten(1)], 1)
     assert torch.stack([torch.corrcoef(pair)[0, 1] for pair in pairs]).nan_to_num().abs().mean() < 0.7
 
@@ -81,7 +81,7 @@ def test_areas_of_a_class_that_depends_on_one_corner() -> None:
 @pytest.mark.parametrize("net", ["vit", "vit, mean"])
 def test_places_of_a_vision_transformer(net: str) -> None:
     image, label, _ = planted(8)
-    maps = evidence(classifier(NETS[net]), image, label)
+    maps = attribution(classifier(NETS[net]), image, label)
     assert maps.shape == (8, 32, 32) and (maps.flatten(1).std(1) > 0).all()
 
 
@@ -93,7 +93,7 @@ def test_nets_of_timm_have_places(name: str) -> None:
     size = 64 if "deit" in name else 32
     image = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8)
     model = classifier(partial(Timm, name=name, weights=None), size)
-    assert (evidence(model, image, torch.zeros(2, dtype=torch.long)).flatten(1).std(1) > 0).all()
+    assert (attribution(model, image, torch.zeros(2, dtype=torch.long)).flatten(1).std(1) > 0).all()
 
 
 def test_layouts_of_places() -> None:
@@ -109,11 +109,11 @@ def test_layouts_of_places() -> None:
 def test_frozen_net_is_explained() -> None:
     image, label, _ = planted(4)
     model = classifier(NETS["ResNet"]).requires_grad_(False)
-    assert evidence(model, image, label).any()
+    assert attribution(model, image, label).any()
 
 
 def test_net_without_places_is_told_what_to_use() -> None:
     image, label, _ = planted(2)
     with pytest.raises(UserError, match="Sequential has none.*integrated_gradients"):
-        evidence(classifier(flat), image, label)
-    assert evidence(classifier(flat), image, label, "integrated_gradients").any()
+        attribution(classifier(flat), image, label)
+    assert attribution(classifier(flat), image, label, "integrated_gradients").any()

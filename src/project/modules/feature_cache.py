@@ -10,7 +10,7 @@ from project.machine import memory
 from project.modules.layers import head
 
 
-class FeatureStore:
+class FeatureCache:
     """Gives the logits of a net of which only the head is trained; each of so many images is put through it once."""
 
     def __init__(self, net: nn.Module, images: int) -> None:

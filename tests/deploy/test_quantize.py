@@ -36,6 +36,6 @@ def test_int8_mistakes_end_in_one_line(tree: Path, here: Path, failing: Callable
     main(fit(tree, "--test_after_fit", "false"))
     said = failing(["export", "--ckpt_path", "best", "--int8", "true", "--format", "pt2"])
     assert said == "error: --int8 true goes with --format onnx, not pt2"
-    unlabelled = ["--data.root", str(tree / "red")]
-    assert "red lacks class" in failing(["export", "--ckpt_path", "best", "--int8", "true", *unlabelled])
+    unlabeled = ["--data.root", str(tree / "red")]
+    assert "red lacks class" in failing(["export", "--ckpt_path", "best", "--int8", "true", *unlabeled])
     assert not list(RUN.glob("*.onnx"))
