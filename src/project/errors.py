@@ -1,4 +1,4 @@
-"""The one exception for what a user can mend."""
+"""Exceptions for mistakes that a user can fix, and how the command line reports them."""
 
 import errno
 import os
@@ -8,19 +8,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a write to a full disk, or beyond a quota or a limit, ends in
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Error numbers of a write to a full disk, or beyond a quota or a file size limit."""
 DENIED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
-"""What a folder that is read-only, or is no folder, ends in."""
+"""Error numbers of a path that is read-only, not accessible, or not a folder."""
 
 
 class UserError(Exception):
-    """A mistake in the data, the configuration or the command line: what is wrong, where, and how to mend it.
+    """A mistake in the data, the configuration or the command line that the user can fix.
 
-    The command line prints the message as the last line on the screen, without a traceback, and exits with code 2.
+    The command line prints the message as the last line, without a traceback, and exits with code 2.
 
     Args:
-        message: One sentence or two.
-        details: Lines to print before it.
+        message: What is wrong, where, and how to fix it, in one or two sentences.
+        details: Lines to print before the message.
     """
 
     def __init__(self, message: str, details: Sequence[str] = ()) -> None:
@@ -29,11 +30,16 @@ class UserError(Exception):
 
 
 class RunFinishedError(UserError):
-    """There is nothing left to train of the run that was to be continued."""
+    """The run to resume has already finished training."""
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error
-    """A signal asked a run to stop and all is saved; `code`, the exit code, is 128 and the signal's number."""
+    """A run was stopped by a signal after saving a checkpoint.
+
+    Args:
+        message: The line to print.
+        code: Exit code, 128 plus the signal number.
+    """
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
@@ -44,32 +50,43 @@ EXTRAS = {
     "data": ("imagehash", "litdata"),
     "explain": ("captum",),
     "export": ("onnx", "onnxruntime", "onnxscript", "torch_pruning"),
+    "mlflow": ("mlflow",),
     "private": ("opacus",),
     "s3": ("s3fs",),
     "search": ("optuna",),
     "secure": ("cryptography",),
     "serve": ("prometheus_client", "python_multipart", "starlette", "uvicorn"),
     "transfer": ("huggingface_hub", "safetensors", "timm"),
+    "wandb": ("wandb",),
 }
-"""The packages that each extra brings."""
+"""Optional dependencies by the extra that installs them."""
+TRACKERS = ("mlflow", "wandb")
+"""Packages whose errors concern a server, an account or an address, not this program."""
 
 
 def missing_package_error(error: ModuleNotFoundError) -> UserError:
-    """What to install, or which package of this project was taken out; any other missing package is a bug."""
-    package, _, inside = (error.name or "").partition(".")
-    if package == __package__ and "." not in inside:
-        return UserError(f"this needs the package {error.name}, which was taken out of this project")
+    """Return an error that names the extra to install, or the removed package of this project.
+
+    Raises:
+        ModuleNotFoundError: The missing package is neither an optional dependency nor part of this project.
+    """
+    unmet = re.search(r"[Mm]odule not found: '?([\w-]+)|equirement '([\w-]+)", str(error))  # by a logger of Lightning
+    package, _, submodule = (error.name or (unmet[1] or unmet[2] if unmet else "")).partition(".")
+    if package == __package__ and "." not in submodule:
+        return UserError(f"this needs the package {error.name}, which was removed from this project")
     for extra, packages in EXTRAS.items():
         if package in packages:
             return UserError(f"this needs the package {package}: pip install -e '.[{extra}]'")
+    if unmet:
+        return UserError(f"this needs the package {package}: pip install {package}")
     raise error
 
 
 def exit_with_error(error: Exception, code: int = 2, label: str = "error: ") -> NoReturn:
-    """End the program with the error as one line, the last on the screen."""
+    """Print the error as one line, the last on the screen, and exit."""
     for line in getattr(error, "details", ()):
         print(line, file=sys.stderr)
-    # A worker's error comes wrapped in its traceback; the message is what stands behind the exception's name.
+    # A dataloader worker wraps its error in a traceback: keep the message after the exception's name.
     message = str(error).rpartition("project.errors.UserError: ")[2]
     print(f"{label}{' '.join(message.split())}", file=sys.stderr)
     raise SystemExit(code) from None
@@ -77,7 +94,7 @@ def exit_with_error(error: Exception, code: int = 2, label: str = "error: ") -> 
 
 @contextmanager
 def report_errors() -> Iterator[None]:
-    """Let a user's mistake end in one line and exit code 2, an interrupted run in one line and its signal's code."""
+    """Report user errors and interrupted runs as one line, with exit code 2 or that of the signal."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -92,13 +109,23 @@ def report_errors() -> Iterator[None]:
         if error.errno not in FULL:
             raise
         exit_with_error(
-            UserError(f"{error}: the checkpoints written so far are whole; make room, then --ckpt_path last")
+            UserError(f"{error}: existing checkpoints are intact; free disk space, then resume with --ckpt_path last")
         )
+    except Exception as error:
+        if (tracker := type(error).__module__.partition(".")[0]) not in TRACKERS:
+            raise
+        message = (str(error).strip() or type(error).__name__).partition("\n")[0]
+        exit_with_error(UserError(f"{tracker}: {message} (to train without it, leave trainer.logger out)"))
 
 
 @contextmanager
 def translate_errors(batch_size: int, image_size: int) -> Iterator[None]:
-    """Say what to do where memory is short, weights do not fit, or options do not suit the data or the metrics."""
+    """Turn out-of-memory errors, mismatched weights and unsuitable Trainer options into user errors.
+
+    Args:
+        batch_size: Named in the out-of-memory message.
+        image_size: Likewise, in pixels.
+    """
     try:
         yield
     except ValueError as error:
@@ -107,17 +134,17 @@ def translate_errors(batch_size: int, image_size: int) -> Iterator[None]:
         raise UserError(str(error)) from error
     except (MemoryError, RuntimeError) as error:
         if "loading state_dict" in str(error):
-            first = str(error).partition("\n")[2].partition("\n")[0].strip()
+            reason = str(error).partition("\n")[2].partition("\n")[0].strip()
             raise UserError(
-                f"the weights of the checkpoint do not fit this net, which must be built as it was: {first}"
+                f"the checkpoint's weights do not fit this network, which must be built with the same options: {reason}"
             ) from error
         if "conditioned on metric" in str(error):
-            raise UserError(str(error)) from error  # a callback's `monitor` that is not there
-        short = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-        if not short and not re.search("enough memory|allocate memory", str(error)):
+            raise UserError(str(error)) from error  # a callback's `monitor` names a metric that is not logged
+        out_of_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+        if not out_of_memory and not re.search("enough memory|allocate memory", str(error)):
             raise
         raise UserError(
             f"out of memory with data.batch_size {batch_size} and images of {image_size} pixels"
-            f" ({error}): try --data.batch_size {max(1, batch_size // 2)}; to keep the step as it is, add"
-            " --trainer.accumulate_grad_batches 2; on a GPU also --trainer.precision bf16-mixed"
+            f" ({error}): try --data.batch_size {max(1, batch_size // 2)}; to keep the effective batch size,"
+            " add --trainer.accumulate_grad_batches 2; on a GPU, also try --trainer.precision bf16-mixed"
         ) from error

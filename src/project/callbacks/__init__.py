@@ -1,7 +1,7 @@
-"""What watches a run without changing it."""
+"""Callbacks: console output, checkpoints, monitoring and test results."""
 
 from project.callbacks.console import Console, ProgressBar
-from project.callbacks.figures import TensorBoardFigures
+from project.callbacks.figures import Figures
 from project.callbacks.last_checkpoint import LastCheckpoint
 from project.callbacks.monitor import Monitor
 from project.callbacks.nonfinite_guard import NonFiniteGuard
@@ -15,6 +15,6 @@ __all__ = [
     "NonFiniteGuard",
     "PredictionTable",
     "ProgressBar",
-    "TensorBoardFigures",
+    "Figures",
     "TestSummary",
 ]

@@ -1,4 +1,4 @@
-"""Commands with a Trainer: LightningCLI builds what configs and command line say, the command's function uses it."""
+"""Commands with a Trainer: LightningCLI instantiates model, data and Trainer, and the command's function is called."""
 
 import inspect
 import sys
@@ -20,7 +20,7 @@ from project.callbacks import (
     NonFiniteGuard,
     PredictionTable,
     ProgressBar,
-    TensorBoardFigures,
+    Figures,
     TestSummary,
 )
 from project.cli import commands
@@ -28,7 +28,7 @@ from project.cli.plan import Plan, check_file, make_plan
 from project.cli.train_parser import TrainParser, class_of, nulls_as_configs
 from project.datamodules import ImageDataModule
 from project.datamodules.base import DataModule
-from project.errors import Interrupted, UserError, translate_errors
+from project.errors import TRACKERS, Interrupted, UserError, translate_errors
 from project.interface import DataDescription
 from project.machine import default_precision, keep_freed_memory
 from project.modules import Classifier
@@ -40,6 +40,7 @@ from project.runs.logger import RunLogger, create_logger
 from project.runs.options import flatten
 from project.runs.provenance import SaveRun
 from project.runs.resume import DATA, MODULE, describe_checkpoint
+from project.runs.trackers import configure_trackers
 
 COUNTS = (
     "accumulate_grad_batches",
@@ -48,8 +49,8 @@ COUNTS = (
     "log_every_n_steps",
     "max_epochs",
 )
-"""Options of the Trainer that zero would make meaningless."""
-MISTAKES = (UserError, MisconfigurationException)
+"""Options of the Trainer that must not be zero."""
+MISTAKES = (UserError, MisconfigurationException, ModuleNotFoundError)
 CKPT_PATH = {
     Training: "Run to continue: a checkpoint file, or best or last for the newest run; resume continues the newest run"
     " of this run_name, or starts one if there is none",
@@ -59,7 +60,7 @@ CKPT_PATH = {
 
 
 def run(name: str, command: Callable[..., Any], kind: type[Job], args: list[str]) -> None:
-    """Build what a command needs by the type of its first parameter, and call it."""
+    """Instantiate what a command needs, by the type of its first parameter, and call it."""
     silence_lightning()
     torch.set_float32_matmul_precision("high")
     try:
@@ -69,18 +70,18 @@ def run(name: str, command: Callable[..., Any], kind: type[Job], args: list[str]
         raise UserError(str(error)) from error
     except Interrupted as stopped:
         if getattr(rank_zero_only, "rank", 0):
-            raise SystemExit(stopped.code) from None  # the first process speaks for all
+            raise SystemExit(stopped.code) from None  # the first process prints the message
         raise
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()  # its threads may abort the interpreter's end
+        torch.distributed.destroy_process_group()  # its threads can abort the interpreter at exit
 
 
 class CLI(LightningCLI):
-    """LightningCLI for one command, with one precedence and one folder a run; see `Plan`."""
+    """LightningCLI for one command, with one order of precedence (see `Plan`) and one folder per run."""
 
     def __init__(self, name: str, command: Callable[..., Any], kind: type[Job], plan: Plan) -> None:
         self.name, self.command, self.kind, self.plan = name, command, kind, plan
-        # In help, the options of the chosen classes are listed; to take any class, the parser knows them only as one.
+        # --help lists the options of the chosen classes; otherwise the parser accepts any subclass.
         helping = any(arg in ("-h", "--help") for arg in plan.args)
         self.chosen = {
             key: class_of(plan.said.get(key) or plan.defaults.get(key, {}).get("class_path"), default)
@@ -107,30 +108,30 @@ class CLI(LightningCLI):
         )
 
     def call(self) -> None:
-        """Call the command with what was built; the folder of a run that came to nothing is taken away again."""
+        """Call the command; remove the run's folder if nothing was written to it."""
         job = self.kind(self.trainer, self.model, self.datamodule, self.plan.checkpoint)
         own = {option: self.config_init[option] for option in list(inspect.signature(self.command).parameters)[1:]}
-        logger, data = self.trainer.logger, self.datamodule
+        data = self.datamodule
         if commands.commands()[self.name][3:] and not isinstance(data, ImageDataModule):
             raise UserError(f"{self.name} is for an ImageDataModule, and data is a {type(data).__name__}")
         try:
             with translate_errors(getattr(data, "batch_size", 0), getattr(data, "image_size", 0)):
                 self.command(job, **own)
         finally:
-            if isinstance(logger, RunLogger) and (issubclass(self.kind, Untrained) or sys.exception()):
-                logger.discard_if_empty()
+            if self.logger and (issubclass(self.kind, Untrained) or sys.exception()):
+                self.logger.discard_if_empty()
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the options that belong to no class, those of the command, and the checkpoints that every run keeps."""
+        """Add the command's own options and the options of every run: checkpoints, run name, non-finite losses."""
         parser.chosen = self.chosen  # type: ignore[attr-defined]
         first, groups = next(iter(inspect.signature(self.command).parameters)), list(parser._action_groups)
         parser.add_function_arguments(self.command, skip={first, "test_after_fit"})
         own = parser._action_groups[len(groups) :]
-        parser._action_groups = [*groups[:2], *own, *groups[2:]]  # the command's own options come first in its help
+        parser._action_groups = [*groups[:2], *own, *groups[2:]]  # --help lists the command's own options first
         about = CKPT_PATH[next(kind for kind in self.kind.__mro__ if kind in CKPT_PATH)]
         parser.add_argument("--ckpt_path", type=str | None, default=None, help=about)
-        parser.add_argument("--run_name", type=str | None, default=None, help="The run's folder is ROOT/NAME/version_N")
-        # Shared with all, which take the config of a `fit`.
+        parser.add_argument("--run_name", type=str | None, default=None, help="Name of the run: its folder is ROOT/NAME/version_N")
+        # All commands accept the config of a `fit`.
         parser.add_argument("--test_after_fit", type=bool, default=True, help="Test the best checkpoint after fit")
         for name, (_, about) in commands.options().items():
             parser.add_argument(f"--{name}", type=str | None, default=None, help=about)
@@ -150,7 +151,7 @@ class CLI(LightningCLI):
             parser.set_defaults({"model": {"class_path": MODULE}, "data": {"class_path": DATA}} | self.plan.defaults)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse what is planned, see that it fits the checkpoint, and say which model is used."""
+        """Parse the arguments, check them against the checkpoint, and print which model is used."""
         self.config = parser.parse_args(nulls_as_configs(self.plan.args) if self.subclass_mode_model else ["--help"])
         config, path = self.config, self.plan.checkpoint
         config["ckpt_path"] = None if path is None else str(path)
@@ -162,18 +163,28 @@ class CLI(LightningCLI):
             self.plan.check(config)
 
     def before_instantiate_classes(self) -> None:
-        """Do not build, or write down as if it was used, a data set by name beside the user's own images."""
+        """Drop the built-in dataset where the user's own images are given, so that the saved config is true."""
         data = self.config.data.init_args
         if data.get("source") and (data.get("root") or data.get("labels")):
             data.source = None
 
     def instantiate_classes(self) -> None:
-        """Build what the config says; a mistake that a class finds in its arguments is told as such."""
+        """Instantiate data, model and Trainer; a UserError that a class raises is not hidden by the parser's."""
+        self.logger = self._run_logger()
+        self.saved_config = self.config
+        if self.logger:  # names and IDs of a tracker's run are not for the saved config, from which others may start
+            self.config = self.config.clone()
         try:
+            if self.logger:
+                configure_trackers(self.config.trainer.logger, Path(self.logger.log_dir), self._continued is not None)
             super().instantiate_classes()
-        except ValueError as error:
-            cause: BaseException | None = error  # it comes wrapped in what else the option might have been
-            while cause and not isinstance(cause, MISTAKES):
+        except BaseException as error:
+            if self.logger:
+                self.logger.discard_if_empty()
+            if not isinstance(error, ValueError):
+                raise
+            cause: BaseException | None = error  # the parser wraps it in the errors of the types that it tried
+            while cause and not (isinstance(cause, MISTAKES) or type(cause).__module__.startswith(TRACKERS)):
                 cause = cause.__cause__ or cause.__context__
             raise cause or UserError(str(error)) from error
         if self.plan.checkpoint is not None:
@@ -188,7 +199,8 @@ class CLI(LightningCLI):
             raise UserError(f"seed_everything: {error}") from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """The Trainer, with the settings that suit the machine where the user chose none, and the run's logger."""
+        """Return the Trainer, with defaults that suit the machine, the run's logger first and its callbacks."""
+        self.config = self.saved_config
         config, fitting = self.config_init["trainer"], issubclass(self.kind, Training)
         for name in COUNTS:
             if config[name] is not None and (config[name] == 0 or (config[name] < 0 and name != "max_epochs")):
@@ -196,14 +208,14 @@ class CLI(LightningCLI):
         if config.precision is None:
             kwargs["precision"] = default_precision(config.accelerator)
         if config.benchmark is None and not config.deterministic:
-            kwargs["benchmark"] = True  # images have one size: let cuDNN try its algorithms and keep the fastest
+            kwargs["benchmark"] = True  # inputs have one size: cuDNN can time its algorithms once and keep the fastest
         if config.enable_progress_bar is None:
             kwargs["enable_progress_bar"] = sys.stdout.isatty()
         self.trainer_defaults["callbacks"] = [
             PredictionTable(),
             Console(),
             Monitor(),
-            TensorBoardFigures(),
+            Figures(),
             TestSummary(),
         ]
         self.trainer_defaults["callbacks"] += commands.callbacks()
@@ -211,34 +223,42 @@ class CLI(LightningCLI):
             self.trainer_defaults["callbacks"].append(ProgressBar())
         if issubclass(self.kind, Trained) and not issubclass(self.kind, Evaluation):
             kwargs |= {"logger": False, "devices": 1 if config.devices == "auto" else config.devices}
-        elif config.logger in (None, True) and not config.fast_dev_run:
-            kwargs["logger"] = self._logger(Path(config.default_root_dir), fitting)
+        elif self.logger:
+            parts = {key: self.config_dump[key] for key in ("model", "data", "trainer")}
+            self.logger.hyperparameters = flatten({key: part.get("init_args", part) for key, part in parts.items()})
+            trackers = [] if config.logger in (None, True) else config.logger
+            kwargs["logger"] = [self.logger, *(trackers if isinstance(trackers, list) else [trackers])]
         kept = self.config_init["checkpoint"]
         if fitting and self.config.checkpoint.save_top_k != 1 and self.config.checkpoint.filename == "best":
             kept.filename = "best-{epoch}"
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except Exception as error:
-            if isinstance(kwargs.get("logger"), RunLogger):
-                kwargs["logger"].discard_if_empty()
-            if "more than one stateful callback" not in str(error):  # with a name of its own, or the same one twice
+            if "more than one stateful callback" not in str(error):
                 raise
             raise UserError(
-                f"{error.args[0].partition('. ')[0]}: the config, or that of the run to continue, has one already."
-                " Change that by its options alone, such as --trainer.callbacks.patience 7"
+                f"{error.args[0].partition('. ')[0]}: the config, or the config of the run to continue, already has"
+                " one; change it by its options alone, such as --trainer.callbacks.patience 7"
             ) from None
-        # The first one is what `trainer.checkpoint_callback` gives: best is its best, and its folder the run's.
+        # `trainer.checkpoint_callback` is the first one: its best checkpoint is `best`, and its folder the run's.
         trainer.callbacks.sort(key=lambda c: isinstance(c, ModelCheckpoint) and c is not kept)  # type: ignore[attr-defined]
         trainer.strategy.checkpoint_io = DurableCheckpointIO()
         if trainer.strategy.root_device.type == "cpu":
             keep_freed_memory()
         return trainer
 
-    def _logger(self, root: Path, fitting: bool) -> RunLogger:
-        """The logger of a new run, or of one that is continued; of a command that is no training, named after it."""
+    @property
+    def _continued(self) -> Path | None:
+        """Folder of the run that is continued; None for a new one."""
+        continues = self.plan.checkpoint and issubclass(self.kind, Training)
+        return run_folder(self.plan.checkpoint) if self.plan.checkpoint and continues else None
+
+    def _run_logger(self) -> RunLogger | None:
+        """Return the logger of a new or continued run; None for commands and options that log nothing."""
+        trainer, fitting = self.config.trainer, issubclass(self.kind, Training)
+        logs = not issubclass(self.kind, Trained) or issubclass(self.kind, Evaluation)
+        if not logs or trainer.logger is False or trainer.fast_dev_run:
+            return None
         name = (self.config.run_name or "run") if fitting else self.name
-        continued = run_folder(self.plan.checkpoint) if self.plan.checkpoint and fitting else None
-        logger = create_logger(root, name, continued, self.plan.saved.get("global_step") if fitting else None)
-        parts = {key: self.config_dump[key] for key in ("model", "data", "trainer")}
-        logger.hyperparameters = flatten({key: part.get("init_args", part) for key, part in parts.items()})
-        return logger
+        step = self.plan.saved.get("global_step") if fitting else None
+        return create_logger(Path(trainer.default_root_dir), name, self._continued, step)

@@ -1,18 +1,23 @@
-"""The report of every test."""
+"""Callback that writes the report."""
 
 import warnings
 from typing import Any
 
 import lightning as L
+from typing_extensions import override
 
 from project.interface import test_folder
+from project.runs.trackers import log_report
 
 
 class WriteReport(L.Callback):
-    """Writes report.html beside what a test has written; its place is behind the callbacks that write that."""
+    """Callback that writes report.html into the run folder after each test.
 
+    It must come after the callbacks that write the test results.
+    """
+
+    @override
     def on_test_end(self, trainer: L.Trainer, *_: Any) -> None:
-        """Write it, on the first process."""
         folder = test_folder(trainer)
         if folder is None or not trainer.is_global_zero:
             return
@@ -22,5 +27,6 @@ class WriteReport(L.Callback):
             for logger in trainer.loggers:
                 logger.save()
             report([folder])
-        except Exception as error:  # whatever it is, it must not take the end of a long run away
+            log_report(trainer, folder / "report.html")
+        except Exception as error:  # a failing report must not fail the run
             warnings.warn(f"report.html was not written: {error!r}", stacklevel=1)

@@ -1,4 +1,4 @@
-"""The logger of a run: TensorBoard and metrics.csv, in one folder."""
+"""The logger of every run: TensorBoard and metrics.csv, in the run's folder."""
 
 import csv
 import os
@@ -16,28 +16,28 @@ from project.runs.folder import ENVIRONMENT, TEST_PREDICTIONS, TEST_SUMMARY, res
 
 
 def create_logger(root: Path, name: str, continued: Path | None, from_step: int | None) -> "RunLogger":
-    """The logger of a new run of a name, or of one that is `continued` from a step."""
+    """Return the logger of a new run, or of the run in the folder `continued`, from a step on."""
     if continued is not None:
         return RunLogger(str(continued.parent.parent), continued.parent.name, int(continued.name[8:]), from_step)
-    # Until the processes know each other, the first one of a further machine takes itself for the first of all.
+    # Before the processes have connected, the first process of every node has rank 0.
     first = getattr(rank_zero_only, "rank", 0) == 0 and os.environ.get("NODE_RANK", "0") == "0"
     return RunLogger(str(root), name, reserve_version(root, name) if first else 0)
 
 
 class RunLogger(TensorBoardLogger):
-    """Writes the same numbers to TensorBoard and to metrics.csv, one row a step, in one folder a run.
+    """Logger that writes the same metrics to TensorBoard and to metrics.csv, which has one row per step.
 
     Args:
-        save_dir: The folder of all runs.
-        name: Name of the experiment.
-        version: Number of the run.
-        from_step: Continue the run's curves from this step: what was logged at or after it is dropped.
+        save_dir: Folder of all runs.
+        name: Name of the run.
+        version: Version of the run: its folder is SAVE_DIR/NAME/version_N.
+        from_step: Continue the run's curves from this step: metrics logged at or after it are dropped.
     """
 
     def __init__(self, save_dir: str, name: str, version: int, from_step: int | None = None) -> None:
         super().__init__(save_dir, name=name, version=version, purge_step=from_step)
         self.hyperparameters: dict[str, Any] = {}
-        """What the run was started with, by dotted names."""
+        """Options that the run was started with, by dotted names."""
         self._rows: dict[int, dict[str, float]] = {}
         file = Path(self.log_dir) / "metrics.csv"
         if from_step is not None and file.is_file():
@@ -48,14 +48,14 @@ class RunLogger(TensorBoardLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log scalars at a step."""
+        """Log scalars of a step."""
         super().log_metrics({name: value for name, value in metrics.items() if name != "epoch"}, step)
         row = self._rows.setdefault(int(step or 0), {})
         row |= {name: float(value) for name, value in metrics.items()}
 
     @rank_zero_only
     def save(self) -> None:
-        """Bring metrics.csv and TensorBoard's file up to date on the disk; metrics.csv is whole at every moment."""
+        """Flush the event file and rewrite metrics.csv atomically."""
         self.experiment.flush()
         if not self._rows:
             return
@@ -68,11 +68,11 @@ class RunLogger(TensorBoardLogger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, metrics: Any = None, step: int | None = None) -> None:
-        """Nothing at the start: the run is entered in the hyperparameters tab once it has results."""
+        """Do nothing: `log_results` adds the run to TensorBoard's HParams tab once it has metrics."""
 
     @rank_zero_only
     def log_results(self) -> None:
-        """Enter the run in TensorBoard's hyperparameters tab, beside the val and test scalars that it has logged."""
+        """Add the run to TensorBoard's HParams tab, with the val and test metrics that it has logged."""
         from torch.utils.tensorboard.summary import hparams
 
         plain = {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in self.hyperparameters.items()}
@@ -84,7 +84,7 @@ class RunLogger(TensorBoardLogger):
 
     @rank_zero_only
     def discard_if_empty(self) -> None:
-        """Take the folder of a run that came to nothing away again, and those above it that hold no other."""
+        """Remove the folder of a run that has no results, and parent folders that are empty then."""
         folder = Path(self.log_dir)
         parts = (f"{Path(TEST_PREDICTIONS).stem}.part", f"{TEST_SUMMARY}.part", "predictions.part")
         records = ("events.out.tfevents", "config.yaml", "split.csv", ENVIRONMENT, *parts)

@@ -1,4 +1,4 @@
-"""What a run was made of and by: config.yaml, split.csv and environment.yaml."""
+"""Provenance of a run: config.yaml, split.csv and environment.yaml."""
 
 import os
 import platform
@@ -21,53 +21,56 @@ from project.interface import data_of
 from project.machine import describe_device, memory
 from project.output import redact_secrets
 from project.runs.folder import ENVIRONMENT
+from project.runs.logger import RunLogger
+from project.runs.trackers import start_trackers
 
 
 class SaveRun(SaveConfigCallback):
-    """Records in the run's folder what it was made of and by."""
+    """Callback that writes the config, the split and the environment to the run folder."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Of a `fit` that is for later: one that fails to continue a run must not change what that was made by."""
+        """Write the files, except in `fit`: a failed attempt to resume must not change the files of the run."""
         if stage != "fit":
             super().setup(trainer, pl_module, stage)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """By now the checkpoint of a run that goes on is read."""
+        """Write the files of a `fit`, after the checkpoint is restored."""
         super().setup(trainer, pl_module, "fit")
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write config.yaml and, of a `fit`, split.csv and environment.yaml; called once, on the first process."""
-        folder = trainer.logger.log_dir if trainer.logger else None  # trainer.log_dir waits for all processes
+        """Write config.yaml and, in `fit`, split.csv and environment.yaml; called once, on rank 0."""
+        folder = trainer.logger.log_dir if trainer.logger else None  # trainer.log_dir is a collective call
         if folder is None:
             return
         run, config, data = Path(folder), self.config.clone(), data_of(trainer)
         run.mkdir(parents=True, exist_ok=True)
         if stage == "fit":
-            config.ckpt_path = None  # else `fit --config` of it would go on with this run
+            config.ckpt_path = None  # `fit --config config.yaml` must start a new run
             data.write_split(run / "split.csv")
             seed = os.environ.get("PL_GLOBAL_SEED")
             facts = {"seed": seed, "data": str(data.folder), "data_fingerprint": data.description.fingerprint}
-            record_start(run / ENVIRONMENT, facts)
+            hyperparameters = trainer.logger.hyperparameters if isinstance(trainer.logger, RunLogger) else {}
+            record_start(run / ENVIRONMENT, {**facts, "trackers": start_trackers(trainer, hyperparameters)})
         with atomic_write(run / self.config_filename) as partial:
             self.parser.save(config, partial, skip_none=False, overwrite=True, multifile=False)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes a text of several lines as such, so that a diff can be read."""
+    """YAML dumper that writes multi-line strings as literal blocks, so that diffs are readable."""
 
 
-def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
 
 
-_Dumper.add_representer(str, _text)
+_Dumper.add_representer(str, _represent_text)
 
 
 def record_start(file: Path, facts: dict[str, Any]) -> None:
-    """Add a YAML document to a file: one for the start of a run and one for each time it is continued.
+    """Append a YAML document to a file: one per start or resume of a run.
 
-    It holds the facts given, time, command, git commit and what differs from it, hardware, and the version of every
-    installed package.
+    It contains the given facts, the time, the command, the git commit and diff, the hardware and the versions of all
+    installed packages.
     """
     document = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -93,25 +96,25 @@ def record_start(file: Path, facts: dict[str, Any]) -> None:
 
 
 def _name_and_version(package: Distribution) -> tuple[str, str]:
-    """As its metadata says; found by hand, as to parse those of all packages takes a second."""
+    """Read name and version with a regex: parsing the metadata of all packages takes a second."""
     text = package.read_text("METADATA") or package.read_text("PKG-INFO") or ""
     name, version = (re.search(rf"^{field}: *(.*)$", text, re.MULTILINE) for field in ("Name", "Version"))
     return name[1] if name else "?", version[1] if version else "?"
 
 
 def _git() -> dict[str, Any] | None:
-    """The commit of this project's code, the files that git does not know, and what else differs from the commit."""
+    """Return the commit of this repository, its untracked files and the diff; None outside a git repository."""
 
-    def ask(*words: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parents[3]), *words]
+    def git(*args: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parents[3]), *args]
         return subprocess.run(command, capture_output=True, text=True, check=True, errors="replace").stdout
 
     try:
-        status = ask("status", "--porcelain").splitlines()
+        status = git("status", "--porcelain").splitlines()
         return {
-            "commit": ask("rev-parse", "HEAD").strip(),
+            "commit": git("rev-parse", "HEAD").strip(),
             "untracked": [line[3:] for line in status if line.startswith("??")],
-            "diff": redact_secrets("\n".join(line.rstrip() for line in ask("diff", "HEAD").splitlines())),
+            "diff": redact_secrets("\n".join(line.rstrip() for line in git("diff", "HEAD").splitlines())),
         }
     except (OSError, subprocess.CalledProcessError):
         return None
