@@ -1,1 +1,23 @@
-"""Image classification on PyTorch Lightning: point it at a folder of images, train, test, predict."""
+"""Train, evaluate, explain and deploy image classifiers with PyTorch Lightning.
+
+    import project
+
+    model = project.load("best.ckpt")  # a checkpoint or an exported file
+    print(model.predict("photo.jpg"))  # a file, folder, PIL image, array or tensor
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from project.runs.predictor import Prediction, Predictor, load
+
+__all__ = ["Prediction", "Predictor", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    # Importing the package alone takes no time: NumPy and Pillow are imported on first use, torch with a checkpoint.
+    if name in __all__:
+        from project.runs import predictor
+
+        return getattr(predictor, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

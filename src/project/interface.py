@@ -1,7 +1,8 @@
-"""What all packages speak: a batch, and what the data says of itself. Nothing here imports torch.
+"""Types shared by all packages: batches, and the description of a dataset's inputs and targets.
 
-The data description goes from the datamodule to the module, into the checkpoint and into exported files; nobody types
-it. It is made of the input, the target and a fingerprint. An input or target of your own is a subclass in any file.
+The datamodule creates a `DataDescription` from the data. The module builds the network from it, and checkpoints and
+exported models store it, so that they are self-contained. To support another kind of input or target, subclass `Input`
+or `Target` in any file. This module does not import torch.
 """
 
 import importlib
@@ -27,17 +28,18 @@ if TYPE_CHECKING:
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 FORMAT_VERSION = 2
-"""Version of what checkpoints and exported files hold; raised when files written before can no longer be read."""
+"""Version of the checkpoint and export format, incremented when older files can no longer be read."""
 
 
 class Batch(NamedTuple):
-    """What flows from the loader to the callbacks.
+    """A batch of N samples, as passed from the dataloader to the module and the callbacks.
 
     Attributes:
-        inputs: What the network sees, before the module normalizes it. Of images: uint8 NCHW in [0, 255]; after batch
-            transforms float NCHW in [0, 1].
-        target: int64 (N,) of classes, -1 where unknown; or class probabilities, float (N, classes), after mixing.
-        index: int64 (N,), the sample's row in the datamodule's index.
+        inputs: Inputs before normalization. Images are uint8 (N, 3, H, W) in [0, 255], or float in [0, 1] after batch
+            transforms.
+        target: Targets. Classes are int64 (N,), -1 if unknown, or class probabilities, float (N, classes), after MixUp
+            or CutMix.
+        index: Row of each sample in the datamodule's index, int64 (N,).
     """
 
     inputs: "Tensor"
@@ -46,12 +48,12 @@ class Batch(NamedTuple):
 
 
 class StageResult(NamedTuple):
-    """What was measured over one epoch of one stage.
+    """Loss and metrics of one epoch of a stage.
 
     Attributes:
-        scalars: Logged as STAGE/NAME; the loss is among them.
-        samples: How many there were.
-        confusion: int64 (classes, classes), labels in rows; None where the task has none or it was not counted.
+        scalars: Loss and metrics by name, logged as STAGE/NAME.
+        samples: Number of samples.
+        confusion: Confusion matrix, int64 (classes, classes), with labels in rows; None if it was not computed.
     """
 
     scalars: "dict[str, Tensor]"
@@ -61,31 +63,41 @@ class StageResult(NamedTuple):
 
 @dataclass(frozen=True)
 class Input:
-    """What the network sees of a sample: a dataclass of plain values, such as `ImageInput`."""
+    """Description of one input of the network; base class of `ImageInput`.
+
+    Subclasses are frozen dataclasses whose fields are plain values, because checkpoints store them.
+    """
 
     kind: ClassVar[str] = "sample"
-    """The noun of messages; commands name the inputs that they serve by it."""
+    """Singular noun used in messages, and by commands to declare the inputs that they support."""
     preprocess: ClassVar[str] = "torch.nn.Identity"
-    """Class path of the module before the network, built with the input; it is saved with the weights."""
+    """Class path of the module applied before the network. It is created with the `Input` as its argument, and its
+    buffers are saved with the weights."""
 
     def __str__(self) -> str:
         return ""
 
+    def read(self, sample: Any) -> "NDArray[Any]":
+        """Return one raw input as the model takes it, from what a user of `project.load` has."""
+        import numpy as np
+
+        return np.asarray(sample)
+
     def render(self, sample: "NDArray[Any]") -> Any:
-        """Return one raw or augmented input for a person to see: a PIL image, or text."""
+        """Return one raw or augmented input as a PIL image or as text, for display."""
         return str(sample.tolist())
 
 
 @dataclass(frozen=True)
 class ImageInput(Input):
-    """RGB images of one size.
+    """RGB images of a fixed size.
 
     Args:
-        height: In pixels.
-        width: In pixels.
-        mean: Mean of each channel in [0, 1], by which images are normalized: that of the training images, or of those
-            that the network was pretrained on.
-        std: Standard deviation of each channel, alike.
+        height: Height in pixels.
+        width: Width in pixels.
+        mean: Mean of each channel for normalization, in [0, 1], of the training images or of the dataset that the
+            network was pretrained on.
+        std: Standard deviation of each channel, likewise.
     """
 
     kind: ClassVar[str] = "image"
@@ -98,8 +110,15 @@ class ImageInput(Input):
     def __str__(self) -> str:
         return f"{self.height}x{self.width}"
 
+    @override
+    def read(self, sample: Any) -> "NDArray[Any]":
+        """Return uint8 (3, height, width) from any `sample` that `project.images.to_pixels` takes."""
+        from project.images import center_crop_resize, to_pixels
+
+        return center_crop_resize(to_pixels(sample), self.height)
+
     def render(self, sample: "NDArray[Any]") -> Any:
-        """Return a PIL image of uint8 (3, H, W), or float in [0, 1]."""
+        """Return a PIL image of an input of shape (3, H, W), uint8 or float in [0, 1]."""
         from PIL import Image
 
         pixels = sample if sample.dtype.kind == "u" else (sample * 255).round().astype("uint8")
@@ -108,17 +127,19 @@ class ImageInput(Input):
 
 @dataclass(frozen=True)
 class Target:
-    """What is to be predicted, and how answers are written: a dataclass of plain values that needs NumPy only.
+    """Description of the target, and formatting of predictions; base class of `ClassTarget`.
 
-    Scores are what the task predicts for one sample, float32 (outputs,), such as probabilities.
+    Subclasses are frozen dataclasses whose fields are plain values, because checkpoints store them. Their methods
+    require NumPy only, because exported models run without torch. Of their arguments, `scores` is the prediction for
+    one sample, float32 (outputs,), e.g. class probabilities, and `threshold` is the confidence threshold, if one is set.
     """
 
     kind: ClassVar[str] = "answers"
-    """The plural noun of messages; commands name the targets that they serve by it."""
+    """Plural noun used in messages, and by commands to declare the targets that they support."""
     task: ClassVar[str]
-    """Class path of the task that trains it, unless `model.task` names another."""
+    """Class path of the default task (loss and metrics), which `model.task` overrides."""
     test_columns: ClassVar[Sequence[str]] = ("target", "predicted")
-    """Of test_predictions.csv, after the path."""
+    """Columns of test_predictions.csv after the path."""
 
     @property
     def outputs(self) -> int:
@@ -129,33 +150,35 @@ class Target:
         return f"{self.outputs:,} {'output' if self.outputs == 1 else 'outputs'}"
 
     def columns(self, threshold: float | None = None) -> list[str]:
-        """Return the columns of a table of predictions, after the path."""
+        """Return the columns of predictions.csv after the path."""
         return [f"output_{number}" for number in range(self.outputs)]
 
     def row(self, scores: "NDArray[np.float32]", threshold: float | None = None) -> list[str]:
-        """Return the cells of one sample under `columns`."""
+        """Return the cells of one prediction in the order of `columns`."""
         return [f"{score:.6f}" for score in scores.tolist()]
 
     def to_json(self, scores: "NDArray[np.float32]", threshold: float | None = None) -> dict[str, Any]:
-        """Return one answer as JSON can hold it."""
+        """Return one prediction as a JSON-serializable dictionary."""
         return dict(zip(self.columns(), [round(score, 6) for score in scores.tolist()], strict=True))
 
     def describe(self, scores: "NDArray[np.float32]") -> str:
-        """Return one answer in a few words."""
+        """Return one prediction as a short text."""
         return ", ".join(f"{score:.4g}" for score in scores.tolist())
 
     def test_row(self, scores: "NDArray[np.float32]", target: Any) -> list[str]:
-        """Return the cells of one tested sample under `test_columns`."""
+        """Return the cells of one test sample in the order of `test_columns`."""
         return [f"{target:.6f}", f"{float(scores[0]):.6f}"]
 
 
 @dataclass(frozen=True)
 class ClassTarget(Target):
-    """One class out of several; scores are probabilities, and one of at least the threshold counts as sure.
+    """Mutually exclusive classes.
+
+    Scores are class probabilities. A prediction counts as confident if its probability is at least `threshold`.
 
     Args:
-        class_names: The position is the class index.
-        train_counts: Number of training samples of each class.
+        class_names: Class names, in the order of the class indices.
+        train_counts: Number of training samples per class.
     """
 
     kind: ClassVar[str] = "classes"
@@ -183,11 +206,11 @@ class ClassTarget(Target):
 
     @override
     def to_json(self, scores: "NDArray[np.float32]", threshold: float | None = None) -> dict[str, Any]:
-        best, shares = int(scores.argmax()), [round(share, 6) for share in scores.tolist()]  # as in predictions.csv
-        found: dict[str, Any] = {"class": self.class_names[best], "probability": shares[best]}
+        best, probabilities = int(scores.argmax()), [round(p, 6) for p in scores.tolist()]  # as in predictions.csv
+        prediction: dict[str, Any] = {"class": self.class_names[best], "probability": probabilities[best]}
         if threshold is not None:
-            found["confident"] = float(scores[best]) >= threshold
-        return found | {"probabilities": dict(zip(self.class_names, shares, strict=True))}
+            prediction["confident"] = float(scores[best]) >= threshold
+        return prediction | {"probabilities": dict(zip(self.class_names, probabilities, strict=True))}
 
     @override
     def describe(self, scores: "NDArray[np.float32]") -> str:
@@ -201,12 +224,12 @@ class ClassTarget(Target):
 
 @dataclass(frozen=True)
 class DataDescription:
-    """What the data says of itself; found on `fit`, then carried by the checkpoint and by exported files.
+    """Description of a dataset, created by `train.py fit` and stored in checkpoints and exported models.
 
     Args:
-        input: What the network sees.
-        target: What is predicted.
-        fingerprint: Stands for the samples, their targets and splits; another one means other data.
+        input: Description of the network's input, e.g. the image size.
+        target: Description of the target, e.g. the class names.
+        fingerprint: Hash of the samples, their targets and splits, to detect that the data has changed.
     """
 
     input: Input
@@ -215,49 +238,50 @@ class DataDescription:
 
     @property
     def image(self) -> ImageInput:
-        """The input, of images."""
+        """The input, which must be an `ImageInput`."""
         assert isinstance(self.input, ImageInput)
         return self.input
 
     @property
     def classes(self) -> ClassTarget:
-        """The target, of classes."""
+        """The target, which must be a `ClassTarget`."""
         assert isinstance(self.target, ClassTarget)
         return self.target
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as plain types, for checkpoints and files."""
+        """Return the description as plain types, to be stored in checkpoints and exported models."""
         parts = {name: getattr(self, name) for name in ("input", "target")}
-        found: dict[str, Any] = {
+        plain: dict[str, Any] = {
             name: {"class_path": f"{type(part).__module__}.{type(part).__qualname__}", "init_args": asdict(part)}
             for name, part in parts.items()
         }
-        return {**found, "fingerprint": self.fingerprint}
+        return {**plain, "fingerprint": self.fingerprint}
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> "DataDescription":
-        """Return what `plain` was made of.
+        """Create a description from the output of `to_dict`.
 
         Raises:
-            UserError: it names a class that is not there, or is no Input or Target.
+            UserError: A class does not exist, or is not a subclass of `Input` or `Target`.
         """
-        return cls(_built(plain["input"], Input), _built(plain["target"], Target), plain["fingerprint"])
+        return cls(_instantiate(plain["input"], Input), _instantiate(plain["target"], Target), plain["fingerprint"])
 
 
 def import_object(path: str) -> Any:
-    """Return the function or class of a dotted path."""
+    """Import and return the object with this dotted path."""
     module, _, name = path.rpartition(".")
     return getattr(importlib.import_module(module), name)
 
 
-def _built(spec: dict[str, Any], base: type[Any]) -> Any:
+def _instantiate(spec: dict[str, Any], base: type[Any]) -> Any:
+    path = spec["class_path"]
     try:
-        found = import_object(spec["class_path"])
+        cls = import_object(path)
     except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"the model's data description names {spec['class_path']}, which is not there") from error
-    if not (isinstance(found, type) and issubclass(found, base)):  # a file from elsewhere may name anything
-        raise UserError(f"the model's data description names {spec['class_path']}, which is no {base.__name__}")
-    return found(**spec["init_args"])
+        raise UserError(f"the model's data description names {path}, which cannot be imported") from error
+    if not (isinstance(cls, type) and issubclass(cls, base)):  # an untrusted file may name any object
+        raise UserError(f"the model's data description names {path}, which is not a subclass of {base.__name__}")
+    return cls(**spec["init_args"])
 
 
 def module_of(trainer: "L.Trainer") -> "Classifier":
@@ -271,14 +295,17 @@ def data_of(trainer: "L.Trainer") -> "DataModule":
 
 
 def time_limit(trainer: "L.Trainer") -> "Timer | None":
-    """Return the clock of `--trainer.max_time`."""
+    """Return the Timer callback of `--trainer.max_time`, or None if there is no time limit."""
     from lightning.pytorch.callbacks import Timer
 
     return next((callback for callback in trainer.callbacks if isinstance(callback, Timer)), None)  # type: ignore[attr-defined]
 
 
 def test_folder(trainer: "L.Trainer") -> Path | None:
-    """Return the folder that a test writes into; None where it must leave nothing. All processes must ask."""
+    """Return the run directory for test results, created if missing, or None if nothing should be written.
+
+    All processes must call this, as the log directory is broadcast.
+    """
     folder = trainer.log_dir
     if folder is None or trainer.logger is None or trainer.fast_dev_run:  # type: ignore[attr-defined]
         return None

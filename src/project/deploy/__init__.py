@@ -1,8 +1,8 @@
-"""A trained model as one file that gives the same answer everywhere."""
+"""Export, quantization and pruning of trained models, and inference with exported files."""
 
 FITS = "images with classes"
 COMMANDS: dict[str, tuple[str, ...]] = {
-    "export": ("project.deploy.export.export", "deploy", "write a trained model as one file: onnx, pt2, ...", FITS),
-    "prune": ("project.deploy.prune.prune", "deploy", "take channels out of a trained network, to train on", FITS),
-    "predict_exported": ("project.deploy.predict.predict_exported", "deploy", "predict by an exported model"),
+    "export": ("project.deploy.export.export", "deploy", "export a trained model to ONNX, pt2 or safetensors", FITS),
+    "prune": ("project.deploy.prune.prune", "deploy", "remove channels from a trained network, for fine-tuning", FITS),
+    "predict_exported": ("project.deploy.predict.predict_exported", "deploy", "predict with an exported model"),
 }

@@ -1,4 +1,4 @@
-"""The command `export`: a trained model as one file."""
+"""The command `export`: write a trained model to a single file."""
 
 import json
 import warnings
@@ -23,41 +23,43 @@ Format = Literal["onnx", "pt2", "safetensors"]
 
 
 def export(trained: Trained, format: Format = "onnx", int8: bool = False, output: Path | None = None) -> None:
-    """Write a trained model as one file, from pixels to probabilities, and see that it answers as it did.
+    """Export a trained model to one file that maps decoded images to probabilities.
 
-    A file that was there stays until the new one is whole and right.
+    The predictions of the file are compared with those of the checkpoint. An existing file is replaced only by a
+    complete file that passed this check.
 
     Args:
-        trained: The model, and images to compare the answers on; by default the test split that it was trained with.
-        format: onnx runs everywhere, without torch; pt2 runs in torch; safetensors holds weights, for this project.
-        int8: Count in eight bits, by ranges of the training images; a little less exact, and onnx only.
-        output: The file to write; by default model.FORMAT, or model_int8.onnx, in the run's folder.
+        trained: The model, and the images of the comparison; by default the test split it was trained with.
+        format: onnx runs with ONNX Runtime, without torch; pt2 is a `torch.export` program; safetensors holds the
+            weights and is loaded by this project.
+        int8: Quantize to int8, calibrated on training images; onnx only, at a small loss of accuracy.
+        output: The file to write; by default model.FORMAT, or model_int8.onnx, in the run directory.
 
     Raises:
-        UserError: it cannot be exported, or answers otherwise.
+        UserError: If the model cannot be exported, or the predictions of the file differ.
     """
     model, data, checkpoint = trained.module, trained.data, trained.checkpoint
     if int8 and format != "onnx":
-        raise UserError(f"--int8 true goes with --format onnx, not {format}")
+        raise UserError(f"--int8 true requires --format onnx, got --format {format}")
     trained.load(labeled=int8)
     model.cpu().float()
     images = parity_images(data)
     file = output or output_folder(checkpoint) / f"model{'_int8' if int8 else ''}.{format}"
     if file.suffix != f".{format}":
-        raise UserError(f"--output {file}: the name of a file of --format {format} ends in .{format}")
+        raise UserError(f"--output {file}: the file name must end in .{format} with --format {format}")
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(file) as partial:
-        about = metadata(model, checkpoint)
-        write(partial, model, about, format)
+        model_metadata = metadata(model, checkpoint)
+        write(partial, model, model_metadata, format)
         print(f"parity    {check_parity(partial, model, images)}")
         if int8:
-            quantize(partial, data, about)
+            quantize(partial, data, model_metadata)
             print(f"{data.test_split:<10}{compare_int8(partial, model, data.test_dataloader())}")
     print(f"exported  {file} ({file.stat().st_size / 1e6:,.1f} MB)")
 
 
 def metadata(model: Classifier, checkpoint: Path) -> dict[str, Any]:
-    """Return what an exported file says of itself; plain types."""
+    """Return the metadata of an exported file, as plain types."""
     temperature = getattr(model.task, "temperature", None)
     return {
         "format_version": FORMAT_VERSION,
@@ -71,30 +73,30 @@ def metadata(model: Classifier, checkpoint: Path) -> dict[str, Any]:
     }
 
 
-def write(file: Path, model: Classifier, about: dict[str, Any], format: Format) -> None:
-    """Write a classifier in evaluation mode: its computation; as safetensors its weights, and what builds its net."""
+def write(file: Path, model: Classifier, metadata: dict[str, Any], format: Format) -> None:
+    """Write a classifier in evaluation mode: its graph, or for safetensors its weights and hyperparameters."""
     if format == "safetensors":
         from safetensors.torch import save_file
 
-        about = about | {"hyper_parameters": dict(model.hparams), "lightning_version": L.__version__}
+        metadata = metadata | {"hyper_parameters": dict(model.hparams), "lightning_version": L.__version__}
         tensors = {name: value.clone().contiguous() for name, value in model.state_dict().items()}
-        save_file(tensors, file, {METADATA: json.dumps(about)})
+        save_file(tensors, file, {METADATA: json.dumps(metadata)})
         return
     size = model.data_description.image.height
     raw = RawClassifier(model, size).eval()
-    # Two images, neither square nor of the net's size: a dimension of an example that is special becomes a constant.
+    # Two images, neither square nor of the network's size: torch would specialize on a dimension that is.
     example = (torch.zeros(2, 3, size + 5, size + 11, dtype=torch.uint8),)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what torch does within itself
+            warnings.simplefilter("ignore")  # about the internals of torch
             if format == "pt2":
                 dynamic = {"image": dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)}
                 program = torch.export.export(raw, example, dynamic_shapes=dynamic)
-                torch.export.save(program, file, extra_files={METADATA: json.dumps(about)})
+                torch.export.save(program, file, extra_files={METADATA: json.dumps(metadata)})
                 return
-            import onnxscript  # noqa: F401 - torch's own message would not say where it comes from
+            import onnxscript  # noqa: F401 - a missing package is then reported with the extra that installs it
 
-            written = torch.onnx.export(
+            onnx_program = torch.onnx.export(
                 raw,
                 example,
                 dynamo=True,
@@ -103,9 +105,9 @@ def write(file: Path, model: Classifier, about: dict[str, Any], format: Format) 
                 output_names=["probabilities"],
                 verbose=False,
             )
-            assert written is not None
-            written.model.metadata_props[METADATA] = json.dumps(about)
-            written.save(file)
+            assert onnx_program is not None
+            onnx_program.model.metadata_props[METADATA] = json.dumps(metadata)
+            onnx_program.save(file)
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"the net cannot be written as {format} ({reason}): try another --format") from error
+        raise UserError(f"the network cannot be exported to {format} ({reason}): try another --format") from error

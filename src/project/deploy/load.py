@@ -1,4 +1,4 @@
-"""Opening an exported file; one in ONNX without torch."""
+"""Loading of exported models; ONNX files are loaded without torch."""
 
 import io
 import json
@@ -14,9 +14,9 @@ from project.errors import UserError
 from project.images import Pixels
 from project.interface import FORMAT_VERSION, DataDescription
 
-METADATA = "project"  # the key under which a file says of itself what it is, as JSON
+METADATA = "project"  # key of the metadata within an exported file, a JSON string
 Probabilities = NDArray[np.float32]
-Answers = Callable[[Pixels], Probabilities]
+Predictor = Callable[[Pixels], Probabilities]
 
 
 @dataclass(frozen=True)
@@ -26,25 +26,26 @@ class Exported:
     Attributes:
         metadata: The file's metadata: format_version, data_description, tta, temperature, confidence_threshold,
             checkpoint.
-        description: What it says of the data that it was trained on.
-        probabilities: Decoded pictures, uint8 RGB (N, 3, H, W) of any H and W, to float32 (N, classes).
+        description: Description of the training data, e.g. image size and class names.
+        probabilities: Function from decoded images, uint8 RGB (N, 3, H, W) of any H and W, to probabilities, float32
+            (N, classes).
     """
 
     metadata: dict[str, Any]
     description: DataDescription
-    probabilities: Answers
+    probabilities: Predictor
 
 
 def load_exported(file: Path, threads: int = 0, require_signature: Path | None = None) -> Exported:
-    """Open what `train.py export` wrote; it runs on the CPU.
+    """Load a model exported by `train.py export` for inference on the CPU.
 
     Args:
-        file: The file.
-        threads: How many it may use, which then sleep between batches; 0 leaves that to the library.
-        require_signature: The public key that must have signed it, if any.
+        file: The exported file.
+        threads: Number of threads, which do not spin between batches; 0 for the default of the library.
+        require_signature: Load the model only if this public key signed it.
 
     Raises:
-        UserError: there is no such file, or it is something else, or it is damaged, or not signed so.
+        UserError: The file does not exist, is damaged, is not an exported model, or is not signed by the key.
     """
     if require_signature is not None:
         from project.secure.sign import check_signature
@@ -52,41 +53,41 @@ def load_exported(file: Path, threads: int = 0, require_signature: Path | None =
         check_signature(file, require_signature)
     loaders = {".onnx": _load_onnx, ".pt2": _load_torch, ".safetensors": _load_torch}
     if file.suffix not in loaders:
-        raise UserError(f"{file} is no exported model: its name ends in none of {', '.join(loaders)}")
+        raise UserError(f"{file} is not an exported model: the file name must end in one of {', '.join(loaders)}")
     if not file.is_file():
         raise UserError(f"no such file: {file}")
     try:
         metadata, probabilities = loaders[file.suffix](file, threads)
         if metadata.get("format_version") != FORMAT_VERSION:
-            raise UserError(f"{file} was written by another version of this project: export the model again")
+            raise UserError(f"{file} was exported by an incompatible version of this project: export the model again")
         return Exported(metadata, DataDescription.from_dict(metadata["data_description"]), probabilities)
     except (ModuleNotFoundError, UserError):
         raise
-    except Exception as error:  # every library has exceptions of its own
-        raise UserError(f"{file} was not written by `train.py export`, or it is damaged ({error!r})") from error
+    except Exception as error:  # each library raises its own exceptions
+        raise UserError(f"{file} was not written by `train.py export`, or is corrupted ({error!r})") from error
 
 
-def _load_onnx(file: Path, threads: int) -> tuple[dict[str, Any], Answers]:
+def _load_onnx(file: Path, threads: int) -> tuple[dict[str, Any], Predictor]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     if threads:
         options.intra_op_num_threads = threads
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # which would keep all others waiting
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # spinning threads starve the others
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     metadata = json.loads(session.get_modelmeta().custom_metadata_map[METADATA])
     return metadata, lambda image: np.asarray(session.run(None, {"image": image})[0])
 
 
-def _load_torch(file: Path, threads: int) -> tuple[dict[str, Any], Answers]:
+def _load_torch(file: Path, threads: int) -> tuple[dict[str, Any], Predictor]:
     import torch
 
     if threads:
         torch.set_num_threads(threads)
     if file.suffix == ".pt2":
-        held = {METADATA: ""}
-        module: torch.nn.Module = torch.export.load(file, extra_files=held).module()
-        metadata = json.loads(held[METADATA])
+        extra_files = {METADATA: ""}
+        module: torch.nn.Module = torch.export.load(file, extra_files=extra_files).module()
+        metadata = json.loads(extra_files[METADATA])
     else:
         from safetensors import safe_open
         from safetensors.torch import load_file
@@ -96,15 +97,15 @@ def _load_torch(file: Path, threads: int) -> tuple[dict[str, Any], Answers]:
 
         with safe_open(file, "pt") as stream:
             metadata = json.loads(stream.metadata()[METADATA])
-        saved, version = io.BytesIO(), metadata["lightning_version"]
-        torch.save({**metadata, "pytorch-lightning_version": version, "state_dict": load_file(file)}, saved)
-        saved.seek(0)
-        model = Classifier.load_from_checkpoint(saved, map_location="cpu", weights_only=True).eval()
+        checkpoint, version = io.BytesIO(), metadata["lightning_version"]
+        torch.save({**metadata, "pytorch-lightning_version": version, "state_dict": load_file(file)}, checkpoint)
+        checkpoint.seek(0)
+        model = Classifier.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True).eval()
         module = RawClassifier(model, DataDescription.from_dict(metadata["data_description"]).image.height)
 
     def probabilities(image: Pixels) -> Probabilities:
         with torch.inference_mode():
-            found: Probabilities = module(torch.from_numpy(image)).numpy()
-        return found
+            output: Probabilities = module(torch.from_numpy(image)).numpy()
+        return output
 
     return metadata, probabilities

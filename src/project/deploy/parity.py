@@ -1,4 +1,4 @@
-"""Whether an exported file gives the answers of the checkpoint that it was made from."""
+"""Parity check: comparison of an exported file with the checkpoint it was exported from."""
 
 from pathlib import Path
 
@@ -14,18 +14,19 @@ from project.deploy.load import load_exported
 from project.errors import UserError
 from project.modules import Classifier
 
-TOLERANCE = 1e-4  # what probabilities may differ by; rounding in another order makes some 1e-7
+TOLERANCE = 1e-4  # maximum difference of probabilities; a different order of summation causes about 1e-7
 
 
 def parity_images(data: ImageDataModule) -> Images:
-    """Return the images of the test split, or of val where there is none, or all without labels.
+    """Return the images of the test split, of val if there is no test split, or all images if they have no labels.
 
-    Transforms of the datamodule's own that change each image are refused: no exported file would know of them.
+    Raises:
+        UserError: If the datamodule has deterministic item transforms, which an exported file does not contain.
     """
     if fixed := [type(transform).__name__ for transform in data.item_transforms if is_fixed(transform)]:
         raise UserError(
-            f"data.item_transforms {', '.join(fixed)} change each image before the model sees it, and an exported file"
-            " knows nothing of them: it would be right only for images that went through them before"
+            f"data.item_transforms {', '.join(fixed)} preprocess every image, and an exported file cannot contain them:"
+            " its predictions would be correct only for images that were transformed beforehand"
         )
     assert data.index is not None
     rows = data.index.rows(data.test_split if data.index.class_names else "")
@@ -33,28 +34,32 @@ def parity_images(data: ImageDataModule) -> Images:
 
 
 def check_parity(file: Path, model: Classifier, images: Images) -> str:
-    """Return in words how alike a file and its model answer; a file that answers otherwise is deleted and refused.
+    """Compare the probabilities of a file and its model, and return a summary.
 
-    Each image is decoded and asked about alone, at its own size, and again in one batch of all, as `predict` sees them.
+    Up to 100 images are predicted one at a time at their original size, and again resized, as one batch.
+
+    Raises:
+        UserError: If the probabilities differ by more than `TOLERANCE`; the file is then deleted.
     """
     exported = load_exported(file)
     positions = images.even(100)
     image = images[Request(0, positions)].inputs
     with torch.inference_mode():
-        wanted = model.predictions(image).numpy()
+        expected = model.predictions(image).numpy()
     rows = images.rows[positions].tolist()
     raw = [images.index.hide(decode_image(images.read(row)), row)[None].contiguous().numpy() for row in rows]
-    alone = np.concatenate([exported.probabilities(pixels) for pixels in raw])
-    found = np.stack([alone, exported.probabilities(image.contiguous().numpy())])
-    difference, equal = np.abs(found - wanted).max(), (found.argmax(2) == wanted.argmax(1)).mean(1).min()
-    told = (
-        f"{len(rows)} images, one by one and as a batch: probabilities differ by at most {difference:.1e},"
-        f" {equal:.2%} of answers are the same"
+    single = np.concatenate([exported.probabilities(pixels) for pixels in raw])
+    actual = np.stack([single, exported.probabilities(image.contiguous().numpy())])
+    difference, agreement = np.abs(actual - expected).max(), (actual.argmax(2) == expected.argmax(1)).mean(1).min()
+    summary = (
+        f"{len(rows)} images, individually and as a batch: probabilities differ by at most {difference:.1e},"
+        f" {agreement:.2%} of predictions agree"
     )
-    if not difference <= TOLERANCE:  # nor may it be no number
+    if not difference <= TOLERANCE:  # also true for NaN
         file.unlink()
         raise UserError(
-            f"the exported file disagrees with the checkpoint and was deleted ({told}; {TOLERANCE:.0e} are allowed):"
-            " the net does something that this format does not hold faithfully, so try another --format"
+            f"the exported file disagrees with the checkpoint and was deleted ({summary}; the tolerance is"
+            f" {TOLERANCE:.0e}): the network uses an operation that this format does not reproduce, so try another"
+            " --format"
         )
-    return told
+    return summary

@@ -1,0 +1,162 @@
+"""Inference in Python: `project.load` returns a `Predictor` for a checkpoint or an exported file."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from project.errors import UserError
+from project.images import find_images
+from project.interface import ClassTarget, DataDescription, Target, import_object
+
+Scores = NDArray[np.float32]
+BATCH = 64
+"""Number of samples that the model is given at once."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The prediction for one sample.
+
+    Attributes:
+        scores: What the task predicts, float32 (outputs,): the probability of each class.
+        target: The meaning of the scores, such as the names of the classes.
+        threshold: Confidence threshold of the model, if `calibrate --target_accuracy` found one.
+        path: The file that was read; None for images and arrays.
+    """
+
+    scores: Scores
+    target: Target
+    threshold: float | None = None
+    path: str | None = None
+
+    @property
+    def _class_names(self) -> list[str]:
+        if not isinstance(self.target, ClassTarget):
+            raise AttributeError(f"a prediction of {self.target.kind} has no class: use scores or to_dict()")
+        return self.target.class_names
+
+    @property
+    def label(self) -> str:
+        """Name of the class with the highest probability."""
+        return self._class_names[int(self.scores.argmax())]
+
+    @property
+    def probability(self) -> float:
+        """Probability of that class, in [0, 1]."""
+        return self.probabilities[self.label]
+
+    @property
+    def probabilities(self) -> dict[str, float]:
+        """Probability of each class, by its name."""
+        return dict(zip(self._class_names, self.scores.tolist(), strict=True))
+
+    @property
+    def confident(self) -> bool | None:
+        """True if the probability reaches the confidence threshold; None if the model has none."""
+        return None if self.threshold is None else self.probability >= self.threshold
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain types, as the server answers with."""
+        return self.target.to_json(self.scores, self.threshold)
+
+    def __str__(self) -> str:
+        return self.target.describe(self.scores)
+
+
+class Predictor:
+    """A trained model that takes files, folders, images, arrays and tensors.
+
+    Attributes:
+        description: Input, target and fingerprint of the data that the model was trained on.
+    """
+
+    def __init__(
+        self, compute: Callable[[NDArray[Any]], Scores], description: DataDescription, threshold: float | None
+    ) -> None:
+        self._compute, self.description, self._threshold = compute, description, threshold
+
+    @overload
+    def predict(self, sample: Sequence[Any]) -> list[Prediction]: ...
+    @overload
+    def predict(self, sample: Any) -> Any: ...
+    def predict(self, sample: Any) -> Any:
+        """Predict one sample, or several.
+
+        Args:
+            sample: An image as a file, a PIL image, an array (H, W, 3) or (H, W), or a tensor (3, H, W); uint8 in
+                [0, 255] or float in [0, 1]. Or several: a folder, whose images are found recursively, a list, or an
+                array or tensor with a leading batch dimension.
+
+        Returns:
+            A `Prediction`; for several samples a list of them, those of a folder in the order of their paths.
+
+        Raises:
+            UserError: a file cannot be read, or a folder has no images.
+            ValueError: an array or tensor has another shape, or floats outside [0, 1].
+        """
+        if isinstance(sample, str | Path) and Path(sample).is_dir():
+            root = Path(sample)
+            sample = [root / path for path in sorted(find_images(root))]
+            if not sample:
+                raise UserError(f"{root} has no images")
+        if isinstance(sample, list | tuple):
+            return list(self._predict(sample))
+        if getattr(sample, "ndim", 0) == 4:
+            return list(self._predict(list(sample)))
+        return next(iter(self._predict([sample])))
+
+    def _predict(self, samples: Sequence[Any]) -> Iterator[Prediction]:
+        for start in range(0, len(samples), BATCH):
+            batch = samples[start : start + BATCH]
+            scores = self._compute(np.stack([self.description.input.read(sample) for sample in batch]))
+            for sample, row in zip(batch, scores, strict=True):
+                path = str(sample) if isinstance(sample, str | Path) else None
+                yield Prediction(row, self.description.target, self._threshold, path)
+
+
+def load(file: str | Path, device: str = "cpu") -> Predictor:
+    """Load a trained model for inference in float32.
+
+    Args:
+        file: A checkpoint, or `best` or `last` for that of the newest run in logs/; or what `train.py export` wrote, of
+            which ONNX files need no torch.
+        device: Where a checkpoint is run, such as `cuda`; exported files run on the CPU.
+
+    Raises:
+        UserError: there is no such file, or it is not a model of this project.
+    """
+    if Path(file).suffix in (".onnx", ".pt2", ".safetensors"):
+        exported = import_object("project.deploy.load.load_exported")(Path(file))
+        threshold = exported.metadata.get("confidence_threshold")
+        return Predictor(exported.probabilities, exported.description, threshold)
+    return _load_checkpoint(str(file), device)
+
+
+def _load_checkpoint(file: str, device: str) -> Predictor:
+    import torch
+
+    from project.runs.checkpoints import load_checkpoint
+    from project.runs.resume import MODULE, resolve_checkpoint
+    from project.runs.spec import builder, init_args
+
+    path = resolve_checkpoint(file, Path("logs"), None)
+    saved = load_checkpoint(path)
+    for spec in saved.get("datamodule_hyper_parameters", {}).get("item_transforms") or []:
+        transform = builder(spec)
+        if not (isinstance(transform, type) and issubclass(transform, torch.nn.Module)):
+            raise UserError(f"{path}: data.item_transforms names {transform!r}, which is no nn.Module")
+        if import_object("project.datamodules.images.augment.is_fixed")(transform(**init_args(spec))):
+            raise UserError(f"{path} was trained with data.item_transforms {transform.__name__}: use `train.py predict`")
+    module = import_object(saved["hyper_parameters"].get("_class_path", MODULE))
+    model = module.load_from_checkpoint(path, map_location=device, weights_only=True).eval()
+
+    def compute(inputs: NDArray[Any]) -> Scores:
+        with torch.inference_mode():
+            scores: Scores = model.predictions(torch.from_numpy(inputs).to(device)).cpu().numpy()
+        return scores
+
+    return Predictor(compute, model.data_description, model.confidence_threshold)
