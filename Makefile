@@ -1,56 +1,64 @@
-# `make train` and `make test` are all that a fresh machine needs.
+# `make train` and `make test` install what they need into .venv.
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
+# uv, where it is installed, is faster than pip.
+UV := $(shell command -v uv)
+INSTALL = $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python,$(BIN)/pip install --quiet) --constraint constraints.txt
 
-.venv/installed: pyproject.toml constraints.txt
-	@echo "installing into .venv, which takes minutes"
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+.venv/train: pyproject.toml constraints.txt
+	@echo "installing the packages for training into .venv"
+	$(if $(UV),$(UV) venv --quiet --allow-existing --seed --python $(PYTHON) .venv,$(PYTHON) -m venv .venv)
+	$(INSTALL) --editable .
+	touch $@
+
+.venv/dev: .venv/train
+	@echo "installing all optional packages and the test tools into .venv"
+	$(INSTALL) --editable '.[dev]'
 	touch $@
 
 .PHONY: help install train test test-fast lint audit format docs rename tensorboard clean
 help:  ## show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-install: .venv/installed  ## create .venv and install everything
+install: .venv/dev  ## create .venv and install everything
 
-train: .venv/installed  ## train the ConvNet on the digits
+train: .venv/train  ## train the ConvNet on the digits
 	$(BIN)/python train.py fit --config configs/convnet.yaml
 
-test: .venv/installed  ## run all tests
+test: .venv/dev  ## run all tests
 	$(BIN)/python -m pytest -n auto --cov --cov-report=term
 
-test-fast: .venv/installed  ## run the quick tests, under two minutes
+test-fast: .venv/dev  ## run the quick tests, under two minutes
 	$(BIN)/python -m pytest -n auto -m 'not slow'
 
-lint: .venv/installed  ## check style, types, layers and the Dockerfile
+lint: .venv/dev  ## check style, types, layers and the Dockerfile
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
 
-audit: .venv/installed  ## look for known vulnerabilities of the packages
+audit: .venv/dev  ## check the packages for known vulnerabilities
 	$(BIN)/python scripts/audit.py
 
-format: .venv/installed  ## format the code
+format: .venv/dev  ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: .venv/installed  ## build the site of docs/ into site/; a broken link is an error
+docs: .venv/dev  ## build the site of docs/ into site/; a broken link is an error
 	$(BIN)/zensical build --strict
-	@(printf 'var __index = '; cat site/search.json) > site/search.js  # what a page read from the disk searches in
+	@(printf 'var __index = '; cat site/search.json) > site/search.js  # search index for pages opened from disk
 
-rename: .venv/installed  ## give the package your own name: make rename NAME=my_birds
-	$(BIN)/python scripts/rename.py '$(NAME)'
+rename: .venv/dev  ## rename the package, without some: make rename NAME=my_birds WITHOUT='serve privacy'
+	$(BIN)/python scripts/rename.py '$(NAME)' $(WITHOUT)
 	$(BIN)/ruff check --quiet --select I --fix .
 	$(BIN)/ruff format --quiet .
-	$(BIN)/pip uninstall --quiet --yes project
+	$(if $(UV),$(UV) pip uninstall --quiet --python $(BIN)/python project,$(BIN)/pip uninstall --quiet --yes project)
 
-tensorboard: .venv/installed  ## look at the curves of all runs
+tensorboard: .venv/train  ## show the curves of all runs
 	$(BIN)/python -m tensorboard.main --logdir logs
 
 clean:  ## remove the virtual environment, caches and generated data; runs stay
 	rm -rf .venv site .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache src/*.egg-info
-	rm -rf data/digits data/cifar10 data/index data/packed  # what is not ours stays
+	rm -rf data/digits data/cifar10 data/index data/packed  # the user's own files in data/ stay

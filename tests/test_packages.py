@@ -1,4 +1,4 @@
-"""Each optional package can be deleted, and the rest works."""
+"""Removal of optional packages with scripts/remove_packages.py."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.take_out import BELONGS
+from scripts.remove_packages import BELONGS
 from tests.conftest import copy_repository, fit
 
 SMOKE = """
@@ -25,12 +25,12 @@ main(["predict", "--ckpt_path", "best", "--data.root", tree + "/red", "--trainer
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """The files of the repository as they are now."""
+    """A copy of the working tree."""
     return copy_repository(tmp_path / "copy")
 
 
 def run(copy: Path, *args: str) -> str:
-    """A Python module or script in the copy, with its package alone; what it printed."""
+    """Run a Python module or script in the copy, with only its package on the path, and return its output."""
     environment = {**os.environ, "PYTHONPATH": f"{copy / 'src'}:{copy}", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, *args], cwd=copy, env=environment, capture_output=True, text=True, timeout=900
@@ -41,27 +41,31 @@ def run(copy: Path, *args: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BELONGS)
-def test_the_rest_works_without(name: str, copy: Path, tree: Path) -> None:
-    shown = run(copy, "scripts/take_out.py", name)
-    assert not (copy / "src" / "project" / name).exists() and f"taken out: {name}" in shown
-    shown = run(copy, "-c", SMOKE, str(tree), *fit(tree, "--trainer.max_epochs", "1", "--test_after_fit", "false"))
-    assert "accuracy" in shown and "predictions: " in shown and " KEPT" in shown
-    assert not any(line.startswith(f"  {name} ") for line in shown.splitlines())
+def test_project_works_without_package(name: str, copy: Path, tree: Path) -> None:
+    output = run(copy, "scripts/remove_packages.py", name)
+    assert not (copy / "src" / "project" / name).exists() and f"removed: {name}" in output
+    output = run(copy, "-c", SMOKE, str(tree), *fit(tree, "--trainer.max_epochs", "1", "--test_after_fit", "false"))
+    assert "accuracy" in output and "predictions: " in output and " KEPT" in output
+    assert not any(line.startswith(f"  {name} ") for line in output.splitlines())
 
 
 @pytest.mark.slow
-def test_the_quick_tests_pass_without_all_of_them(copy: Path) -> None:
-    run(copy, "scripts/take_out.py", *BELONGS)
+def test_quick_tests_pass_without_optional_packages(copy: Path) -> None:
+    run(copy, "scripts/remove_packages.py", *BELONGS)
     run(copy, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-n", "2", "-m", "not slow")
 
 
-def test_the_core_loads_no_package_that_is_not_used() -> None:
+def test_core_does_not_import_optional_packages() -> None:
     code = "import sys; from project.cli import training; print([m for m in sys.modules if m.startswith('project.')])"
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=100).stdout
-    loaded = {name for name in BELONGS if f"'project.{name}" in shown}
+    output = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=100
+    ).stdout
+    loaded = {name for name in BELONGS if f"'project.{name}" in output}
     assert not loaded
 
 
-def test_a_package_that_is_none(copy: Path) -> None:
-    done = subprocess.run([sys.executable, "scripts/take_out.py", "modules"], cwd=copy, capture_output=True, text=True)
+def test_unknown_package_is_rejected(copy: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "scripts/remove_packages.py", "modules"], cwd=copy, capture_output=True, text=True
+    )
     assert done.returncode == 2 and "modules" in done.stderr and (copy / "src/project/modules").is_dir()
