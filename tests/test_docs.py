@@ -1,4 +1,4 @@
-"""What the documents show works as it stands."""
+"""Commands and examples in the documentation."""
 
 import itertools
 import re
@@ -11,7 +11,7 @@ import pytest
 
 from project.cli import main
 from project.cli.commands import commands
-from tests.commands import DOCUMENTS, refused, shown, standing_in
+from tests.commands import DOCUMENTS, fill_placeholders, find_commands, find_error
 from tests.conftest import QUICK, REPOSITORY, fit
 
 
@@ -20,11 +20,11 @@ def test_extend_example_trains(tmp_path: Path) -> None:
     text = (REPOSITORY / "docs" / "extend.md").read_text()
     blocks = re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", text, re.DOTALL)
     assert len(blocks) == 4
-    for place, body in blocks:
-        file = tmp_path / "extra" / place.removeprefix("src/project/")
+    for path, body in blocks:
+        file = tmp_path / "extra" / path.removeprefix("src/project/")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(body)
-    # The example's files join the package without being written into it.
+    # The files of the example extend the package without being written into it.
     start = (
         "import project.modules, project.datamodules; from project.cli import main;"
         f"project.modules.__path__.append({str(tmp_path / 'extra' / 'modules')!r});"
@@ -36,13 +36,13 @@ def test_extend_example_trains(tmp_path: Path) -> None:
         [sys.executable, "-c", start, *args], cwd=tmp_path, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
-    assert "40 images, 2 classes" in done.stdout and "net       Tiny" in done.stdout
+    assert "40 images, 2 classes" in done.stdout and "model     Tiny" in done.stdout
 
 
 @pytest.mark.slow
-def test_a_trained_model_answers_in_python(tree: Path, here: Path) -> None:
+def test_python_example_predicts(tree: Path, here: Path) -> None:
     text = (REPOSITORY / "docs" / "extend.md").read_text()
-    (code,) = re.findall(r"```python\n(import torch.*?)```", text, re.DOTALL)
+    (code,) = re.findall(r"```python\n(import project.*?)```", text, re.DOTALL)
     main(fit(tree, "--run_name", "convnet", "--test_after_fit", "false", "--trainer.max_epochs", "8"))
     shutil.copy(tree / "red" / "000.png", "photo.jpg")
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
@@ -50,22 +50,22 @@ def test_a_trained_model_answers_in_python(tree: Path, here: Path) -> None:
 
 
 ELSEWHERE = {
-    "python train.py fit --data mine.Texts": "a file of the page's own; test_own_parts.py runs it",
-    "python train.py count": "a command of the page's own; test_own_parts.py runs it",
+    "python train.py fit --data mine.Texts": "needs a file of the page; run by test_own_parts.py",
+    "python train.py count": "needs a command of the page; run by test_own_parts.py",
     "source .venv/bin/activate": "changes the shell",
-    "openssl": "run with the commands that use its key",
-    "docker": "no docker here; the Dockerfile is looked at by `make lint`",
-    "--gpus all": "an option of docker",
-    "--signal=B:USR1@120": "an option of sbatch",
-    "--requeue": "an option of sbatch",
-    "--max-restarts": "an option of torchrun",
+    "openssl": "tested with the commands that use its key",
+    "docker": "docker is not available; `make lint` checks the Dockerfile",
+    "--gpus all": "docker option",
+    "--signal=B:USR1@120": "sbatch option",
+    "--requeue": "sbatch option",
+    "--max-restarts": "torchrun option",
 }
-"""Commands that are not ours, and options of such; and why they are not looked at."""
+"""Commands and options of other programs, and why they are not checked."""
 
 
 @pytest.fixture
 def scratch(here: Path) -> Path:
-    """A stranger's folder: a clone's configs and scripts, what docs/extend.md makes, and photographs of two things."""
+    """The current folder with configs, scripts, and the files that the documented commands need."""
     for name in ("configs", "scripts"):
         shutil.copytree(REPOSITORY / name, name)
     for name in ("tiny", "stripes"):
@@ -79,17 +79,17 @@ def scratch(here: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_every_command_in_the_documents_is_one_that_is_accepted(scratch: Path) -> None:
-    wrong = []
-    for command in itertools.chain.from_iterable(map(shown, DOCUMENTS)):
+def test_documented_commands_are_accepted(scratch: Path) -> None:
+    errors = []
+    for command in itertools.chain.from_iterable(map(find_commands, DOCUMENTS)):
         if not any(command.text.startswith(known) for known in ELSEWHERE):
-            said = refused(standing_in(command.text))
-            wrong += [f"{command.place}: {command.text}\n    {said}"] if said else []
-    assert not wrong, "\n".join(["", *wrong])
+            error = find_error(fill_placeholders(command.text))
+            errors += [f"{command.location}: {command.text}\n    {error}"] if error else []
+    assert not errors, "\n".join(["", *errors])
 
 
-def test_both_readmes_show_the_same_commands() -> None:
-    english, chinese = (list(shown(REPOSITORY / name)) for name in ("README.md", "README.zh-CN.md"))
+def test_readmes_have_same_commands_and_links() -> None:
+    english, chinese = (list(find_commands(REPOSITORY / name)) for name in ("README.md", "README.zh-CN.md"))
     for one, other in itertools.zip_longest(english, chinese):
         assert one and other and one.text == other.text, f"{one} and {other}"
     texts = [(REPOSITORY / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh-CN.md")]
@@ -97,9 +97,9 @@ def test_both_readmes_show_the_same_commands() -> None:
     assert links[0] == links[1]
 
 
-def test_every_command_and_config_is_in_the_reference() -> None:
+def test_reference_lists_all_commands_and_configs() -> None:
     reference = (REPOSITORY / "docs" / "reference" / "commands.md").read_text()
     assert [path for path, *_ in commands().values() if f"::: {path}\n" not in reference] == []
     configs = (REPOSITORY / "docs" / "reference" / "configs.md").read_text()
-    there = [str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "configs").rglob("*.yaml")]
-    assert [path for path in there if f'--8<-- "{path}"' not in configs] == []
+    paths = [str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "configs").rglob("*.yaml")]
+    assert [path for path in paths if f'--8<-- "{path}"' not in configs] == []
