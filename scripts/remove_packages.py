@@ -1,8 +1,8 @@
 """Remove optional packages that a project does not need: `python scripts/remove_packages.py serve privacy`.
 
-Packages that depend on them (`USES` in their `__init__`) are removed too, with the tests, pages and configs of each. Table
-rows, commands and sentences about them are deleted from the documentation; what still mentions them is listed. Git can
-undo it.
+Packages that depend on them (`USES` in their `__init__`) are removed too, with the tests, pages and configs of each.
+Table rows, commands and sentences about them are deleted from the documentation; what still mentions them is listed.
+Git can undo it.
 """
 
 import importlib
@@ -11,9 +11,12 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+PACKAGE = next(path.parent.name for path in (ROOT / "src").glob("*/__init__.py"))
+UNCHANGED = ("CHANGELOG", "scripts/remove_packages.py")
 BELONGS = {
     "audit": ("docs/trust.md", "docs/tutorials/audit.md"),
     "deploy": ("docs/deploy.md", "docs/tutorials/ship.md", "notebooks", "tests/test_notebook.py"),
@@ -37,43 +40,49 @@ BENCHMARKS = {
 
 
 def with_dependents(names: set[str]) -> set[str]:
-    """Return the packages and those that depend on them."""
-    sys.path.insert(0, str(ROOT / "src"))
-    uses = {name: set(getattr(importlib.import_module(f"project.{name}"), "USES", ())) for name in BELONGS}
-    while more := {name for name in BELONGS if uses[name] & names} - names:
+    """Return the packages and those that depend on them, as far as they are there."""
+    there = [name for name in BELONGS if (ROOT / "src" / PACKAGE / name).is_dir()]
+    uses = {name: set(getattr(importlib.import_module(f"{PACKAGE}.{name}"), "USES", ())) for name in there}
+    names = names & set(there)
+    while more := {name for name in there if uses[name] & names} - names:
         names = names | more
     return names
 
 
-def mentions(name: str) -> str:
-    """Return a regular expression for the commands, options, files and class paths of a package."""
-    package = importlib.import_module(f"project.{name}")
-    files = [re.escape(file.removeprefix("docs/")) for file in BELONGS[name] if file != "tests/test_notebook.py"]
-    files += [f"benchmarks/{benchmark}" for benchmark in BENCHMARKS.get(name, ())]
-    words = [rf"\bproject[./]{name}\b", rf"\btests/{name}\b", *files]
+def mentions(name: str) -> tuple[str, str]:
+    """Return regular expressions for a package's pages, and for its commands, options, files and class paths."""
+    package = importlib.import_module(f"{PACKAGE}.{name}")
+    pages = [re.escape(file.removeprefix("docs/")) for file in BELONGS[name] if file.startswith("docs/")]
+    words = [rf"\b(?:{PACKAGE}|src/{PACKAGE}|tests)[./]{name}\b"]
+    words += [re.escape(file) for file in BELONGS[name] if file.startswith(("configs/", "notebooks"))]
+    words += [f"benchmarks/{benchmark}" for benchmark in BENCHMARKS.get(name, ())]
     if commands := "|".join(getattr(package, "COMMANDS", {})):
-        words += [rf"train\.py (?:{commands})\b", rf"`(?:{commands})\b[^`]*`", rf"/ `(?:{commands})"]
+        words += [rf"train\.py (?:{commands})\b", rf"`(?:{commands})\b[^`]*`"]
     words += [f"--{option}" for option in getattr(package, "OPTIONS", {})]
-    return "|".join(words)
+    return "|".join(pages), "|".join(words)
 
 
-def prune(text: str, pattern: str) -> str:
-    """Return a Markdown document without the table rows, command lines, sentences and empty sections about a package."""
-    blocks, kept = re.split(r"\n{2,}(?!\s*```\n)", text), []
-    for block in blocks:
-        if not re.search(pattern, block):
-            kept.append(block)
-            continue
+def prune(text: str, page: str, word: str) -> str:
+    """Return Markdown without the table rows, command lines, sentences and empty sections about a package."""
+    link = rf"\[([^\]]*)\]\((?:[\w./]*/)?(?:{page})[^)]*\)"
+
+    def unlink(line: str) -> str:
+        line = re.sub(rf"[:,;] \[(?:{page})\]\([^)]*\)|, {link}", "", line)  # "...: [page.md](page.md)"
+        return re.sub(link, r"\1", line)
+
+    def prune_block(block: str) -> str:
         lines = block.split("\n")
-        if re.match(r"\||    |```|::: ", lines[0]):  # table, commands, code, API reference
-            lines = [line for line in lines if not re.search(pattern, line)]
-            only_frame = all(re.match(r"```|\|[-| ]+\|$", line) for line in lines[1:])
-            block = "" if not lines or (only_frame and len(lines) < 3) else "\n".join(lines)
-        elif not block.startswith("#"):
-            block = "\n".join(filter(None, (_prune_item(item, pattern) for item in re.split(r"\n(?=[-*] )", block))))
-        if block:
-            kept.append(block)
-    found = "\n\n".join(kept)
+        if not re.search(f"{page}|{word}", block) or block.startswith("#"):
+            return block
+        if re.match(r"\||    |```|::: ", block):  # table, commands, code, API reference
+            lines = [unlink(line) for line in lines if not re.search(word, line)]
+            empty = all(re.match(r"```|\|[-| ]+\|$", line) for line in lines[1:]) and re.match(r"```|\|", block)
+            return "" if not lines or empty else "\n".join(lines)
+        items = re.split(r"\n(?=[-*] )", block)
+        return "\n".join(filter(None, (_prune_item(item, f"{page}|{word}") for item in items)))
+
+    blocks = re.findall(r"```.*?^```|(?:(?!```|\n\n).)+", text, re.DOTALL | re.MULTILINE)
+    found = "\n\n".join(filter(None, (prune_block(block.strip("\n")) for block in blocks)))
     while (shorter := re.sub(r"(?m)^(#+) .*\n+(?=#{1,6} |\Z)", _without_empty_section, found)) != found:
         found = shorter
     return found.rstrip("\n") + "\n"
@@ -93,6 +102,7 @@ def _prune_item(item: str, pattern: str) -> str:
     joined = " ".join(item.removeprefix(bullet).split())
     sentences = re.split(r"(?<=[.:!?])(?:\s+)(?=[A-Z`\[*-])|(?<=[。:;])", joined)
     rest = " ".join(sentence for sentence in sentences if not re.search(pattern, sentence)).strip()
+    rest = re.sub(r":$", ".", rest)
     if not rest:
         return ""
     return textwrap.fill(bullet + rest, 120, subsequent_indent=" " * len(bullet), break_on_hyphens=False)
@@ -104,24 +114,36 @@ def main(names: list[str]) -> None:
         wrong = f"unknown package {', '.join(unknown)}" if isinstance(unknown, list) else "no package given"
         print(f"error: {wrong}: choose from {', '.join(BELONGS)}", file=sys.stderr)
         raise SystemExit(2)
+    sys.path.insert(0, str(ROOT / "src"))
     documents = [ROOT / "README.md", ROOT / "README.zh-CN.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
     for name in sorted(with_dependents(set(names))):
-        pattern = mentions(name)
-        places = [f"src/project/{name}", f"tests/{name}", *BELONGS[name]]
+        page, word = mentions(name)
+        places = [f"src/{PACKAGE}/{name}", f"tests/{name}", *BELONGS[name]]
         places += [f"benchmarks/{each}.py" for each in BENCHMARKS.get(name, ())]
         for place in places:
             if (ROOT / place).is_dir():
                 shutil.rmtree(ROOT / place)
             else:
                 (ROOT / place).unlink(missing_ok=True)
-        for file in documents:
-            if file.is_file() and re.search(pattern, text := file.read_text(encoding="utf-8")):
-                file.write_text(prune(text, pattern), encoding="utf-8")
+        for file in filter(Path.is_file, documents):
+            edit(file, lambda text: re.sub(rf"(?<=/)  {name}/", "", prune(text, page, word)))  # noqa: B023 - called now
+        edit(ROOT / "zensical.toml", lambda text: re.sub(rf'(?m)^.*"(?:{page})".*\n', "", text))  # noqa: B023
+        layer = rf"\({PACKAGE}\.{name}\)"
+        entry = rf'(?m)^"{PACKAGE}\.{name}" = .*\n|^ *"{layer}",\n| \| {layer}|{layer} \| '
+        edit(ROOT / "pyproject.toml", lambda text: re.sub(entry, "", text))  # noqa: B023
         print(f"removed: {name}")
-        listed = subprocess.run(["git", "grep", "-nIP", pattern], cwd=ROOT, capture_output=True, text=True).stdout
-        found = [line.split(":", 2)[:2] for line in listed.splitlines()]
-        places = [f"{file}:{line}" for file, line in found if not file.startswith(("CHANGELOG", "scripts/remove_"))]
-        print(f"  still mentioned in {len(places)} places", *(f"    {place}" for place in places), sep="\n")
+        found = subprocess.run(
+            ["git", "grep", "-nIP", f"{page}|{word}"], cwd=ROOT, capture_output=True, text=True
+        ).stdout
+        left = [":".join(line.split(":", 2)[:2]) for line in found.splitlines() if not line.startswith(UNCHANGED)]
+        print(f"  still mentioned in {len(left)} places", *(f"    {place}" for place in left), sep="\n")
+
+
+def edit(file: Path, change: Callable[[str], str]) -> None:
+    """Change the text of a file."""
+    text = file.read_text(encoding="utf-8")
+    if (new := change(text)) != text:
+        file.write_text(new, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -46,7 +46,9 @@ def files() -> list[Path]:
         found = (path.relative_to(ROOT) for path in ROOT.rglob("*") if path.is_file() and not path.is_symlink())
         return [ROOT / path for path in found if not outside.intersection(path.parts)]
     if changed := subprocess.check_output([*git, "status", "--porcelain"], text=True):
-        fail(f"uncommitted changes, which a rename would mix with its own: commit or stash them first\n{changed}".strip())
+        fail(
+            f"uncommitted changes, which a rename would mix with its own: commit or stash them first\n{changed}".strip()
+        )
     listed = subprocess.check_output([*git, "ls-files", "-z"], text=True)
     return [ROOT / name for name in listed.split("\0") if name]
 
@@ -89,13 +91,17 @@ def main(name: str, without: list[str]) -> None:
             new = re.sub(r"\nrename:.*?\n\n", "\n", new, flags=re.DOTALL).replace(" rename ", " ")
         if file.name == "extend.md":
             new = re.sub(r"\n## Starting a project\n.*?(?=\n## |\Z)", "", new, flags=re.DOTALL)
+        if file.name.startswith("README"):
+            new = remove_packages.prune(new, "no page", "make rename")
         if new != text:
             file.write_bytes(new.encode())
             changed += 1
     (ROOT / "src" / OLD).rename(ROOT / "src" / name)
     for place in TEMPLATE_ONLY:
         (ROOT / place).unlink(missing_ok=True)
-    print(f"renamed src/{OLD} to src/{name} and changed {changed} files; older checkpoints cannot be loaded: train again")
+    print(
+        f"renamed src/{OLD} to src/{name} and changed {changed} files; older checkpoints cannot be loaded: train again"
+    )
 
 
 if __name__ == "__main__":
