@@ -1,10 +1,10 @@
-"""Images per second that loaders deliver, all on the same files, in one run.
+"""Throughput of data loaders in images per second, on the same files, in one run.
 
     python benchmarks/data.py --small DIR --photos DIR
 
-DIR is ROOT/CLASS/IMAGE. Small images (such as CIFAR-10's train split) come whole; photographs come as random resized
-crops of 224 pixels. Every loader makes uint8 or float batches of 128 in shuffled order. Peers that are not installed
-are left out: pip install webdataset litdata ffcv nvidia-dali-cuda120.
+DIR holds DIR/CLASS/IMAGE. Small images (e.g. the train split of CIFAR-10) are loaded unchanged, photographs as random
+resized crops of 224 pixels. Every loader returns shuffled batches of 128 images, uint8 or float. Libraries that are not
+installed are skipped: pip install webdataset litdata ffcv nvidia-dali-cuda120.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from project.__main__ import main as tool
+from project.cli import main as command
 from project.datamodules.images.dataset import Images
 from project.datamodules.images.packed import decode_all
 from project.datamodules.images.shards import ShardReader, read_shard_index
@@ -37,20 +37,20 @@ Epoch = Callable[[], Iterable[Any]]
 
 
 def crop() -> list[torch.nn.Module]:
-    """Our item transforms for photographs."""
+    """Return the item transforms of this project for photographs."""
     transform = RandomResizedCrop()
     transform.image_size = CROP
     return [transform]
 
 
 def ours(images: Images, workers: int) -> Epoch:
-    """One of our three forms."""
-    loader = Loader(images, EpochBatchSampler(len(images), BATCH, "new each epoch"), workers, pin_memory=False)
+    """Return the loader of this project, for plain files, packed images or shards."""
+    loader = Loader(images, EpochBatchSampler(len(images), BATCH, "reshuffled each epoch"), workers, pin_memory=False)
     return lambda: loader
 
 
 def image_folder(root: Path, photos: bool, workers: int) -> Epoch:
-    """Torchvision's ImageFolder and torch's DataLoader, as in most tutorials."""
+    """Return a DataLoader of torchvision's ImageFolder."""
     from torchvision import datasets, transforms
 
     steps = [transforms.RandomResizedCrop(CROP)] if photos else []
@@ -71,7 +71,7 @@ def _sample(sample: tuple[Any, int], photos: bool) -> tuple[torch.Tensor, int]:
 
 
 def webdataset(root: Path, photos: bool, workers: int, scratch: Path) -> Epoch:
-    """Tar files of the original bytes, read by webdataset."""
+    """Write the original files to tar shards and return a webdataset loader."""
     import webdataset as wds
 
     index = index_tree(root)
@@ -97,7 +97,7 @@ def _litdata_item(jpeg: Any, photos: bool) -> torch.Tensor:
 
 
 def litdata(shards: Path, photos: bool, workers: int) -> Epoch:
-    """The same shards as ours, read by litdata's own loader."""
+    """Return a litdata loader of the shards of this project."""
     from litdata import StreamingDataLoader, StreamingDataset
 
     dataset = StreamingDataset(str(shards), shuffle=True, transform=partial(_litdata_item, photos=photos))
@@ -106,10 +106,10 @@ def litdata(shards: Path, photos: bool, workers: int) -> Epoch:
 
 
 def ffcv(root: Path, photos: bool, workers: int, scratch: Path, short_side: int | None) -> Epoch:
-    """FFCV, JPEGs in its own file, as they are or brought to a short side."""
+    """Write an FFCV file of JPEGs, resized to a short side if given, and return an FFCV loader."""
     from ffcv.fields import IntField, RGBImageField
     from ffcv.fields.decoders import IntDecoder, RandomResizedCropRGBImageDecoder, SimpleRGBImageDecoder
-    from ffcv.loader import Loader as Theirs
+    from ffcv.loader import Loader as FFCVLoader
     from ffcv.loader import OrderOption
     from ffcv.writer import DatasetWriter
     from torchvision import datasets
@@ -120,7 +120,7 @@ def ffcv(root: Path, photos: bool, workers: int, scratch: Path, short_side: int 
     field = RGBImageField(write_mode="jpg", jpeg_quality=90) if photos else RGBImageField()
     DatasetWriter(str(file), {"image": field, "label": IntField()}, num_workers=1).from_indexed_dataset(dataset)
     decoder = RandomResizedCropRGBImageDecoder((CROP, CROP)) if photos else SimpleRGBImageDecoder()
-    loader = Theirs(
+    loader = FFCVLoader(
         str(file),
         batch_size=BATCH,
         num_workers=max(workers, 1),
@@ -131,7 +131,7 @@ def ffcv(root: Path, photos: bool, workers: int, scratch: Path, short_side: int 
 
 
 def dali(root: Path, workers: int) -> Epoch:
-    """DALI on the CPU, the original files."""
+    """Return a DALI loader of the original files that runs on the CPU."""
     from nvidia.dali import fn, pipeline_def
     from nvidia.dali.plugin.pytorch import DALIGenericIterator
 
@@ -145,89 +145,91 @@ def dali(root: Path, workers: int) -> Epoch:
     return lambda: loader
 
 
-def contestants(root: Path, photos: bool, workers: int, scratch: Path) -> dict[str, Callable[[], Epoch]]:
-    """What is compared, by name; each is a function that prepares and returns an epoch."""
+def loaders(root: Path, photos: bool, workers: int, scratch: Path) -> dict[str, Callable[[], Epoch]]:
+    """Return functions, by name of the loader, that prepare the data and return an epoch."""
     index = index_tree(root)
     rows, size, steps = np.arange(len(index.paths)), CROP if photos else 32, crop() if photos else []
     shards = scratch / "shards"
 
     def sharded() -> Epoch:
-        tool(["shard", str(root), str(shards), "--short_side", "256", "--on_corrupt", "skip"])
-        found = read_shard_index(str(shards), None)
-        every = np.arange(len(found.paths))
-        return ours(Images(found, every, size, steps, read=ShardReader(str(shards))), workers)
+        command(["shard", str(root), str(shards), "--short_side", "256", "--on_corrupt", "skip"])
+        shard_index = read_shard_index(str(shards), None)
+        all_rows = np.arange(len(shard_index.paths))
+        return ours(Images(shard_index, all_rows, size, steps, read=ShardReader(str(shards))), workers)
 
     def packed() -> Epoch:
         return ours(Images(index, rows, 32, pixels=decode_all(index, 32, [], True, scratch / "packed").pixels), 0)
 
-    found: dict[str, Callable[[], Epoch]] = {
+    factories: dict[str, Callable[[], Epoch]] = {
         "ours, plain files": lambda: ours(Images(index, rows, size, steps), workers)
     }
     if not photos:
-        found["ours, packed"] = packed
-    found["ours, shards"] = sharded
-    found["ImageFolder + DataLoader"] = lambda: image_folder(root, photos, workers)
-    found["webdataset"] = lambda: webdataset(root, photos, workers, scratch)
-    found["litdata, our shards"] = lambda: litdata(shards, photos, workers)
-    found["FFCV, as they are"] = lambda: ffcv(root, photos, workers, scratch, None)
+        factories["ours, packed"] = packed
+    factories["ours, shards"] = sharded
+    factories["ImageFolder + DataLoader"] = lambda: image_folder(root, photos, workers)
+    factories["webdataset"] = lambda: webdataset(root, photos, workers, scratch)
+    factories["litdata's loader on our shards"] = lambda: litdata(shards, photos, workers)
+    factories["FFCV, original JPEGs"] = lambda: ffcv(root, photos, workers, scratch, None)
     if photos:
-        found["FFCV, short side 256"] = lambda: ffcv(root, photos, workers, scratch, 256)
-        found["DALI on the CPU"] = lambda: dali(root, workers)
-    return found
+        factories["FFCV, short side 256"] = lambda: ffcv(root, photos, workers, scratch, 256)
+        factories["DALI on the CPU, original JPEGs"] = lambda: dali(root, workers)
+    return factories
 
 
 def count(batch: Any) -> int:
-    """Images in a batch, whatever form a loader gives it."""
+    """Return the number of images in a batch of any loader."""
     while not hasattr(batch, "shape"):
         batch = batch["image"] if isinstance(batch, dict) else batch[0]
     return int(batch.shape[0])
 
 
-def measure(epoch: Epoch, least: float) -> float:
-    """Images a second over whole epochs of at least so many seconds."""
+def measure(epoch: Epoch, min_seconds: float) -> float:
+    """Return images per second over whole epochs, for at least `min_seconds`."""
     images, start = 0, time.perf_counter()
-    while (seconds := time.perf_counter() - start) < least:
+    while (seconds := time.perf_counter() - start) < min_seconds:
         images += sum(count(batch) for batch in epoch())
     return images / seconds
 
 
 def compare(root: Path, photos: bool, workers: int, repeats: int) -> None:
-    """Print one table."""
+    """Measure all loaders on one dataset and print a table."""
     kind = f"photographs, random resized crop to {CROP}" if photos else "small images"
     print(f"\n{kind}: {root}, {len(index_tree(root).paths):,} files, {workers} workers, {repeats} rounds")
     with tempfile.TemporaryDirectory() as scratch:
         epochs: dict[str, Epoch] = {}
-        for name, prepare in contestants(root, photos, workers, Path(scratch)).items():
+        for name, prepare in loaders(root, photos, workers, Path(scratch)).items():
             try:
                 epochs[name] = prepare()
-                measure(epochs[name], 0.1)  # a first epoch warms up
+                measure(epochs[name], 0.1)  # warm-up
             except ImportError as error:
                 epochs.pop(name, None)
-                print(f"  left out: {name} ({error})")
+                print(f"  skipped: {name} ({error})")
         rates: dict[str, list[float]] = {name: [] for name in epochs}
         for _ in range(repeats):
             for name, epoch in epochs.items():
                 rates[name].append(measure(epoch, 2.0))
-    base = statistics.median(rates["ImageFolder + DataLoader"])
-    print(f"  {'':<28}{'images/s':>10}{'spread':>18}{'x ImageFolder':>15}")
+    baseline = statistics.median(rates["ImageFolder + DataLoader"])
+    print(f"  {'':<32}{'images/s':>10}{'range':>18}{'x ImageFolder':>15}")
     for name, values in sorted(rates.items(), key=lambda item: -statistics.median(item[1])):
         middle, spread = statistics.median(values), f"{min(values):,.0f}-{max(values):,.0f}"
-        print(f"  {name:<28}{middle:>10,.0f}{spread:>18}{middle / base:>15.2f}")
+        print(f"  {name:<32}{middle:>10,.0f}{spread:>18}{middle / baseline:>15.2f}")
 
 
 def main() -> None:
-    """Print a table for each kind of image given."""
+    """Print one table for small images and one for photographs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--small", type=Path, help="images of 32 pixels")
-    parser.add_argument("--photos", type=Path, help="photographs")
+    parser.add_argument("--small", type=Path, help="directory of 32x32 images")
+    parser.add_argument("--photos", type=Path, help="directory of photographs")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
     torch.set_num_threads(1)
     names = ("torch", "torchvision", "pillow", "webdataset", "litdata", "ffcv", "nvidia-dali-cuda120")
-    found = [name for name in names if any(importlib.metadata.distributions(name=name))]
+    installed = [name for name in names if any(importlib.metadata.distributions(name=name))]
     print(
-        f"python {sys.version.split()[0]}", *(f"{name} {importlib.metadata.version(name)}" for name in found), sep=", "
+        f"python {sys.version.split()[0]}",
+        *(f"{name} {importlib.metadata.version(name)}" for name in installed),
+        sep=", ",
     )
     for root, photos in ((args.small, False), (args.photos, True)):
         if root:

@@ -1,4 +1,4 @@
-"""Data sets by name: whole or not at all, and written once."""
+"""Built-in datasets: written once, atomically."""
 
 import functools
 import http.server
@@ -36,7 +36,7 @@ def test_digits_are_written_once_by_several_processes(tmp_path: Path) -> None:
 def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
     class Broken(DatasetBuilder):
         def write(self, folder: Path) -> None:
-            (folder / "half").mkdir()
+            (folder / "incomplete").mkdir()
             raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
@@ -44,7 +44,7 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
     assert [item.name for item in tmp_path.iterdir()] == [".broken.lock"]
 
 
-def test_cifar10_offline_says_so_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cifar10_without_network_is_a_user_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from torchvision import datasets
 
     monkeypatch.setattr(datasets.CIFAR10, "url", "http://127.0.0.1:9/none.tar.gz")
@@ -53,7 +53,7 @@ def test_cifar10_offline_says_so_in_one_line(tmp_path: Path, monkeypatch: pytest
     assert not (tmp_path / "cifar10").exists()
 
 
-def test_cifar10_lands_as_a_folder_of_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cifar10_is_written_as_class_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from torchvision import datasets
 
     base = tmp_path / "cifar-10-batches-py"

@@ -1,4 +1,4 @@
-"""Every kind of file that turns up among images."""
+"""Decoding of image formats, modes and damaged files."""
 
 from pathlib import Path
 
@@ -29,15 +29,15 @@ def test_png_modes(tmp_path: Path, mode: str, color: object, expected: tuple[int
     assert image.shape == (3, 5, 6) and image[:, 2, 2].tolist() == list(expected)
 
 
-def test_sixteen_bits_keep_their_range(tmp_path: Path) -> None:
+def test_16_bit_images_keep_their_range(tmp_path: Path) -> None:
     Image.fromarray(np.full((4, 4), 128 * 256, dtype=np.uint16)).save(tmp_path / "x.png")
     assert (read_image(tmp_path / "x.png") == 128).all()
 
 
 @pytest.mark.parametrize("pixels", [np.full((4, 4), 0.5, np.float32), np.full((4, 4), 70000, np.int32)])
-def test_levels_of_unknown_range_are_refused(tmp_path: Path, pixels: NDArray[np.generic]) -> None:
+def test_32_bit_images_are_unreadable(tmp_path: Path, pixels: NDArray[np.generic]) -> None:
     Image.fromarray(pixels).save(tmp_path / "x.tif")
-    with pytest.raises(UnreadableImageError, match="32 bits"):
+    with pytest.raises(UnreadableImageError, match="32-bit"):
         read_image(tmp_path / "x.tif")
 
 
@@ -68,16 +68,16 @@ def test_orientation_behind_a_large_color_profile(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n broken"])
-def test_what_is_no_image(tmp_path: Path, content: bytes) -> None:
+def test_files_that_are_not_images(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.png").write_bytes(content)
     with pytest.raises(UnreadableImageError):
         read_image(tmp_path / "x.png")
 
 
-def test_truncated_and_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_truncated_images_and_decompression_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(tmp_path / "x.jpg")
-    whole = (tmp_path / "x.jpg").read_bytes()
-    (tmp_path / "half.jpg").write_bytes(whole[: len(whole) // 2])
+    complete = (tmp_path / "x.jpg").read_bytes()
+    (tmp_path / "half.jpg").write_bytes(complete[: len(complete) // 2])
     with pytest.raises(UnreadableImageError, match="truncated"):
         read_image(tmp_path / "half.jpg")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
@@ -86,29 +86,29 @@ def test_truncated_and_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("suffix", ["avif", "jpg", "tif"])
-def test_damage_anywhere_is_told_as_such(suffix: str, tmp_path: Path) -> None:
+def test_damaged_files_are_decoded_or_unreadable(suffix: str, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif.update({0x0112: 6, 0x010F: "somebody", 0x829A: (1, 50)})
     Image.fromarray(smooth(32, 32)).save(tmp_path / f"x.{suffix}", exif=exif)
     good = (tmp_path / f"x.{suffix}").read_bytes()
-    random, refused = np.random.default_rng(0), 0
+    rng, unreadable = np.random.default_rng(0), 0
     for _ in range(200):
         data = bytearray(good)
-        for at in random.integers(0, min(len(data), 600), 6):
-            data[at] = random.integers(256)
+        for at in rng.integers(0, min(len(data), 600), 6):
+            data[at] = rng.integers(256)
         try:
             decode_pixels(bytes(data))
         except UnreadableImageError as error:
-            refused += bool(str(error))
-    assert refused > 10
+            unreadable += bool(str(error))
+    assert unreadable > 10
 
 
 def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(UnreadableImageError, match="No such file"):
-        read_image(tmp_path / "gone.png")
+        read_image(tmp_path / "missing.png")
 
 
-def test_animated_gif_gives_its_first_frame(tmp_path: Path) -> None:
+def test_animated_gif_is_read_as_its_first_frame(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
     frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
     assert read_image(tmp_path / "x.gif")[:, 0, 0].tolist() == [255, 0, 0]
@@ -121,21 +121,21 @@ def smooth(height: int, width: int) -> NDArray[np.uint8]:
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 @pytest.mark.parametrize("subsampling", [0, 2])
-def test_jpeg_pixels_are_those_of_pillow(tmp_path: Path, mode: str, subsampling: int) -> None:
+def test_jpeg_pixels_match_pillow(tmp_path: Path, mode: str, subsampling: int) -> None:
     Image.fromarray(smooth(96, 120)).convert(mode).save(tmp_path / "x.jpg", quality=85, subsampling=subsampling)
     expected = np.asarray(Image.open(tmp_path / "x.jpg").convert("RGB"))
     assert (read_image(tmp_path / "x.jpg").permute(1, 2, 0).numpy() == expected).all()
 
 
 @pytest.mark.parametrize("size", [16, 33, 96, 150])
-def test_resize_is_that_of_pillow_within_a_level(size: int) -> None:
+def test_resize_matches_pillow_within_one_level(size: int) -> None:
     pixels = smooth(96, 96)
     expected = np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR)).astype(int)
     ours = center_crop_resize(torch.from_numpy(pixels).permute(2, 0, 1), size).permute(1, 2, 0).numpy()
     assert np.abs(ours - expected).max() <= 1
 
 
-def test_to_square_cuts_the_center_and_leaves_the_right_size_alone() -> None:
+def test_center_crop_resize_crops_the_center_and_keeps_images_of_the_output_size() -> None:
     pixels = torch.zeros(3, 4, 12, dtype=torch.uint8)
     pixels[:, :, 4:8] = 255
     assert (center_crop_resize(pixels, 4) == 255).all()

@@ -1,4 +1,4 @@
-"""Finding images: every layout that is accepted, every one that is refused."""
+"""Indexing of valid and invalid dataset directories."""
 
 import multiprocessing
 import re
@@ -17,7 +17,7 @@ from project.errors import UserError
 from tests.conftest import write_images
 
 
-def test_path_table_gives_back_what_it_took() -> None:
+def test_path_table_returns_its_paths() -> None:
     paths = ["a.png", "类/图 1.png", "b/\udcff.jpg", "line\nbreak.png"]
     table = PathTable(paths)
     assert list(table) == paths and table[1:3] == paths[1:3] and len(table) == 4
@@ -47,7 +47,7 @@ def test_split_tree_with_nested_folders_hidden_files_and_link_loops(tmp_path: Pa
         ([], "no class folders"),
         (["a"], "only one class, 'a'"),
         (["a", "b", "c/"], "class 'c' has no images"),
-        (["train/a", "train/b", "test/a"], "lacks class 'b'"),
+        (["train/a", "train/b", "test/a"], "is missing class 'b'"),
         (
             ["train/a", "train/b", "val/a", "val/b", "val/extra"],
             "has class 'extra'",
@@ -57,25 +57,25 @@ def test_split_tree_with_nested_folders_hidden_files_and_link_loops(tmp_path: Pa
         (["val/a", "val/b", "test/a", "test/b"], "no train"),
     ],
 )
-def test_refused_trees_name_what_is_wrong(tmp_path: Path, make: list[str], message: str) -> None:
-    for place in make:
-        if place.endswith("/"):
-            (tmp_path / place).mkdir()
+def test_invalid_trees(tmp_path: Path, make: list[str], message: str) -> None:
+    for folder in make:
+        if folder.endswith("/"):
+            (tmp_path / folder).mkdir()
         else:
-            write_images(tmp_path / place, 2, (9, 9, 9))
+            write_images(tmp_path / folder, 2, (9, 9, 9))
     with pytest.raises(UserError, match=message):
         index_tree(tmp_path)
 
 
-def test_a_train_folder_beside_others_is_no_class(tmp_path: Path) -> None:
-    for top in ("train", "unlabeled"):
+def test_a_train_folder_next_to_others_is_not_a_class(tmp_path: Path) -> None:
+    for folder in ("train", "unlabeled"):
         for name in ("a", "b"):
-            write_images(tmp_path / top / name, 1, (1, 2, 3))
+            write_images(tmp_path / folder / name, 1, (1, 2, 3))
     with pytest.raises(UserError, match="has train and also unlabeled"):
         index_tree(tmp_path)
 
 
-def test_splits_by_other_names(tmp_path: Path) -> None:
+def test_alternative_split_names(tmp_path: Path) -> None:
     for folder in ("Train", "validation", "Testing"):
         for name in ("a", "b"):
             write_images(tmp_path / folder / name, 3, (9, 9, 9))
@@ -88,13 +88,13 @@ def test_splits_by_other_names(tmp_path: Path) -> None:
     ]
 
 
-def test_classes_of_a_trained_model_are_insisted_on(tree: Path) -> None:
-    with pytest.raises(UserError, match="lacks class 'yellow', which the model was trained on"):
+def test_classes_must_match_the_trained_model(tree: Path) -> None:
+    with pytest.raises(UserError, match="is missing class 'yellow', which the trained model has"):
         index_tree(tree, ["blue", "green", "red", "yellow"])
     assert index_tree(tree, ["red", "green", "blue"]).class_names == ["red", "green", "blue"]
 
 
-def test_missing_folder_and_file_in_its_place(tmp_path: Path) -> None:
+def test_missing_folder_and_file_instead_of_a_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
         index_tree(tmp_path / "nowhere")
     (tmp_path / "file").write_text("x")
@@ -111,11 +111,11 @@ def test_unlabeled_folder_and_single_image(tree: Path, tmp_path: Path) -> None:
         index_unlabeled(tmp_path / "empty")
 
 
-def test_index_of_a_large_tree_is_remembered_until_it_changes(
+def test_index_of_a_large_tree_is_cached_until_it_changes(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(origin, "LARGE", 10)
-    monkeypatch.setattr(origin, "SETTLED", -(10**12))  # the test changes folders faster than anyone could
+    monkeypatch.setattr(origin, "SETTLED", -(10**12))  # changes in this test are not older
     scans: list[Path] = []
     scan = index_tree
     monkeypatch.setattr(origin, "index_tree", lambda root, *more: scans.append(root) or scan(root, *more))
@@ -128,9 +128,9 @@ def test_index_of_a_large_tree_is_remembered_until_it_changes(
     (tree / "red" / "deep").mkdir()
     shutil.copy(tree / "red" / "000.png", tree / "red" / "deep" / "new.png")
     assert len(indexed().paths) == 61 and len(scans) == 2
-    (kept,) = (tmp_path / "cache").glob("*.npz")
-    for find_damage in (kept.read_bytes()[:1000], b""):
-        kept.write_bytes(find_damage)
+    (cached,) = (tmp_path / "cache").glob("*.npz")
+    for damaged in (cached.read_bytes()[:1000], b""):
+        cached.write_bytes(damaged)
         assert len(indexed().paths) == 61
     assert len(scans) == 4
     (tree / "red" / "deep" / "new.png").rename(tree / "red" / "deep" / "newer.png")
@@ -142,8 +142,8 @@ def test_index_of_a_large_tree_is_remembered_until_it_changes(
 
 
 @pytest.mark.slow
-def test_workers_share_the_index_and_do_not_grow(tmp_path: Path) -> None:
-    """Memory that a worker has for itself stays small and flat over an epoch of a long index."""
+def test_workers_share_the_index(tmp_path: Path) -> None:
+    """The private memory of a worker stays small and constant over an epoch of a large index."""
     for name in ("a", "b"):
         write_images(tmp_path / "images" / name, 2, (9, 9, 9), size=4)
     small = index_tree(tmp_path / "images")
@@ -151,7 +151,9 @@ def test_workers_share_the_index_and_do_not_grow(tmp_path: Path) -> None:
     labels = np.zeros(len(paths), np.int64)
     index = ImageIndex(small.root, paths, labels, np.full(len(paths), "train"), small.class_names)
     images = Images(index, np.arange(len(paths)), 4)
-    loader = Loader(images, EpochBatchSampler(len(paths), 500, "new each epoch"), num_workers=1, pin_memory=False)
+    loader = Loader(
+        images, EpochBatchSampler(len(paths), 500, "reshuffled each epoch"), num_workers=1, pin_memory=False
+    )
     private = []
     for number, _ in enumerate(loader):
         if number % 20 == 10:
@@ -161,4 +163,4 @@ def test_workers_share_the_index_and_do_not_grow(tmp_path: Path) -> None:
         if number == 100:
             break
     assert private[-1] - private[0] < 20, f"MB over the epoch: {private}"
-    assert private[-1] < 150, "a list of a million strings would be copied page by page"
+    assert private[-1] < 150, "a worker has copied the index"

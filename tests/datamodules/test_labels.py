@@ -1,4 +1,4 @@
-"""A CSV in place of folders."""
+"""Labels, splits, groups and folds from a CSV."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import pytest
 from project.datamodules import ImageDataModule
 from project.datamodules.index import index_table
 from project.datamodules.sampler import EpochBatchSampler
-from project.datamodules.split import complete_splits, draw_splits, hold_out_fold
+from project.datamodules.split import assign_splits, complete_splits, hold_out_fold
 from project.errors import UserError
 from tests.conftest import COLORS, write_images
 
@@ -29,8 +29,8 @@ def test_labels_and_groups_come_from_the_table(table: Path) -> None:
     assert index.class_names == ["BLUE", "GREEN", "RED"] and len(index.paths) == 36
     split = complete_splits(index, 0.25, 0.25, seed=0)
     assert index.groups is not None
-    places = {group: set(split.splits[index.groups == group]) for group in set(index.groups.tolist())}
-    assert all(len(place) == 1 for place in places.values()), "a patient is in one split only"
+    splits_of = {group: set(split.splits[index.groups == group]) for group in set(index.groups.tolist())}
+    assert all(len(splits) == 1 for splits in splits_of.values()), "a patient is in one split only"
     assert {name: len(split.rows(name)) for name in ("train", "val", "test")} == {"train": 18, "val": 9, "test": 9}  # type: ignore[arg-type]
 
 
@@ -46,7 +46,7 @@ def test_folds_hold_out_every_image_once(table: Path) -> None:
         assert inside.isdisjoint(index.groups[[i for i in range(36) if i not in fold]])
 
 
-def test_splits_of_the_table_stay(table: Path) -> None:
+def test_splits_in_the_csv_are_kept(table: Path) -> None:
     lines = table.read_text().splitlines()
     table.write_text(
         "\n".join(
@@ -54,10 +54,10 @@ def test_splits_of_the_table_stay(table: Path) -> None:
         )
     )
     drawn = complete_splits(index_table(table, table.parent, None), 0.3, 0.3, 0)
-    assert [len(drawn.rows(split)) for split in ("test", "val")] == [9, 9], "what is left empty is drawn"
+    assert [len(drawn.rows(split)) for split in ("test", "val")] == [9, 9], "empty splits are drawn"
     given = table.read_text() + "\n"
     table.write_text(given.replace(",\n", ",val\n"))
-    with pytest.raises(UserError, match="none of them is train"):
+    with pytest.raises(UserError, match="no image in the train split"):
         index_table(table, table.parent, None)
     table.write_text(given.replace(",\n", ",Training\n"))
     index = index_table(table, table.parent, None)
@@ -77,22 +77,22 @@ def test_splits_of_the_table_stay(table: Path) -> None:
         (lambda text: text.replace("scans/blue/000.png,BLUE,p0", ",BLUE"), "line 2: no path"),
         (lambda text: text.replace("scans/blue/000.png,BLUE,p0", "scans/blue/000.png"), "line 2: .* has no label"),
         (lambda text: text.splitlines()[0], "lists no images"),
-        (lambda text: "PK\x03\x04" + text, "no comma-separated text"),
+        (lambda text: "PK\x03\x04" + text, "is not a CSV file in UTF-8"),
         (lambda text: text.replace("GREEN", "BLUE").replace("RED", "BLUE"), "only one class, 'BLUE'"),
     ],
 )
-def test_mistakes_name_the_line(table: Path, change, message: str) -> None:  # type: ignore[no-untyped-def]
+def test_invalid_tables(table: Path, change, message: str) -> None:  # type: ignore[no-untyped-def]
     table.write_text(change(table.read_text()))
     with pytest.raises(UserError, match=message):
         index_table(table, table.parent, "patient")
 
 
-def test_groups_may_hold_out_more_than_half(table: Path) -> None:
+def test_val_and_test_fractions_of_groups_may_exceed_half(table: Path) -> None:
     split = complete_splits(index_table(table, table.parent, "patient"), 0.1, 0.6, 0)
     assert 0.5 < np.mean(split.splits == "test") < 0.75 and len(split.rows("val"))
 
 
-def test_an_empty_group_stands_alone_and_small_shares_take_one_group(table: Path) -> None:
+def test_an_empty_group_is_one_image_and_small_fractions_take_one_group(table: Path) -> None:
     table.write_text(table.read_text().replace(",p0", ","))
     index = index_table(table, table.parent, "patient")
     assert index.groups is not None and len(np.unique(index.groups)) == 11 + 3
@@ -105,50 +105,50 @@ def test_a_class_of_one_group_cannot_be_split(table: Path) -> None:
     for patient in ("p1", "p2", "p3"):
         text = text.replace(f"BLUE,{patient}\n", "BLUE,p0\n")
     table.write_text(text)
-    with pytest.raises(UserError, match="no image of class 'BLUE'"):
+    with pytest.raises(UserError, match="class 'BLUE' .* no images in the train split"):
         for seed in range(20):
             options = {"val_fraction": 0.3, "test_fraction": 0.3, "split_seed": seed, "pack_limit": 0}
             ImageDataModule(labels=str(table), group_column="patient", **options).setup("fit")  # type: ignore[arg-type]
 
 
-def test_splits_that_tear_a_group_apart_are_refused(table: Path) -> None:
+def test_group_leakage_is_an_error(table: Path) -> None:
     lines = table.read_text().splitlines()
     rows = [f"{line},{('train', 'test')[n % 2]}" for n, line in enumerate(lines[1:])]
     table.write_text("\n".join([f"{lines[0]},split", *rows]))
     index = index_table(table, table.parent, "patient")
     for folds in (0, 3):
-        with pytest.raises(UserError, match=r"images of group 'p\d+' .* into test and (train|val)"):
-            draw_splits(index, 0.2, 0.0, 0, folds)
-    draw_splits(index_table(table, table.parent, None), 0.2, 0.0, 0)
+        with pytest.raises(UserError, match=r"group 'p\d+' .* is in test and (train|val)"):
+            assign_splits(index, 0.2, 0.0, 0, folds)
+    assign_splits(index_table(table, table.parent, None), 0.2, 0.0, 0)
 
 
-def test_a_class_that_is_only_tested_is_told(table: Path) -> None:
+def test_a_class_without_training_images_is_an_error(table: Path) -> None:
     lines = table.read_text().splitlines()
     rows = [f"{line},{'test' if 'BLUE' in line else ('train', 'val')[n % 2]}" for n, line in enumerate(lines[1:])]
     table.write_text("\n".join([f"{lines[0]},split", *rows]))
-    with pytest.raises(UserError, match="no image of class 'BLUE' .* is left to train on"):
+    with pytest.raises(UserError, match="class 'BLUE' .* has no images in the train split"):
         ImageDataModule(labels=str(table), pack_limit=0).setup("fit")
 
 
 def test_too_few_groups(table: Path) -> None:
     index = index_table(table, table.parent, "patient")
-    with pytest.raises(UserError, match="12 groups, too few to share out to 13 parts"):
+    with pytest.raises(UserError, match="12 groups, too few to split into 13 folds"):
         hold_out_fold(index, 0, 13, 0.2, 0)
 
 
-def test_balancing_a_column_shows_every_pair_of_class_and_entry_equally_often(table: Path) -> None:
+def test_a_balanced_column_is_sampled_equally_often_per_class(table: Path) -> None:
     index = index_table(table, table.parent, None, balance="patient")
     strata = index.strata(np.arange(36))
     assert len(np.unique(strata)) == 12, "each patient has one class"
-    rare = np.concatenate([np.arange(12), [12, 24]])  # all of one class, one image of either other
+    rare = np.concatenate([np.arange(12), [12, 24]])  # all images of one class, one of each other
     strata = index.strata(rare)
-    order = np.concatenate([r.positions for r in EpochBatchSampler(14, 4, "new each epoch", strata=strata)])
+    order = np.concatenate([r.positions for r in EpochBatchSampler(14, 4, "reshuffled each epoch", strata=strata)])
     assert len(order) == 14 and np.bincount(np.unique(strata[order], return_inverse=True)[1]).max() <= 3
     with pytest.raises(UserError, match="no column 'camera'"):
         index_table(table, table.parent, None, balance="camera")
-    for options, said in (
+    for options, message in (
         ({"labels": str(table)}, "add --data.sampling balanced"),
         ({"sampling": "balanced"}, "a CSV"),
     ):
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             ImageDataModule(balance_column="patient", **options)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Batches from worker processes: the same ones, whoever still holds an earlier one."""
+"""Batches from worker processes with reused buffers."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from project.interface import Batch
 def loader(tree: Path, workers: int) -> Loader:
     index = index_tree(tree)
     return Loader(
-        Images(index, np.arange(60), 8), EpochBatchSampler(60, 4, "new each epoch"), workers, pin_memory=False
+        Images(index, np.arange(60), 8), EpochBatchSampler(60, 4, "reshuffled each epoch"), workers, pin_memory=False
     )
 
 
@@ -28,17 +28,17 @@ def same(batches: list[Batch], others: list[Batch]) -> bool:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_batch_that_is_kept_is_not_written_over(tree: Path, workers: int) -> None:
+def test_buffers_in_use_are_not_overwritten(tree: Path, workers: int) -> None:
     expected = list(loader(tree, 0))
     ours = loader(tree, workers)
     kept = list(ours)
     assert same(kept, expected)
-    corners = [batch._replace(inputs=batch.inputs[:2, :, :3]) for batch in ours]  # views keep the memory too
+    corners = [batch._replace(inputs=batch.inputs[:2, :, :3]) for batch in ours]  # views of a buffer keep it in use
     assert same(corners, [batch._replace(inputs=batch.inputs[:2, :, :3]) for batch in expected])
     assert same(kept, expected)
 
 
-def test_an_epoch_that_is_broken_off_does_not_spoil_the_next(tree: Path) -> None:
+def test_an_interrupted_epoch_does_not_change_the_next(tree: Path) -> None:
     expected = list(loader(tree, 0))
     ours = loader(tree, 2)
     for length in (1, 3, 15):
@@ -46,13 +46,13 @@ def test_an_epoch_that_is_broken_off_does_not_spoil_the_next(tree: Path) -> None
         assert same(batches, expected[:length])
 
 
-def test_pixels_that_lie_on_a_device_give_the_same_batches(tree: Path) -> None:
+def test_packed_pixels_in_a_tensor_give_the_same_batches(tree: Path) -> None:
     index, pixels = index_tree(tree), np.random.default_rng(0).integers(0, 255, (60, 8, 8, 3)).astype(np.uint8)
     forms = (pixels, torch.from_numpy(pixels))
     loaders = [
         Loader(
             Images(index, np.arange(60), 8, pixels=form),
-            EpochBatchSampler(60, 7, "new each epoch"),
+            EpochBatchSampler(60, 7, "reshuffled each epoch"),
             0,
             pin_memory=False,
         )
@@ -61,7 +61,7 @@ def test_pixels_that_lie_on_a_device_give_the_same_batches(tree: Path) -> None:
     assert same(*map(list, loaders))
 
 
-def test_batches_to_learn_by_heart_are_mixed_and_not_augmented(tree: Path, tmp_path: Path) -> None:
+def test_overfit_batches_are_shuffled_once_and_not_augmented(tree: Path, tmp_path: Path) -> None:
     data = ImageDataModule(str(tree), image_size=12, batch_size=16, num_workers=0, cache_dir=str(tmp_path))
     seen: list[Batch] = []
 

@@ -1,4 +1,4 @@
-"""Regions are hidden wherever images are read, and nothing of a photograph but its pixels gets into what is written."""
+"""Masked regions are applied wherever images are read, and no metadata of images is written to any output."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,13 +20,13 @@ SECRETS = (b"PLANTEDMAKE", b"PLANTEDCOMMENT", b"PLANTEDGPS", b"PLANTEDTHUMBNAIL"
 
 
 def photographs(root: Path) -> None:
-    """Two classes of JPEGs, 40 x 30 and lying on their side, with EXIF, GPS, a comment; the top left is white."""
+    """Write two classes of rotated 40 x 30 JPEGs with EXIF, GPS and a comment; the top left is white."""
     for name, level in {"dark": 40, "light": 120}.items():
         (root / name).mkdir(parents=True)
         for number in range(12):
             pixels = np.full((40, 30, 3), level + number, np.uint8)
             pixels[:10, :10] = 255
-            image = Image.fromarray(np.rot90(pixels).copy())  # upright only once EXIF's orientation is applied
+            image = Image.fromarray(np.rot90(pixels).copy())  # upright after EXIF orientation
             exif = Image.Exif()
             exif[274], exif[271] = 6, SECRETS[0].decode()
             exif.get_ifd(0x8825).update({1: "N", 2: (48.0, 51.0, 29.6), 27: SECRETS[2]})
@@ -57,7 +57,7 @@ def image_of(data: ImageDataModule, path: str) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("limit", [None, 0.0])
-def test_a_region_is_hidden_in_the_upright_image_packed_or_not(tmp_path: Path, limit: float | None) -> None:
+def test_regions_of_upright_images_are_masked_packed_or_not(tmp_path: Path, limit: float | None) -> None:
     photographs(tmp_path / "images")
     table = boxes(tmp_path / "boxes.csv", "dark/3.jpg,0,0,10,15", "dark/3.jpg,20,35,30,40")
     plain = module(tmp_path / "images", tmp_path / "cache", None, pack_limit=limit, num_workers=0)
@@ -72,40 +72,40 @@ def test_a_region_is_hidden_in_the_upright_image_packed_or_not(tmp_path: Path, l
     assert 40 < soft.mean() < 255 and (soft != hidden[:, :10, :10]).any()
 
 
-def test_a_blur_leaves_four_by_four_points(tmp_path: Path) -> None:
+def test_blur_downsamples_to_4x4_pixels(tmp_path: Path) -> None:
     image = torch.randint(256, (3, 64, 64), dtype=torch.uint8)
     masks = Masks(boxes(tmp_path / "boxes.csv", "a.png,0,0,64,64"), "blur", ["a.png"])
     other = image.clone()
-    other[:, :16, :16] = other[:, :16, :16].flip(1, 2)  # what is within a point does not matter
+    other[:, :16, :16] = other[:, :16, :16].flip(1, 2)  # within one of the 4x4 pixels
     assert torch.equal(masks.hide(image, "a.png"), masks.hide(other, "a.png"))
 
 
-def test_a_blur_leaves_nothing_of_a_small_region(tmp_path: Path) -> None:
+def test_blur_of_small_regions(tmp_path: Path) -> None:
     image = torch.randint(256, (3, 64, 64), dtype=torch.uint8)
     masks = Masks(boxes(tmp_path / "boxes.csv", "a.png,0,0,4,4", "a.png,10,10,50,13"), "blur", ["a.png"])
     hidden = masks.hide(image, "a.png").int()
-    assert (hidden[:, :4, :4] - hidden[:, :1, :1]).abs().max() <= 1, "but for rounding"
-    assert (hidden[:, 10:13, 10:50] - hidden[:, 10:11, 10:50]).abs().max() <= 1, "no lines of a strip are left"
+    assert (hidden[:, :4, :4] - hidden[:, :1, :1]).abs().max() <= 1, "except for rounding"
+    assert (hidden[:, 10:13, 10:50] - hidden[:, 10:11, 10:50]).abs().max() <= 1, "no lines remain in a narrow region"
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("path,left,top,right\n", "no column 'bottom'"),
-        ("path,left,top,right,bottom\nnobody.jpg,0,0,1,1\n", "1 images that are not there, such as nobody.jpg"),
+        ("path,left,top,right,bottom\nnobody.jpg,0,0,1,1\n", "1 images that are not in the dataset, e.g. nobody.jpg"),
         ("path,left,top,right,bottom\ndark/1.jpg,5,0,5,1\n", "line 2: a region needs"),
-        ("path,left,top,right,bottom\ndark/1.jpg,a,0,5,1\n", "line 2: edges are whole pixels"),
-        ("path,left,top,right,bottom\ndark/1.jpg,0,0,31,10\n", "reaches beyond dark/1.jpg, which has 30 x 40 pixels"),
+        ("path,left,top,right,bottom\ndark/1.jpg,a,0,5,1\n", "line 2: edges must be integers"),
+        ("path,left,top,right,bottom\ndark/1.jpg,0,0,31,10\n", "exceeds dark/1.jpg, which has 30 x 40 pixels"),
     ],
 )
-def test_a_table_that_is_wrong_is_named(tmp_path: Path, text: str, message: str) -> None:
+def test_invalid_tables(tmp_path: Path, text: str, message: str) -> None:
     photographs(tmp_path / "images")
     (tmp_path / "boxes.csv").write_text(text)
     with pytest.raises(UserError, match=message):
         module(tmp_path / "images", tmp_path / "cache", tmp_path / "boxes.csv")
 
 
-def test_a_run_hides_regions_and_elsewhere_none(
+def test_a_run_masks_its_dataset_but_not_other_folders(
     here: Path, capsys: pytest.CaptureFixture[str], failing: Callable[[list[str]], str]
 ) -> None:
     photographs(here / "images")
@@ -114,7 +114,7 @@ def test_a_run_hides_regions_and_elsewhere_none(
     main(fit(here / "images", "--data.mask_boxes", str(table)))
     main(["test", "--ckpt_path", "best", *QUICK])
     main(["predict", "--ckpt_path", "best", "--data.root", str(here / "others" / "light"), *QUICK])
-    assert "not there" in failing(["predict", "--ckpt_path", "best", "--data.root", "others/light",
+    assert "not in the dataset" in failing(["predict", "--ckpt_path", "best", "--data.root", "others/light",
                                    "--data.mask_boxes", str(table), *QUICK])  # fmt: skip
 
 
@@ -123,9 +123,7 @@ def written(folder: Path) -> dict[Path, bytes]:
 
 
 @pytest.mark.slow
-def test_no_metadata_of_photographs_gets_into_anything_that_is_written(
-    here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_metadata_is_written_to_any_output(here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = tmp_path / "photographs"
     photographs(source)
     planted = (source / "dark/0.jpg").read_bytes()
@@ -136,7 +134,7 @@ def test_no_metadata_of_photographs_gets_into_anything_that_is_written(
     for name, *more in (["explain", "--images", "4"], ["export"]):
         if name in commands():
             main([name, "--ckpt_path", "logs/run/version_0/checkpoints/best.ckpt", *more, *QUICK])
-    with suppress(SystemExit):  # it finds that the photographs look alike
+    with suppress(SystemExit):  # it finds near duplicates
         main(["check_data", str(source)])
     files = written(here)
     names = {file.name for file in files}

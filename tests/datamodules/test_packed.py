@@ -1,4 +1,4 @@
-"""The packed file: the same pixels, made once, never half."""
+"""Packed pixels: equal to those of the files, written once and atomically."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ from project.errors import UserError
 from tests.conftest import COLORS, write_images
 
 
-def test_pixels_are_those_of_the_files(tree: Path, tmp_path: Path) -> None:
+def test_packed_pixels_match_the_files(tree: Path, tmp_path: Path) -> None:
     index = index_tree(tree)
     decoded = decode_all(index, 8, [], True, tmp_path / "packed")
     assert decoded.unreadable == {} and decoded.pixels is not None and decoded.pixels.shape == (60, 8, 8, 3)
@@ -33,23 +33,23 @@ def test_pixels_are_those_of_the_files(tree: Path, tmp_path: Path) -> None:
     assert torch.equal(packed.inputs[0], center_crop_resize(read_image(tree / index.paths[56]), 8))
 
 
-def test_made_once_and_anew_when_a_file_or_transform_changes(tree: Path, tmp_path: Path) -> None:
+def test_packed_again_only_when_a_file_or_transform_changes(tree: Path, tmp_path: Path) -> None:
     folder = tmp_path / "packed"
     index = index_tree(tree)
 
-    def made(size: int = 8, transforms: tuple[nn.Module, ...] = ()) -> set[Path]:
+    def new_files(size: int = 8, transforms: tuple[nn.Module, ...] = ()) -> set[Path]:
         before = set(folder.glob("*.npy"))
         decode_all(index, size, transforms, True, folder)
         return set(folder.glob("*.npy")) - before
 
-    assert len(made()) == 1 and not made()
-    assert len(made(size=9)) == 1
-    assert len(made(transforms=(nn.Identity(),))) == 1
+    assert len(new_files()) == 1 and not new_files()
+    assert len(new_files(size=9)) == 1
+    assert len(new_files(transforms=(nn.Identity(),))) == 1
     os.utime(tree / "red" / "003.png", ns=(1, 1))
-    assert len(made()) == 1 and not made()
+    assert len(new_files()) == 1 and not new_files()
 
 
-def test_what_nobody_used_for_a_week_goes_when_something_new_is_written(tree: Path, tmp_path: Path) -> None:
+def test_files_unused_for_a_week_are_deleted_when_new_ones_are_written(tree: Path, tmp_path: Path) -> None:
     folder, index = tmp_path / "packed", index_tree(tree)
     held = decode_all(index, 8, [], True, folder).pixels
     old = set(folder.glob("[!.]*"))
@@ -59,16 +59,16 @@ def test_what_nobody_used_for_a_week_goes_when_something_new_is_written(tree: Pa
     assert set(folder.glob("[!.]*")) == old, "nothing new was written"
     write_images(tree / "red" / "more", 1, COLORS["red"])
     decode_all(index_tree(tree), 8, [], True, folder)
-    assert old < set(folder.iterdir()), "it was used just now"
+    assert old < set(folder.iterdir()), "they were used just now"
     for file in old:
         os.utime(file, (time.time() - 8 * 24 * 3600,) * 2)
     decode_all(index_tree(tree), 9, [], True, folder)
     assert not old & set(folder.iterdir())
     expected = Images(index, np.arange(60), 8)[Request(0, list(range(60)))].inputs.permute(0, 2, 3, 1)
-    assert held is not None and np.array_equal(held, expected), "who maps it keeps it"
+    assert held is not None and np.array_equal(held, expected), "an open memory map stays valid"
 
 
-def test_unreadable_files_are_remembered(tree: Path, tmp_path: Path) -> None:
+def test_unreadable_files_are_cached(tree: Path, tmp_path: Path) -> None:
     (tree / "green" / "000.png").write_bytes(b"GIF89a")
     index = index_tree(tree)
     row = list(index.paths).index("green/000.png")
@@ -76,13 +76,13 @@ def test_unreadable_files_are_remembered(tree: Path, tmp_path: Path) -> None:
         assert set(decode_all(index, 8, [], pack, tmp_path / "packed").unreadable) == {row}
 
 
-def test_a_full_disk_is_one_clear_error_and_leaves_nothing(tree: Path, tmp_path: Path) -> None:
+def test_a_full_disk_is_a_user_error_and_leaves_no_files(tree: Path, tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("mounting a small disk needs root")
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40k", "tmpfs", str(disk)], capture_output=True).returncode:
-        pytest.skip("this machine does not let us mount a small disk")
+        pytest.skip("mounting is not permitted on this machine")
     try:
         with pytest.raises(UserError, match="the disk is full: packing the images needs"):
             decode_all(index_tree(tree), 32, [], True, disk)
@@ -92,7 +92,7 @@ def test_a_full_disk_is_one_clear_error_and_leaves_nothing(tree: Path, tmp_path:
 
 
 @pytest.mark.slow
-def test_killed_while_packing_then_packed_by_two_at_once(tmp_path: Path) -> None:
+def test_killed_while_packing_then_packed_by_two_processes(tmp_path: Path) -> None:
     for name, color in COLORS.items():
         write_images(tmp_path / "images" / name, 400, color, size=64)
     script = (
@@ -101,12 +101,12 @@ def test_killed_while_packing_then_packed_by_two_at_once(tmp_path: Path) -> None
         "print(decode_all(index_tree(Path(sys.argv[1])), 64, [], True, Path(sys.argv[2])).pixels.sum())"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "images"), str(tmp_path / "packed")]
-    victim = subprocess.Popen(command, start_new_session=True)
+    killed = subprocess.Popen(command, start_new_session=True)
     while not list((tmp_path / "packed").glob("*.partial")):
         time.sleep(0.01)
-        assert victim.poll() is None, "done before it could be killed"
-    os.killpg(victim.pid, signal.SIGKILL)
-    victim.wait()
+        assert killed.poll() is None, "completed before it was killed"
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
     assert not list((tmp_path / "packed").glob("*.npy"))
     pair = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     sums = {process.communicate(timeout=120)[0] for process in pair}

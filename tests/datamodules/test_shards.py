@@ -1,4 +1,4 @@
-"""Shards: the same images, split once, without what a camera wrote into them."""
+"""Shards: the same images, with a fixed split and without metadata."""
 
 import csv
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ from project.datamodules.images.shards import INDEX, ShardReader, read_shard_ind
 from tests.conftest import QUICK, REPOSITORY, fit
 
 
-def test_every_image_comes_back_in_its_split(tree: Path, tmp_path: Path) -> None:
+def test_shards_contain_every_image_with_its_split(tree: Path, tmp_path: Path) -> None:
     tool(["shard", str(tree), str(tmp_path / "shards"), "--short-side", "10", "--quality", "100"])
     index = read_shard_index(str(tmp_path / "shards"), None)
     assert list(index.paths) == sorted(str(path.relative_to(tree)) for path in tree.rglob("*.png"))
@@ -33,7 +33,7 @@ def test_every_image_comes_back_in_its_split(tree: Path, tmp_path: Path) -> None
         assert np.abs(mean - expected).max() < 4 and index.class_names[index.labels[row]] in index.paths[row]
 
 
-def test_orientation_is_applied_and_nothing_else_of_exif_survives(tree: Path, tmp_path: Path) -> None:
+def test_orientation_is_applied_and_exif_is_removed(tree: Path, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112], exif[0x013B] = 6, "Secret Owner"
     Image.new("RGB", (30, 20), "red").save(tree / "red" / "turned.jpg", exif=exif)
@@ -44,7 +44,7 @@ def test_orientation_is_applied_and_nothing_else_of_exif_survives(tree: Path, tm
     assert all(b"Secret" not in file.read_bytes() for file in (tmp_path / "shards").iterdir())
 
 
-def test_unreadable_images_and_a_folder_that_exists(
+def test_unreadable_images_and_an_existing_output_directory(
     tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tree / "red" / "000.png").write_text("no image")
@@ -52,8 +52,8 @@ def test_unreadable_images_and_a_folder_that_exists(
     with pytest.raises(SystemExit):
         tool(["shard", str(tree), str(shards)])
     message = capsys.readouterr().err
-    assert "1 of 60 images" in message and "go on without by --on_corrupt skip" in message
-    assert not list(tmp_path.glob("*shards*")), "nothing half-written stays"
+    assert "1 of 60 images" in message and "skip them with --on_corrupt skip" in message
+    assert not list(tmp_path.glob("*shards*")), "no incomplete files remain"
     tool(["shard", str(tree), str(shards), "--on_corrupt", "skip"])
     assert len(read_shard_index(str(shards), None).paths) == 59
     with pytest.raises(SystemExit):
@@ -61,17 +61,17 @@ def test_unreadable_images_and_a_folder_that_exists(
     assert f"{shards} exists" in capsys.readouterr().err
 
 
-def test_copies_are_warned_of(tree: Path, tmp_path: Path) -> None:
+def test_duplicates_are_warned_about(tree: Path, tmp_path: Path) -> None:
     (tree / "red" / "copy.png").write_bytes((tree / "blue" / "003.png").read_bytes())
-    with pytest.warns(UserWarning, match="1 pictures are under two labels, such as blue/003.png and red/copy.png"):
+    with pytest.warns(UserWarning, match="1 exact duplicate with conflicting labels, e.g. blue/003.png and red/copy"):
         tool(["shard", str(tree), str(tmp_path / "shards")])
 
 
-def test_damaged_shards_are_named(tree: Path, here: Path, failing: Callable[[list[str]], str]) -> None:
+def test_damaged_shards_are_a_user_error(tree: Path, here: Path, failing: Callable[[list[str]], str]) -> None:
     tool(["shard", str(tree), "shards"])
     for chunk in (here / "shards").glob("*.bin"):
         chunk.write_bytes(chunk.read_bytes().replace(b"\xff\xd8\xff", b"no "))
-    assert "from the shards (damaged: write them anew): not an image" in failing(fit(here / "shards"))
+    assert "from the shards (damaged: write them again): not an image" in failing(fit(here / "shards"))
 
 
 @pytest.mark.slow
@@ -84,14 +84,14 @@ def test_the_same_config_trains_on_shards(tree: Path, here: Path, capsys: pytest
     assert "accuracy 100.00%" in capsys.readouterr().out
 
 
-def test_what_is_no_address_of_shards(here: Path, failing: Callable[[list[str]], str]) -> None:
+def test_invalid_shard_addresses(here: Path, failing: Callable[[list[str]], str]) -> None:
     assert "cannot read the shards at nowhere://bucket" in failing(fit(Path("x"), "--data.root", "nowhere://bucket"))
     (here / INDEX).write_bytes(b"broken")
     assert f"cannot read the shards at {here}" in failing(fit(here))
 
 
 @pytest.mark.slow
-def test_packed_plain_and_shards_train_alike(here: Path) -> None:
+def test_packed_images_files_and_shards_give_the_same_results(here: Path) -> None:
     root = Digits().prepare(here)
     tool(["shard", str(root), "shards", "--quality", "95"])
     common = ["fit", "--config", str(REPOSITORY / "configs" / "convnet.yaml"), "--trainer.max_epochs", "4"]
@@ -99,8 +99,8 @@ def test_packed_plain_and_shards_train_alike(here: Path) -> None:
     forms = {"packed": [], "plain": ["--data.pack_limit", "0"], "shards": ["--data.root", "shards"]}
     losses, accuracy, weights = {}, {}, {}
     for name, options in forms.items():
-        where = ["--data.root", str(root), "--trainer.accelerator", "cpu", "--trainer.precision", "32-true"]
-        main([*common, *where, *options, "--run_name", name])
+        device = ["--data.root", str(root), "--trainer.accelerator", "cpu", "--trainer.precision", "32-true"]
+        main([*common, *device, *options, "--run_name", name])
         with (here / "logs" / name / "version_0" / "metrics.csv").open() as stream:
             rows = list(csv.DictReader(stream))
         losses[name] = [float(row["val/loss"]) for row in rows if row["val/loss"]]
@@ -116,7 +116,7 @@ def test_packed_plain_and_shards_train_alike(here: Path) -> None:
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """An S3 server on this machine."""
+    """A local S3 server with an empty bucket."""
     for name, value in {
         "AWS_ACCESS_KEY_ID": "x",
         "AWS_SECRET_ACCESS_KEY": "x",

@@ -1,4 +1,4 @@
-"""Carving: stratified, seeded, stable, and never out of a given test split."""
+"""Splits are stratified, seeded, reproducible, and keep given splits."""
 
 import random
 from pathlib import Path
@@ -16,8 +16,8 @@ from tests.conftest import write_images
 def test_stratified_and_seeded(tree: Path) -> None:
     index = complete_splits(index_tree(tree), 0.1, 0.2, seed=0)
     for label in range(3):
-        mine = index.splits[index.labels == label].tolist()
-        assert [mine.count(split) for split in ("train", "val", "test")] == [14, 2, 4]
+        splits = index.splits[index.labels == label].tolist()
+        assert [splits.count(split) for split in ("train", "val", "test")] == [14, 2, 4]
     assert (complete_splits(index_tree(tree), 0.1, 0.2, seed=0).splits == index.splits).all()
     assert (complete_splits(index_tree(tree), 0.1, 0.2, seed=1).splits != index.splits).any()
 
@@ -45,7 +45,7 @@ def test_order_of_files_on_disk_does_not_matter(tree: Path, monkeypatch: pytest.
         (["train"], {"train": 16, "val": 2, "test": 2}),
     ],
 )
-def test_given_splits_stay(tmp_path: Path, given: list[str], sizes: dict[str, int]) -> None:
+def test_given_splits_are_kept(tmp_path: Path, given: list[str], sizes: dict[str, int]) -> None:
     for split in given:
         for name in ("a", "b"):
             write_images(tmp_path / split / name, 10, (9, 9, 9))
@@ -55,7 +55,7 @@ def test_given_splits_stay(tmp_path: Path, given: list[str], sizes: dict[str, in
         assert path.startswith("test/") == (split == "test") or given == ["train"]
 
 
-def test_a_class_too_small_to_share_out_is_named(tmp_path: Path) -> None:
+def test_a_class_too_small_to_split_is_an_error(tmp_path: Path) -> None:
     write_images(tmp_path / "a", 10, (9, 9, 9))
     write_images(tmp_path / "tiny", 2, (9, 9, 9))
     with pytest.raises(UserError, match="class 'tiny'.*2 images"):

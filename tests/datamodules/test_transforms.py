@@ -1,4 +1,4 @@
-"""Augmentation: each image with its own draw, the same draw for the same seed."""
+"""Transforms have independent parameters for each image, reproducible by seed."""
 
 import numpy as np
 import pytest
@@ -12,10 +12,10 @@ from project.interface import Batch
 
 
 def batch(count: int = 64, size: int = 16) -> Tensor:
-    """The same picture many times, so that a difference is the draw's."""
+    """Return copies of one image, so that differences come from the transform."""
     noise = np.random.default_rng(0).integers(0, 255, (4, 4, 3), dtype=np.uint8)
-    picture = np.asarray(Image.fromarray(noise).resize((size, size)))
-    return torch.from_numpy(picture).permute(2, 0, 1).repeat(count, 1, 1, 1)
+    image = np.asarray(Image.fromarray(noise).resize((size, size)))
+    return torch.from_numpy(image).permute(2, 0, 1).repeat(count, 1, 1, 1)
 
 
 def labeled(image: Tensor, label: Tensor | None = None) -> Batch:
@@ -23,7 +23,7 @@ def labeled(image: Tensor, label: Tensor | None = None) -> Batch:
 
 
 @pytest.mark.parametrize("transform", [RandomCrop(3), TrivialAugment(), *default_augmentation()])
-def test_every_image_has_its_own_draw(transform: nn.Module) -> None:
+def test_parameters_are_independent_for_each_image(transform: nn.Module) -> None:
     image = batch()
     torch.manual_seed(3)
     first = augment(labeled(image), [transform], 10).inputs
@@ -50,7 +50,7 @@ def test_random_crop_shifts_by_whole_pixels() -> None:
 
 
 @pytest.mark.parametrize("shape", [(200, 260), (30, 300)])
-def test_random_resized_crop_draws_like_torchvision(shape: tuple[int, int]) -> None:
+def test_random_resized_crop_has_the_distribution_of_torchvision(shape: tuple[int, int]) -> None:
     from scipy.stats import ks_2samp
     from torchvision.transforms import RandomResizedCrop as Theirs
 
@@ -63,10 +63,10 @@ def test_random_resized_crop_draws_like_torchvision(shape: tuple[int, int]) -> N
         assert ks_2samp(one, other).pvalue > 1e-3
 
 
-def test_random_resized_crop_brings_a_part_to_the_size() -> None:
+def test_random_resized_crop_returns_the_image_size() -> None:
     transform = RandomResizedCrop(scale=(0.2, 0.5))
     transform.image_size = 12
-    ramp = torch.arange(200, dtype=torch.uint8).expand(3, 200, 200)  # the brightness tells the column
+    ramp = torch.arange(200, dtype=torch.uint8).expand(3, 200, 200)  # the gray level is the column
     torch.manual_seed(0)
     crops = torch.stack([transform(ramp) for _ in range(100)])
     assert crops.shape == (100, 3, 12, 12) and crops.dtype == torch.uint8
@@ -75,14 +75,14 @@ def test_random_resized_crop_brings_a_part_to_the_size() -> None:
 
 
 @pytest.mark.parametrize("mixing", [MixUp(0.5), CutMix(1.0)])
-def test_mixed_labels_are_the_shares_of_the_pixels(mixing: MixUp | CutMix) -> None:
+def test_mixed_labels_match_the_mixed_pixels(mixing: MixUp | CutMix) -> None:
     label = torch.arange(64) % 2
     image = (label * 255).to(torch.uint8).view(-1, 1, 1, 1).expand(64, 3, 20, 20)
     torch.manual_seed(0)
     mixed, soft, _ = augment(labeled(image, label), [mixing], 2)
     assert soft.shape == (64, 2) and torch.allclose(soft.sum(1), torch.ones(64))
     assert torch.allclose(mixed.mean((1, 2, 3)), soft[:, 1], atol=1e-5)
-    assert len(soft[:, 1].unique()) > 10, "each image has its own share"
+    assert len(soft[:, 1].unique()) > 10, "each image has its own coefficient"
 
 
 def test_mixing_twice_keeps_probabilities() -> None:
@@ -91,10 +91,10 @@ def test_mixing_twice_keeps_probabilities() -> None:
     assert torch.allclose(soft.sum(1), torch.ones(64)) and float(soft.min()) >= 0
 
 
-def test_two_epochs_show_every_image_both_ways() -> None:
+def test_alternating_flip_shows_both_orientations_in_two_epochs() -> None:
     image = torch.arange(16, dtype=torch.uint8).view(1, 1, 1, 16).expand(64, 3, 4, 16)
     seen = [augment(labeled(image), [AlternatingFlip()], 10, epoch).inputs for epoch in range(3)]
     assert torch.equal(seen[0], seen[1].flip(-1)) and torch.equal(seen[0], seen[2])
-    mirrored = (seen[0][:, 0, 0, 0] > 0).float()
-    assert 0.35 < float(mirrored.mean()) < 0.65, "half of them begin mirrored"
-    assert 20 < int((mirrored.diff() != 0).sum()) < 50, "with no pattern among neighbors"
+    flipped = (seen[0][:, 0, 0, 0] > 0).float()
+    assert 0.35 < float(flipped.mean()) < 0.65, "half of the images start flipped"
+    assert 20 < int((flipped.diff() != 0).sum()) < 50, "independently of their neighbors"

@@ -1,4 +1,4 @@
-"""Finding, splitting, reading, batching and augmenting images."""
+"""Datamodules: index, split, read, batch and augment images."""
 
 from project.datamodules.images.builders import CIFAR10, DatasetBuilder, Digits
 from project.datamodules.images.datamodule import ImageDataModule

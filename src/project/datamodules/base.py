@@ -1,4 +1,4 @@
-"""What every datamodule has; one of your own overrides `description` and the loaders, and what else it can tell."""
+"""Base class of datamodules; subclasses implement `description`, the dataloaders and, as needed, the other methods."""
 
 from pathlib import Path
 from typing import Literal
@@ -9,35 +9,35 @@ from project.interface import Batch, DataDescription, Split
 
 
 class DataModule(L.LightningDataModule):
-    """A LightningDataModule whose loaders yield `Batch` and that can describe its data."""
+    """A LightningDataModule whose dataloaders yield `Batch` and that describes its data."""
 
     batch_size: int = 1
-    """Samples in one step, over all devices together."""
+    """Global batch size: samples per step over all devices."""
     folder: Path = Path()
-    """Where the samples are."""
+    """The dataset directory."""
 
     @property
     def description(self) -> DataDescription:
-        """The data description; known after `setup`."""
+        """Description of the data, available after `setup`."""
         raise NotImplementedError
 
     @property
     def augments(self) -> bool:
-        """Whether training sees a sample otherwise each time."""
+        """True if training samples are augmented."""
         return True
 
     @property
     def size(self) -> int:
-        """Number of samples, over all splits."""
+        """Number of samples in all splits."""
         return sum(self.split_sizes().values())
 
     @property
     def reading(self) -> str:
-        """Where the samples of a step come from, in words."""
+        """Data source as printed at the start of training, e.g. "files, 2 workers"."""
         return type(self).__name__
 
     def path(self, index: int) -> str:
-        """Return the name of a sample, such as a path relative to the data's root, by its row in the index."""
+        """Return the name of the sample at a row of the index, e.g. its path relative to the dataset directory."""
         return str(index)
 
     def split_sizes(self) -> dict[Split, int]:
@@ -45,15 +45,15 @@ class DataModule(L.LightningDataModule):
         raise NotImplementedError
 
     def sample(self, count: int, split: Split | Literal[""] = "train") -> Batch:
-        """Return up to `count` samples of a split ("": of none, to predict), evenly spaced, without augmentation."""
+        """Return up to `count` evenly spaced samples of a split ("" for prediction data), without augmentation."""
         raise NotImplementedError
 
     def write_split(self, file: Path) -> None:
-        """Write which sample went to which split, as a CSV: path, class, split; nothing where that is not known."""
+        """Write the split as a CSV with columns path, class, split. By default, nothing is written."""
 
     def samples_in_step(self, batch_idx: int) -> int | None:
-        """Return the training samples of the optimizer step that a batch belongs to, over all processes.
+        """Return the number of training samples in the optimizer step of a batch, over all processes.
 
-        By it each sample weighs the same, however unevenly they came; None where all batches are to count alike.
+        It weights all samples equally when batches differ in size. With None, all batches have the same weight.
         """
         return None

@@ -1,4 +1,4 @@
-"""Batches of any data set, in the order of a sampler, and the memory that worker processes put them in."""
+"""Dataloader that reuses shared-memory buffers for the batches of its workers."""
 
 import math
 import os
@@ -19,11 +19,11 @@ from project.interface import Batch
 
 
 class Loader:
-    """A data loader that Lightning leaves as it is: sharing out over processes is the batches' own work.
+    """A dataloader that Lightning uses as is, because its batch sampler distributes batches over processes.
 
-    The data set returns a batch for a request. One with a `buffer_shape` fills memory that is used over and over: it is
-    given as `places`, uint8 (batch, *shape) each. `position` says how many batches of the epoch are done already; it
-    is asked when the first one is wanted.
+    The dataset returns a whole batch for a request. If it has a `buffer_shape`, it writes batches into reusable
+    buffers, which are assigned to its attribute `buffers`: uint8 (batch, *buffer_shape) each. `position` returns the
+    number of completed batches in the epoch; it is called when the first batch of an epoch is requested.
     """
 
     def __init__(
@@ -35,71 +35,72 @@ class Loader:
         position: Callable[[], int] = lambda: 0,
     ) -> None:
         self.batch_sampler, self._position = batches, position
-        # Two batches a worker are under way, one is in use and one may be about to be.
+        # Each worker prefetches two batches, one batch is in use and one may be next.
         shape = getattr(dataset, "buffer_shape", None)
-        self._lent = BufferPool(batches, shape or (), 2 * num_workers + 2 if num_workers and shape else 0)
+        self._pool = BufferPool(batches, shape or (), 2 * num_workers + 2 if num_workers and shape else 0)
         if shape:
-            dataset.places = self._lent.places  # type: ignore[attr-defined]
+            dataset.buffers = self._pool.buffers  # type: ignore[attr-defined]
         self._loader: DataLoader[Any] = DataLoader(
             dataset,
-            sampler=self._lent,
+            sampler=self._pool,
             batch_size=None,
             num_workers=num_workers,
             pin_memory=pin_memory,
             persistent_workers=num_workers > 0,
-            worker_init_fn=_leave_signals,
+            worker_init_fn=_ignore_signals,
         )
 
     def __len__(self) -> int:
         return len(self.batch_sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        # Lightning asks for the iterator before it sets the epoch; workers would then read ahead in the wrong one.
+        # A generator, so that workers start at the first `next`: Lightning calls `iter` before `set_epoch`, and they
+        # would prefetch batches of the wrong epoch.
         self.batch_sampler.start = self._position()
         with block_signals():
             batches = iter(self._loader)
-        yield from map(self._lent.handed_over, batches)
+        yield from map(self._pool.track, batches)
 
 
 def shared_memory(count: int, shape: tuple[int, ...]) -> Tensor:
-    """uint8 (count, *shape), where another process can take it without a copy."""
+    """Allocate uint8 (count, *shape) in shared memory."""
     storage = torch.UntypedStorage._new_shared(count * math.prod(shape))
     return torch.empty(0, dtype=torch.uint8).set_(storage).view(count, *shape)
 
 
 class BufferPool(Sampler[Request]):
-    """The requests of an epoch, each with memory for its batch; of `count` places, one that nobody uses is lent again.
+    """A sampler that assigns a free shared-memory buffer, one of `count`, to each request.
 
-    Workers hand batches over in shared memory. Fresh shared memory for each costs a photograph of 224 pixels a sixth
-    of its time, as the kernel has to find and clear every page. A request beyond the places goes without.
+    Allocating new shared memory for each batch takes a sixth of the loading time of 224-pixel images, as the kernel
+    has to find and clear every page. If no buffer is free, the request has none.
     """
 
     def __init__(self, batches: EpochBatchSampler, shape: tuple[int, ...], count: int) -> None:
         self.batches = batches
-        self.places = [shared_memory(batches.largest, shape) for _ in range(count)]
-        self._users: dict[int, StorageWeakRef] = {}
-        self._out: deque[int | None] = deque()
+        self.buffers = [shared_memory(batches.largest, shape) for _ in range(count)]
+        self._storages: dict[int, StorageWeakRef] = {}  # of the last batch in each buffer
+        self._pending: deque[int | None] = deque()  # buffers of the requests whose batches have not arrived
 
     def __iter__(self) -> Iterator[Request]:
-        self._out.clear()  # workers have finished what was asked for in an epoch that was broken off
+        self._pending.clear()  # after an interrupted epoch: workers have completed its requests
         for request in self.batches:
-            place = next((place for place in range(len(self.places)) if self._is_free(place)), None)
-            self._out.append(place)
-            yield request._replace(place=place)
+            buffer = next((buffer for buffer in range(len(self.buffers)) if self._is_available(buffer)), None)
+            self._pending.append(buffer)
+            yield request._replace(buffer=buffer)
 
-    def _is_free(self, place: int) -> bool:
-        return place not in self._out and (place not in self._users or self._users[place].expired())
+    def _is_available(self, buffer: int) -> bool:
+        return buffer not in self._pending and (buffer not in self._storages or self._storages[buffer].expired())
 
-    def handed_over(self, batch: Batch) -> Batch:
-        """Note who uses the memory of the oldest request now; returns its batch."""
-        if (place := self._out.popleft()) is not None:
-            self._users[place] = StorageWeakRef(batch.inputs.untyped_storage())
+    def track(self, batch: Batch) -> Batch:
+        """Return the batch of the oldest pending request; its buffer is in use as long as the batch's memory is."""
+        if (buffer := self._pending.popleft()) is not None:
+            self._storages[buffer] = StorageWeakRef(batch.inputs.untyped_storage())
         return batch
 
 
 @contextmanager
 def block_signals() -> Iterator[None]:
-    """Hold signals back, so that workers started meanwhile begin with them blocked; this process gets them after."""
+    """Block SIGINT and SIGTERM, so that workers inherit the mask; this process receives pending signals on exit."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -110,15 +111,18 @@ def block_signals() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _leave_signals(worker: int) -> None:
-    """Ctrl-C and schedulers signal all processes; workers must last until the main one has ended its step."""
+def _ignore_signals(worker: int) -> None:
+    """Ignore Ctrl-C and SIGTERM in a worker, except SIGTERM from the main process, which finishes its step first.
+
+    Terminals and schedulers send these signals to all processes.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_end_by_parent, daemon=True).start()
+        threading.Thread(target=_exit_on_parent_signal, daemon=True).start()
 
 
-def _end_by_parent() -> None:
+def _exit_on_parent_signal() -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
         pass
     os._exit(0)

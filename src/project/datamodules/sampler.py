@@ -1,4 +1,4 @@
-"""Which images make which batch, on which process."""
+"""Batch sampler with a reproducible order for any number of processes."""
 
 from collections.abc import Iterator
 from hashlib import blake2b
@@ -10,36 +10,41 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
-Order = Literal["ascending", "mixed", "new each epoch"]  # as they stand, a random order that stays, one for each epoch
+Order = Literal["sequential", "shuffled", "reshuffled each epoch"]  # "shuffled": once, the same in every epoch
 
 
-def seed_rng(*counts: int, device: torch.device | None = None) -> None:
-    """Make what torch draws from here on a function of these numbers."""
-    # `torch.manual_seed` would do, but on a machine whose GPU is not in use it notes a stack trace each time.
-    seed = int.from_bytes(blake2b(repr(counts).encode(), digest_size=8).digest())
+def seed_rng(*values: int, device: torch.device | None = None) -> None:
+    """Seed torch's generators of the CPU and, if given, of a CUDA device with a hash of the values."""
+    # `torch.manual_seed` records a stack trace on every call while the machine's GPU is unused.
+    seed = int.from_bytes(blake2b(repr(values).encode(), digest_size=8).digest())
     torch.default_generator.manual_seed(seed)
     if device is not None and device.type == "cuda":
         torch.cuda.default_generators[device.index or 0].manual_seed(seed)
 
 
 class Request(NamedTuple):
-    """What a loader asks a data set for: the images at some positions, as of an epoch, and where to put them."""
+    """Request for a batch: the epoch, the positions of the samples and the number of the buffer to write to, if any."""
 
     epoch: int
     positions: list[int]
-    place: int | None = None
+    buffer: int | None = None
 
 
 class EpochBatchSampler(Sampler[Request]):
-    """Batches of positions; the order of an epoch is a function of (seed, epoch), whatever the number of processes.
+    """A batch sampler whose order is a function of (seed, epoch), independent of the number of processes.
 
-    The epoch's order is cut into global batches and each process takes its share of every one, so that no image is
-    lost or counted twice, all processes take the same number of steps, and two processes see what one would see.
+    The order is cut into global batches, of which each process takes its share: no sample is dropped or repeated, all
+    processes take the same number of steps, and two processes train on the same batches as one.
 
-    A batch holds `batch_size` images over all processes together, of which there are at most so many, and `size` at
-    most. With strata, int64 (size,), each of these appears equally often in an epoch of unchanged length: images of a
-    rare one return more often, those of a frequent one are not all seen in every epoch. An epoch begins with the batch
-    `start`, from 0: those before it were used before the run was interrupted.
+    Args:
+        size: Number of samples.
+        batch_size: Global batch size, over all processes.
+        order: Order of the samples.
+        seed: Seed of the order.
+        rank: Rank of this process.
+        world_size: Number of processes, at most `batch_size` and `size`.
+        strata: int64 (size,). All strata are sampled equally often, in an epoch of the same length: samples of a rare
+            stratum are repeated, and an epoch contains only some of the samples of a frequent one.
     """
 
     def __init__(
@@ -54,37 +59,37 @@ class EpochBatchSampler(Sampler[Request]):
     ) -> None:
         self.size, self.order, self.seed, self.strata = size, order, seed, strata
         self.rank, self.world_size = rank, world_size
-        self.epoch, self.start = 0, 0
+        self.epoch, self.start = 0, 0  # the first batch is above 0 when an epoch is resumed
         self._edges: list[int] = [*range(0, size, batch_size), size]
-        # A remainder that does not go round, or is one image, of which batch norm cannot take the spread, joins the
-        # batch before it: for one process as for two, so that these take the same steps.
+        # A last batch with fewer samples than processes, or with one sample, for which batch norm cannot compute a
+        # variance, is merged into the previous batch. One process does the same as two, to take the same steps.
         if len(self._edges) > 2 and self._edges[-1] - self._edges[-2] < min(max(2, world_size), batch_size):
             del self._edges[-2]
 
     @property
-    def draw_seed(self) -> int:
-        """Seed of what augmentation and dropout draw in a step."""
+    def augmentation_seed(self) -> int:
+        """Seed of augmentation and dropout in a step."""
         return self.seed
 
     @property
     def largest(self) -> int:
-        """Most images in a batch of one process."""
+        """Largest number of samples in a batch of one process."""
         return -(-max(end - start for start, end in pairwise(self._edges)) // self.world_size)
 
     @property
     def sampler(self) -> "EpochBatchSampler":
-        """Where Lightning looks for `set_epoch`."""
+        """The sampler whose `set_epoch` Lightning calls."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order comes next."""
+        """Set the epoch of the next iteration."""
         self.epoch = epoch
 
     def __len__(self) -> int:
         return len(self._edges) - 1
 
-    def images(self, first: int, last: int) -> int:
-        """Return how many images the batches `first` to `last - 1` hold, over all processes together."""
+    def num_samples(self, first: int, last: int) -> int:
+        """Return the number of samples in batches `first` to `last - 1`, over all processes."""
         return self._edges[last] - self._edges[first]
 
     def __iter__(self) -> Iterator[Request]:
@@ -94,13 +99,13 @@ class EpochBatchSampler(Sampler[Request]):
 
     def _order(self) -> NDArray[np.int64]:
         order = np.arange(self.size)
-        if self.order == "ascending":
+        if self.order == "sequential":
             return order
-        draw = np.random.default_rng((self.seed, self.epoch if self.order == "new each epoch" else 0))
+        rng = np.random.default_rng((self.seed, self.epoch if self.order == "reshuffled each epoch" else 0))
         if self.strata is not None:
             groups = [order[self.strata == stratum] for stratum in np.unique(self.strata)]
             share = -(-self.size // len(groups))
-            rounds = [[draw.permutation(group) for _ in range(-(-share // len(group)))] for group in groups]
+            rounds = [[rng.permutation(group) for _ in range(-(-share // len(group)))] for group in groups]
             order = np.concatenate([np.concatenate(parts)[:share] for parts in rounds])
-        draw.shuffle(order)
+        rng.shuffle(order)
         return order[: self.size]

@@ -1,4 +1,4 @@
-"""Poisson sampling, which the accounting of private training assumes."""
+"""Poisson sampling, as assumed by the privacy accounting."""
 
 import secrets
 from collections.abc import Iterator
@@ -9,45 +9,45 @@ from project.datamodules.sampler import EpochBatchSampler, Request
 
 
 class PoissonBatchSampler(EpochBatchSampler):
-    """Batches for private training: each step draws each image by itself, with the same chance.
+    """A batch sampler that samples each image independently with the same probability in each step.
 
-    The draws come from the operating system's entropy, not from the seed, which is no secret: so are those of steps
-    that a continued run has still to do. Whether an image was drawn before changes nothing.
+    The random numbers come from the operating system, not from the seed of the run, which is not secret. A resumed run
+    samples its remaining steps again, which is equivalent because steps are independent.
 
     Args:
         size: Number of images.
-        batch_size: Images of a batch to be expected.
-        accumulate: Batches that a step is made of; a step's images are drawn at once, so that none comes twice.
+        batch_size: Expected number of images in a batch.
+        accumulate: Batches per optimizer step. The images of a step are sampled together, without repetition.
     """
 
     def __init__(self, size: int, batch_size: int, accumulate: int = 1) -> None:
-        super().__init__(size, min(batch_size, size), "new each epoch")
+        super().__init__(size, min(batch_size, size), "reshuffled each epoch")
         self.accumulate = accumulate
-        self.rate = min(1.0, batch_size * accumulate / size)  # the chance of an image to be drawn in a step
+        self.rate = min(1.0, batch_size * accumulate / size)  # sampling probability of an image in a step
         self.steps = max(1, round(1 / self.rate))
-        self.expected = self.rate * size  # images of a step
+        self.expected = self.rate * size  # expected number of images in a step
 
     @property
-    def draw_seed(self) -> int:
-        """Another each time: who knew what a place in the batch draws could tell whether an image before is missing."""
+    def augmentation_seed(self) -> int:
+        """A fresh random seed: with known augmentations one could infer whether an image is missing from the batch."""
         return secrets.randbits(63)
 
     @property
     def largest(self) -> int:
-        """What hardly any batch exceeds; one that does goes without lent memory."""
-        share = self.expected / self.accumulate
-        return min(self.size, int(share + 5 * share**0.5 + 5))
+        """A batch size that is hardly ever exceeded; larger batches are loaded without a reusable buffer."""
+        mean = self.expected / self.accumulate
+        return min(self.size, int(mean + 5 * mean**0.5 + 5))
 
     def __len__(self) -> int:
         return self.steps * self.accumulate
 
-    def images(self, first: int, last: int) -> int:
-        """Return how many images the batches `first` to `last - 1` may be expected to hold, at least 1."""
+    def num_samples(self, first: int, last: int) -> int:
+        """Return the expected number of images in batches `first` to `last - 1`, at least 1."""
         return max(1, round(self.expected * (last - first) / self.accumulate))
 
     def __iter__(self) -> Iterator[Request]:
-        draw = np.random.default_rng()
+        rng = np.random.default_rng()
         for _ in range(self.start // self.accumulate, self.steps):
-            drawn = np.flatnonzero(draw.random(self.size) < self.rate)
-            for part in np.array_split(drawn, self.accumulate):
+            sampled = np.flatnonzero(rng.random(self.size) < self.rate)
+            for part in np.array_split(sampled, self.accumulate):
                 yield Request(self.epoch, part.tolist())

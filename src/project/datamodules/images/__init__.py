@@ -1,1 +1,1 @@
-"""Images: finding, decoding, packing, augmenting, checking."""
+"""Image data: indexing, decoding, packing, augmentation and validation."""

@@ -1,4 +1,4 @@
-"""Running the transforms that a config lists."""
+"""Batch augmentation."""
 
 from collections.abc import Iterable
 
@@ -11,14 +11,14 @@ from project.interface import Batch
 
 
 def default_augmentation() -> list[nn.Module]:
-    """The course's: rotation by up to 10 degrees, horizontal flip, crop; for square images of things seen upright."""
+    """Return the default batch transforms: rotation by up to 10 degrees, horizontal flip and random crop."""
     from kornia.augmentation import RandomHorizontalFlip, RandomRotation
 
     return [RandomRotation(10.0), RandomHorizontalFlip(), RandomCrop()]
 
 
 def is_fixed(transform: nn.Module) -> bool:
-    """Whether an item transform draws nothing at random: it says so (`fixed = True`) or is known for it."""
+    """Return True if an item transform is deterministic: it has `fixed = True` or is a known torchvision transform."""
     from torchvision.transforms import v2
 
     known = (v2.CenterCrop, v2.Grayscale, v2.Identity, v2.Pad, v2.Resize)
@@ -26,10 +26,13 @@ def is_fixed(transform: nn.Module) -> bool:
 
 
 def augment(batch: Batch, transforms: Iterable[nn.Module], classes: int, epoch: int = 0) -> Batch:
-    """Send a batch of uint8 (N, 3, H, W) through its transforms, in their order; they must keep the size.
+    """Apply transforms to a batch of images, uint8 (N, 3, H, W).
 
-    Images become float in [0, 1] (and stay as they came where there is no transform), labels become probabilities
-    (N, classes) once they are mixed.
+    Images become float in [0, 1], unless there are no transforms. Mixing turns labels into probabilities, float
+    (N, classes).
+
+    Raises:
+        UserError: a transform changes the image size.
     """
     image, label, index = batch
     size = list(image.shape[-2:])
@@ -43,6 +46,6 @@ def augment(batch: Batch, transforms: Iterable[nn.Module], classes: int, epoch: 
             image = transform.flip(image, index, epoch)
         else:
             image = transform(image)
-    if (made := list(image.shape[-2:])) != size:
-        raise UserError(f"data.batch_transforms turn images of {size} pixels into {made}: they must keep the size")
+    if (new_size := list(image.shape[-2:])) != size:
+        raise UserError(f"data.batch_transforms change the image size from {size} to {new_size}: they must preserve it")
     return Batch(image.clamp_(0, 1) if image.is_floating_point() else image, label, index)

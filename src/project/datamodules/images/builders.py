@@ -1,4 +1,4 @@
-"""Data sets that come by name rather than as a folder of one's own."""
+"""Built-in datasets, written as image folders."""
 
 import shutil
 from abc import ABC, abstractmethod
@@ -13,9 +13,9 @@ from project.errors import UserError
 
 
 class DatasetBuilder(ABC):
-    """A data set that writes itself as an image folder, once; subclass it and implement `write`.
+    """Base class of built-in datasets, which are written once as an image folder; subclasses implement `write`.
 
-    The folder appears whole or not at all, and only once when several processes ask for it together.
+    The folder is created atomically, by one process if several need it.
     """
 
     @property
@@ -28,7 +28,7 @@ class DatasetBuilder(ABC):
         """Write ROOT/CLASS/IMAGE or ROOT/{train,val,test}/CLASS/IMAGE into an empty folder."""
 
     def prepare(self, cache: Path) -> Path:
-        """Return the data set's folder inside the cache, written if it is not there."""
+        """Return the dataset directory in the cache; write it first if it does not exist."""
         folder, partial = cache / self.name, cache / f".{self.name}.partial"
         if not folder.exists():
             cache.mkdir(parents=True, exist_ok=True)
@@ -45,25 +45,25 @@ class DatasetBuilder(ABC):
 
 
 class Digits(DatasetBuilder):
-    """1,797 real handwritten digits that scikit-learn ships, as 32x32 RGB images in ten classes.
+    """1,797 handwritten digits from scikit-learn, as 32x32 RGB images in ten classes.
 
     E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998.
     """
 
     def write(self, folder: Path) -> None:
-        """Write FOLDER/CLASS/NNNN.png, without a network."""
+        """Write FOLDER/CLASS/NNNN.png, without network access."""
         from sklearn.datasets import load_digits
 
         digits = load_digits()
         for number, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
-            place = folder / str(label)
-            place.mkdir(exist_ok=True)
+            class_folder = folder / str(label)
+            class_folder.mkdir(exist_ok=True)
             image = Image.fromarray((pixels * (255 / 16)).astype(np.uint8))  # 8x8, values 0 to 16
-            image.resize((32, 32), Image.Resampling.BICUBIC).convert("RGB").save(place / f"{number:04d}.png")
+            image.resize((32, 32), Image.Resampling.BICUBIC).convert("RGB").save(class_folder / f"{number:04d}.png")
 
 
 class CIFAR10(DatasetBuilder):
-    """60,000 images of 32x32 pixels in ten classes, 50,000 to train on and 10,000 to test on.
+    """CIFAR-10: 50,000 training and 10,000 test images of 32x32 pixels in ten classes.
 
     A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
     """
@@ -72,7 +72,7 @@ class CIFAR10(DatasetBuilder):
         """Download the archive (170 MB) and write FOLDER/{train,test}/CLASS/NNNNN.png.
 
         Raises:
-            UserError: no network.
+            UserError: the download fails.
         """
         from torchvision import datasets
 
@@ -82,10 +82,10 @@ class CIFAR10(DatasetBuilder):
                     images = datasets.CIFAR10(download, train=split == "train", download=True)
                 except (OSError, RuntimeError) as error:
                     raise UserError(
-                        f"cannot download CIFAR-10 ({error}): connect to the network, or give --data.root a folder"
+                        f"cannot download CIFAR-10 ({error}): connect to the network, or set --data.root to a folder"
                         " of the form DIR/{train,test}/CLASS/IMAGE"
                     ) from error
                 for number, (image, label) in enumerate(images):
-                    place = folder / split / images.classes[label]
-                    place.mkdir(parents=True, exist_ok=True)
-                    image.save(place / f"{number:05d}.png")
+                    class_folder = folder / split / images.classes[label]
+                    class_folder.mkdir(parents=True, exist_ok=True)
+                    image.save(class_folder / f"{number:05d}.png")

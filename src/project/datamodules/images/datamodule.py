@@ -1,4 +1,4 @@
-"""The datamodule: from a folder to augmented batches on the device."""
+"""Datamodule of an image dataset."""
 
 import csv
 import os
@@ -19,15 +19,15 @@ from project.datamodules.base import DataModule
 from project.datamodules.images.augment import augment, default_augmentation, is_fixed
 from project.datamodules.images.builders import DatasetBuilder
 from project.datamodules.images.dataset import Images
-from project.datamodules.images.masks import HideBy, Masks
+from project.datamodules.images.masks import MaskMode, Masks
 from project.datamodules.images.origin import Origin
-from project.datamodules.images.packed import decode_all, skip_unreadable, warn_of_copies
+from project.datamodules.images.packed import decode_all, skip_unreadable, warn_about_duplicates
 from project.datamodules.images.transforms import RandomResizedCrop
 from project.datamodules.index import ImageIndex, index_unlabeled
 from project.datamodules.loader import Loader
 from project.datamodules.parallel import worker_count
 from project.datamodules.sampler import EpochBatchSampler, Order, Request, seed_rng
-from project.datamodules.split import draw_splits
+from project.datamodules.split import assign_splits
 from project.errors import UserError
 from project.images import Pixels
 from project.interface import SPLITS, Batch, ClassTarget, DataDescription, ImageInput, Split, module_of
@@ -35,47 +35,45 @@ from project.machine import memory
 from project.output import pluralize, redact_secrets
 from project.runs.spec import to_spec
 
-SamplerCallable = Callable[
-    [int, int, int], EpochBatchSampler
-]  # from (size, batch_size, accumulated batches), one process
+SamplerCallable = Callable[[int, int, int], EpochBatchSampler]  # called with size, batch_size, accumulate_grad_batches
 
 
 class ImageDataModule(DataModule):
-    """Finds, splits, reads, batches and augments the images of a folder. Nothing is ever written into that folder.
+    """Datamodule of an image dataset; it never writes to the dataset directory.
 
     Args:
-        root: Your images: ROOT/CLASS/IMAGE, or ROOT/{train,val,test}/CLASS/IMAGE with val and test optional; or what
-            `python -m project shard` wrote, here or in an object store. To predict, any folder or a single image.
-        labels: A CSV in place of class folders: columns path (relative to root, which is the CSV's own folder unless
-            given) and label, and optionally split and others.
-        group_column: A column of that CSV: images with the same entry, such as a patient, stay in one split.
-        source: A data set by name, used when neither `root` nor `labels` is given.
-        image_size: Height and width of the images the net sees, in pixels.
-        batch_size: Images in one step, over all devices together.
-        val_fraction: Share of each class set aside for val where the tree has none, in (0, 1).
-        test_fraction: Share of each class set aside for test where the tree has neither val nor test, in [0, 1).
-        split_seed: Another seed, another split; apart from the seed of training, so that runs can be compared.
-        folds: Cut the images into this many parts and hold out one, for cross-validation; 0 does not.
-        fold: The part that is held out, from 0: as test, or as val where the data bring a test split.
-        sampling: `balanced` draws every class equally often in training; `natural` as often as it is there.
-        sampler: A sampler of training batches in the place of that, such as project.privacy.PoissonBatchSampler.
-        channel_statistics: Images are normalized by mean and standard deviation of the `train` images; or by `fixed`
-            ones, 0.5, for which no image is looked at.
-        balance_column: A column of that CSV, such as a skin type or a camera: `balanced` then draws every pair of class
-            and entry equally often, so that the entry tells nothing of the class.
-        on_corrupt: What an unreadable image does: `error` lists all of them and stops; `skip` trains without.
-        mask_boxes: A CSV of regions to be hidden, such as faces, before anything else is done with an image: columns
-            path, left, top, right, bottom, in pixels of the upright image. Of shards they are hidden on writing.
-        mask_by: `fill` leaves plain gray there, `blur` four by four points.
-        item_transforms: What each image goes through before it is brought to `image_size`: modules that take and
-            return uint8 (3, H, W). Those that draw at random are left out in validation and test.
-        batch_transforms: Augmentation: modules that take and return a float batch (N, 3, H, W) in [0, 1] on the
-            device, in training only. By default the course's: rotation, horizontal flip, crop.
-        pack_limit: Images are decoded once into one file if that takes at most this many gigabytes; by default a
-            quarter of the machine's memory.
-        num_workers: Processes that read images, unless they are packed; by default none on a lone CPU core, else up to
-            one a core.
-        cache_dir: Folder for data sets by name and packed images.
+        root: Dataset directory: ROOT/CLASS/IMAGE, or ROOT/{train,val,test}/CLASS/IMAGE with optional val and test; or
+            shards written by `train.py shard`, on disk or in an object store. For predict: any folder or one image.
+        labels: CSV with columns path, label and, optionally, split and others, used instead of class folders. Paths are
+            relative to root, by default the folder of the CSV.
+        group_column: Column of the labels CSV with the group of each image, e.g. a patient; a group stays in one split.
+        source: Built-in dataset, used if neither `root` nor `labels` is given.
+        image_size: Height and width of the network input in pixels.
+        batch_size: Global batch size: images per step over all devices.
+        val_fraction: Fraction of each class to split off for val if the dataset has no val split, in (0, 1).
+        test_fraction: Fraction of each class to split off for test if the dataset has neither val nor test, in [0, 1).
+        split_seed: Seed of the split, independent of the training seed.
+        folds: Number of cross-validation folds; 0 disables cross-validation.
+        fold: Index of the held-out fold, from 0; it is the test split, or val if the dataset has a test split.
+        sampling: Training sampler: `natural` samples each image once per epoch, `balanced` all classes equally often.
+        sampler: Custom batch sampler for training, e.g. project.privacy.PoissonBatchSampler.
+        channel_statistics: Mean and standard deviation for normalization: `train` computes them from training images,
+            `fixed` uses 0.5 for both.
+        balance_column: Column of the labels CSV, e.g. a camera or a skin type. `sampling: balanced` then samples all
+            pairs of class and entry equally often, so that the entry does not predict the class.
+        on_corrupt: How to handle unreadable images: `error` lists all of them and exits; `skip` leaves them out.
+        mask_boxes: CSV of regions to mask in all splits, e.g. faces, with columns path, left, top, right, bottom, in
+            pixels of the upright image. Regions of shards are masked when the shards are written.
+        mask_by: `fill` replaces masked regions with gray, `blur` downsamples them to 4x4 pixels.
+        item_transforms: Transforms of single images in the workers, applied before resizing: modules from uint8
+            (3, H, W) to uint8 (3, H, W). Random ones are applied in training only.
+        batch_transforms: Augmentations of training batches on the device: modules from float (N, 3, H, W) in [0, 1] to
+            the same shape. By default, rotation, horizontal flip and random crop.
+        pack_limit: Maximum size of the decoded images, in GB, up to which they are packed into one memory-mapped file;
+            by default, a quarter of the machine's memory.
+        num_workers: Number of dataloader workers if images are not packed; by default, 0 on a single CPU core,
+            otherwise up to one per core.
+        cache_dir: Directory of built-in datasets, packed images and indexes.
     """
 
     def __init__(
@@ -97,7 +95,7 @@ class ImageDataModule(DataModule):
         balance_column: str | None = None,
         on_corrupt: Literal["error", "skip"] = "error",
         mask_boxes: str | None = None,
-        mask_by: HideBy = "fill",
+        mask_by: MaskMode = "fill",
         item_transforms: list[nn.Module] | None = None,
         batch_transforms: list[nn.Module] | None = None,
         pack_limit: float | None = None,
@@ -105,38 +103,42 @@ class ImageDataModule(DataModule):
         cache_dir: str = "data",
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        self.save_hyperparameters(logger=False)
         for name in ("source", "item_transforms", "batch_transforms"):
-            given = self.hparams[name]
-            if any(
-                isinstance(each, nn.Module | DatasetBuilder) for each in (given if isinstance(given, list) else [given])
-            ):
-                del self.hparams[name]  # an object from Python: a checkpoint holds plain data only
+            value = self.hparams[name]
+            values = value if isinstance(value, list) else [value]
+            if any(isinstance(each, nn.Module | DatasetBuilder) for each in values):
+                del self.hparams[name]  # checkpoints contain plain data only
         self.hparams["sampler"] = to_spec(sampler) if callable(self.hparams["sampler"]) else self.hparams["sampler"]
-        even, balance, carved = sampling == "balanced", balance_column, 0 if folds else val_fraction + test_fraction
-        held_out = fold == 0 if folds == 0 else folds > 1 and 0 <= fold < folds
+        balanced, held_out = sampling == "balanced", 0 if folds else val_fraction + test_fraction
+        valid_fold = fold == 0 if folds == 0 else folds > 1 and 0 <= fold < folds
         if root and redact_secrets(root) != root:
-            place = "a file of the user's or in the environment, where fsspec looks"
-            raise UserError(f"data.root holds a password or key, which every run would write down: keep it in {place}")
-        for mistaken, message in (
+            fix = "put it into the environment or a credentials file, where fsspec finds it"
+            raise UserError(f"data.root contains a password or key, which would be saved with every run: {fix}")
+        for invalid, message in (
             (image_size < 1, f"image_size must be at least 1, got {image_size}"),
             (batch_size < 1, f"batch_size must be at least 1, got {batch_size}"),
             (split_seed < 0, f"split_seed must be at least 0, got {split_seed}"),
             ((num_workers or 0) < 0, f"num_workers must be at least 0, got {num_workers}"),
-            (even and sampler, "sampler takes the place of data.sampling balanced: leave one of them out"),
-            (balance and not even, "balance_column says what to balance besides classes: add --data.sampling balanced"),
-            (group_column and not labels, "group_column names a column of a CSV: give it by data.labels"),
-            (balance and not labels, "balance_column names a column of a CSV: give it by data.labels"),
+            (balanced and sampler, "sampler cannot be combined with data.sampling balanced: remove one of them"),
+            (balance_column and not balanced, "balance_column needs balanced sampling: add --data.sampling balanced"),
+            (group_column and not labels, "group_column is a column of a CSV: add --data.labels"),
+            (balance_column and not labels, "balance_column is a column of a CSV: add --data.labels"),
             (not 0 < val_fraction < 1, f"val_fraction must be above 0 and below 1, got {val_fraction}"),
             (not 0 <= test_fraction < 1, f"test_fraction must be at least 0 and below 1, got {test_fraction}"),
-            (carved >= 1, "val_fraction and data.test_fraction leave nothing to train on"),
-            (not held_out, f"fold must be one of 0 to data.folds - 1, got fold {fold} of {folds}"),
+            (held_out >= 1, f"val_fraction and data.test_fraction must sum to less than 1, got {held_out:g}"),
+            (not valid_fold, f"fold must be in 0 to data.folds - 1 with at least 2 folds, got fold {fold} of {folds}"),
         ):
-            if mistaken:
+            if invalid:
                 raise UserError(f"data.{message}")
         self.origin = Origin(root, labels, group_column, source, Path(cache_dir), balance_column)
         self._split = partial(
-            draw_splits, val_fraction=val_fraction, test_fraction=test_fraction, seed=split_seed, folds=folds, fold=fold
+            assign_splits,
+            val_fraction=val_fraction,
+            test_fraction=test_fraction,
+            seed=split_seed,
+            folds=folds,
+            fold=fold,
         )
         self.image_size, self.batch_size = image_size, batch_size
         self.sampling, self.sampler = sampling, sampler
@@ -150,49 +152,48 @@ class ImageDataModule(DataModule):
         self.num_workers = num_workers
         self.index: ImageIndex | None = None
         self._pack_limit = memory() / 4 if pack_limit is None else pack_limit * 1e9
-        self._packed: Pixels | None = None  # uint8 (N, size, size, 3), a row of the index each
+        self._packed: Pixels | None = None  # uint8 (N, size, size, 3), by row of the index
         self._on_device: Tensor | None = None
         self._content: NDArray[np.uint64] | None = None
         self._description: DataDescription | None = None
 
     def prepare_data(self) -> None:
-        """Write the data set by name, if one is asked for and not there; on one process a machine."""
+        """Write the built-in dataset if it does not exist; called by one process per machine."""
         self.origin.prepare()
 
     def setup(self, stage: str) -> None:
-        """Index, check, pack and split the images; on `fit` also take the channel statistics."""
+        """Index, validate, pack and split the images; on `fit`, also compute the channel statistics."""
         self.folder = self.origin.prepare()
-        known = module_of(self.trainer).data_description if self.trainer else None
-        if known is not None and stage != "fit":
-            if self.image_size != known.image.height:
-                trained = f"the model was trained on images of {known.image.height} pixels"
-                raise UserError(f"{trained}, which any image is brought to: leave --data.image_size out")
-            self._description = known
+        trained = module_of(self.trainer).data_description if self.trainer else None
+        if trained is not None and stage != "fit":
+            if self.image_size != trained.image.height:
+                size = f"the model was trained on images of {trained.image.height} pixels"
+                raise UserError(f"{size} and resizes all images to this size: remove --data.image_size")
+            self._description = trained
         if stage == "predict":
             if self.origin.is_sharded:
-                raise UserError(f"{self.origin.root} holds shards: predict reads a folder of images, or a single one")
-            self.index = self._readable(index_unlabeled(self.folder))
+                raise UserError(f"{self.origin.root} contains shards: predict needs a folder of images or one image")
+            self.index = self._validate(index_unlabeled(self.folder))
             return
         if self.index is not None and self.index.class_names:
             return  # `test` after `fit` on the same datamodule
-        index = self._readable(self.origin.index(getattr(known.target, "class_names", None) if known else None))
+        index = self._validate(self.origin.index(getattr(trained.target, "class_names", None) if trained else None))
         self.index = self._split(index)
-        drawn = (index.splits != self.index.splits).any()
+        is_drawn = (index.splits != self.index.splits).any()
         if stage == "fit":
             self._description = self._describe()
             if self._content is not None:
-                warn_of_copies(self.index, self._content)
-        elif known is not None and drawn and known.fingerprint != self.index.fingerprint():
-            changed = f"{self.folder} is not as it was when the model was trained, so its splits are drawn anew"
-            remedy = "To test on images of your choice, give DIR/test/CLASS/IMAGE"
-            rank_zero_warn(f"{changed}: images that were trained on may be among them. {remedy}")
+                warn_about_duplicates(self.index, self._content)
+        elif trained is not None and is_drawn and trained.fingerprint != self.index.fingerprint():
+            changed = f"{self.folder} has changed since the model was trained, so its splits were drawn again"
+            leak = "the test split may contain training images"
+            rank_zero_warn(f"{changed}: {leak}; to select the test images yourself, use DIR/test/CLASS/IMAGE")
 
-    def _readable(self, index: ImageIndex) -> ImageIndex:
-        """Look at every image once, hold the pixels of all where they fit; returns the index of what can be read."""
+    def _validate(self, index: ImageIndex) -> ImageIndex:
+        """Read all images once and pack their pixels if they fit; return the index with unreadable images marked."""
         if self.mask_boxes is not None:
             if self.origin.is_sharded:
-                when = "when these are written, by `shard --mask_boxes`"
-                raise UserError(f"data.mask_boxes: regions of shards are hidden {when}")
+                raise UserError("data.mask_boxes: shards are masked when written, by `train.py shard --mask_boxes`")
             index = replace(index, masks=Masks(Path(self.mask_boxes), self.mask_by, index.paths))
         if self.origin.is_sharded or (self.trainer and self.trainer.fast_dev_run):  # type: ignore[attr-defined]
             return index
@@ -208,9 +209,9 @@ class ImageDataModule(DataModule):
     def _describe(self) -> DataDescription:
         index = self._index()
         counts = np.bincount(index.labels[index.rows("train")], minlength=len(index.class_names))
-        if lacking := [name for name, count in zip(index.class_names, counts, strict=True) if not count]:
-            few = ": it has too few groups" if index.groups is not None else ""
-            raise UserError(f"no image of class '{lacking[0]}' in {index.root} is left to train on{few}")
+        if missing := [name for name, count in zip(index.class_names, counts, strict=True) if not count]:
+            reason = ": it has too few groups" if index.groups is not None else ""
+            raise UserError(f"class '{missing[0]}' in {index.root} has no images in the train split{reason}")
         mean, std = [0.5] * 3, [0.5] * 3
         if self.channel_statistics == "train":
             mean, std = self._images("train", self._fixed()).channel_statistics()
@@ -220,16 +221,16 @@ class ImageDataModule(DataModule):
     @override
     @property
     def description(self) -> DataDescription:
-        assert self._description is not None, "setup comes first"
+        assert self._description is not None, "call setup first"
         return self._description
 
     @property
     def test_split(self) -> Split:
-        """The split that is tested on: val where there is no test."""
+        """The split that is tested on: test, or val if there is no test split."""
         return "test" if len(self._index().rows("test")) else "val"
 
     def _index(self) -> ImageIndex:
-        assert self.index is not None, "setup comes first"
+        assert self.index is not None, "call setup first"
         return self.index
 
     @override
@@ -254,19 +255,19 @@ class ImageDataModule(DataModule):
         return images[Request(0, images.even(count))]
 
     def train_dataloader(self) -> Loader:
-        """Batches of the train split, in an order of (seed, epoch)."""
+        """Return the dataloader of the train split, whose order is a function of (seed, epoch)."""
         return self._loader("train")
 
     def val_dataloader(self) -> Loader:
-        """Batches of the val split, in order."""
+        """Return the dataloader of the val split, in order."""
         return self._loader("val")
 
     def test_dataloader(self) -> Loader:
-        """Batches of the test split (of val where there is none), in order."""
+        """Return the dataloader of the test split (val if there is none), in order."""
         return self._loader(self.test_split)
 
     def predict_dataloader(self) -> Loader:
-        """Batches of every image found, in order."""
+        """Return the dataloader of all images, in order."""
         return self._loader("")
 
     @override
@@ -275,7 +276,7 @@ class ImageDataModule(DataModule):
         assert trainer is not None and isinstance(trainer.train_dataloader, Loader)
         first = batch_idx - batch_idx % trainer.accumulate_grad_batches
         last = min(first + trainer.accumulate_grad_batches, int(trainer.num_training_batches))
-        return trainer.train_dataloader.batch_sampler.images(first, last)
+        return trainer.train_dataloader.batch_sampler.num_samples(first, last)
 
     def _images(self, split: Split | Literal[""], transforms: Sequence[nn.Module]) -> Images:
         rows, read = self._index().rows(split), self.origin.reader()
@@ -283,16 +284,16 @@ class ImageDataModule(DataModule):
 
     @property
     def _overfitting(self) -> bool:
-        """Whether a few batches are to be learnt by heart (`overfit_batches`): they come as they are."""
+        """True if the trainer overfits a few batches (`overfit_batches`), which are then not augmented."""
         return bool(self.trainer and self.trainer.overfit_batches)  # type: ignore[attr-defined]
 
     def _order(self, split: Split | Literal[""]) -> Order:
-        """Mix what is limited: a part of the ascending order would be a class or two."""
+        """Return the order of a split: shuffled if batches are limited, as the first ones are of one or two classes."""
         if split == "train":
-            return "mixed" if self._overfitting else "new each epoch"
+            return "shuffled" if self._overfitting else "reshuffled each epoch"
         limits = [getattr(self.trainer, f"limit_{stage}_batches", 1.0) for stage in ("val", "test")]
-        limited = any(isinstance(limit, int) or limit < 1 for limit in limits)  # 1 is one batch, 1.0 are all
-        return "mixed" if split and limited else "ascending"
+        limited = any(isinstance(limit, int) or limit < 1 for limit in limits)  # 1 is one batch, 1.0 all batches
+        return "shuffled" if split and limited else "sequential"
 
     def _loader(self, split: Split | Literal[""]) -> Loader:
         trainer = self.trainer
@@ -300,12 +301,11 @@ class ImageDataModule(DataModule):
         images = self._images(split, self.item_transforms if training else self._fixed())  # type: ignore[arg-type]
         rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         if not len(images):
-            there = ", ".join(f"{count:,} of {name}" for name, count in self.split_sizes().items() if count)
-            raise UserError(f"{self.folder} has no images of the {split} split; it has {there}")
+            sizes = ", ".join(f"{count:,} in {name}" for name, count in self.split_sizes().items() if count)
+            raise UserError(f"{self.folder} has no images in the {split} split, only {sizes}")
         if self.batch_size < world or len(images) < world:
-            batch = f"a batch (data.batch_size is {self.batch_size})"
-            part = f"each split ({split or 'this folder'} has {len(images)})"
-            raise UserError(f"{world} processes need at least as many images in {batch} and in {part}")
+            sizes = f"data.batch_size is {self.batch_size}, {split or 'the folder'} has {len(images)}"
+            raise UserError(f"{world} processes need at least {world} images per batch and per split: {sizes}")
         strata = images.index.strata(images.rows) if split == "train" and self.sampling == "balanced" else None
         if training and self.sampler is not None:
             batches = self.sampler(len(images), self.batch_size, trainer.accumulate_grad_batches)  # type: ignore[union-attr]
@@ -313,13 +313,13 @@ class ImageDataModule(DataModule):
             batches = EpochBatchSampler(
                 len(images), self.batch_size, self._order(split), self._seed(), rank, world, strata
             )
-        images.pixels = self._near(trainer.strategy.root_device if trainer else torch.device("cpu"))
+        images.pixels = self._pixels_for(trainer.strategy.root_device if trainer else torch.device("cpu"))
         pin = torch.cuda.is_available() and not isinstance(images.pixels, Tensor)
         done = trainer.fit_loop.epoch_loop.batch_progress.current if trainer and training else None
         return Loader(images, batches, self._workers(), pin, lambda: done.ready if done is not None else 0)
 
-    def _near(self, device: torch.device) -> Pixels | Tensor | None:
-        """Return the pixels; on a GPU where they take at most a quarter of its memory, so that none has to be sent."""
+    def _pixels_for(self, device: torch.device) -> Pixels | Tensor | None:
+        """Return the packed pixels, on the device if it is a GPU and they take at most a quarter of its memory."""
         if self._packed is None or device.type != "cuda":
             return self._packed
         if self._on_device is None and self._packed.nbytes <= torch.cuda.mem_get_info(device)[1] / 4:
@@ -352,16 +352,13 @@ class ImageDataModule(DataModule):
         return f"{'shards' if self.origin.is_sharded else 'files'}, {pluralize(self._workers(), 'worker')}"
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Augment a training batch on its device; what this step draws is a function of (seed, step, rank).
-
-        Dropout's draws, which follow, are too.
-        """
+        """Augment a training batch on its device, after seeding augmentation and dropout by (seed, step, rank)."""
         trainer = self.trainer
         if trainer is None or not trainer.training or self._overfitting or not len(batch.index):
             return batch
         step = trainer.fit_loop.epoch_loop.total_batch_idx + 1
         assert isinstance(trainer.train_dataloader, Loader)
-        seed = trainer.train_dataloader.batch_sampler.draw_seed
+        seed = trainer.train_dataloader.batch_sampler.augmentation_seed
         seed_rng(seed, step, trainer.global_rank, device=batch.inputs.device)
         with torch.no_grad():
             return augment(batch, self.batch_transforms, self.description.target.outputs, trainer.current_epoch)

@@ -1,4 +1,4 @@
-"""Images of an index, from their files or from the packed one, a batch at a time."""
+"""Dataset of images from files, packed pixels or shards, read one batch at a time."""
 
 from collections.abc import Callable, Sequence
 
@@ -17,15 +17,21 @@ from project.errors import UserError
 from project.images import Pixels, UnreadableImageError, read_bytes
 from project.interface import Batch
 
-SAMPLE = 2000  # images that the statistics are taken from: a channel mean is then wrong by far less than a gray level
+SAMPLE = 2000  # images that channel statistics are computed from: the error of a mean is far below one gray level
 
 
 class Images(Dataset[Batch]):
-    """Images of some rows of an index; asked for a list of positions, it returns a whole batch.
+    """A dataset of some rows of an index that returns a whole batch for a request.
 
-    What item transforms draw is a function of (seed, epoch, row). Where the packed `pixels` are given, uint8
-    (N, image_size, image_size, 3), a row of the index each, nothing else is read; as a tensor they may lie on another
-    device, and the batches' images then do too. `read` gives the encoded image at a row; by default its file.
+    Args:
+        index: The image index.
+        rows: int64 (N,), rows of the index; a sample's position is its position in `rows`.
+        image_size: Height and width of the images in pixels.
+        transforms: Item transforms, seeded by (seed, epoch, row) if one of them is random.
+        seed: Seed of the item transforms.
+        pixels: Packed pixels, uint8 (rows of the index, image_size, image_size, 3), used instead of reading images. The
+            images of a batch are on the device of this tensor.
+        read: Function that returns the encoded image of a row; by default, the content of its file.
     """
 
     def __init__(
@@ -41,10 +47,10 @@ class Images(Dataset[Batch]):
         self.index, self.rows, self.image_size = index, rows, image_size
         self.transforms, self.seed, self.pixels = transforms, seed, pixels
         self.read = read or self._read_file
-        self.places: Sequence[Tensor] = ()
+        self.buffers: Sequence[Tensor] = ()
         self.buffer_shape = (image_size, image_size, 3)
-        # Seeding where nothing is drawn would change what this process draws next, such as the weights of the net.
-        self._draws = not all(map(is_fixed, transforms))
+        # Needless seeding would change the random state of this process, e.g. the initial weights of the network.
+        self._is_random = not all(map(is_fixed, transforms))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -56,35 +62,35 @@ class Images(Dataset[Batch]):
         elif self.pixels is not None:
             image = torch.from_numpy(self.pixels[rows])  # one read for the whole batch
         else:
-            image = self._place(request)
-            for place, row in enumerate(rows.tolist()):
-                image[place] = self._decode(row, request.epoch).permute(1, 2, 0)
+            image = self._buffer(request)
+            for position, row in enumerate(rows.tolist()):
+                image[position] = self._decode(row, request.epoch).permute(1, 2, 0)
         labels = torch.from_numpy(self.index.labels[rows])
-        # NCHW to the eye, NHWC in memory: channels last.
+        # Shape NCHW, stored as NHWC (channels last).
         return Batch(image.permute(0, 3, 1, 2), labels, torch.from_numpy(rows))
 
     def even(self, count: int) -> list[int]:
-        """Return positions of up to `count` images, evenly spaced."""
+        """Return up to `count` evenly spaced positions."""
         return [*map(int, np.linspace(0, len(self) - 1, min(count, len(self))).round())]
 
     def channel_statistics(self) -> tuple[list[float], list[float]]:
-        """Return mean and standard deviation of each RGB channel, in [0, 1], over an even sample."""
-        sample = self.even(SAMPLE)
-        counts = np.zeros((3, 256), np.int64)  # of each level: exact, and far less work than sums of squares
-        for first in range(0, len(sample), 50):
-            pixels = self[Request(0, sample[first : first + 50])].inputs.numpy()
+        """Return the mean and standard deviation of each RGB channel, in [0, 1], of evenly spaced images."""
+        positions = self.even(SAMPLE)
+        counts = np.zeros((3, 256), np.int64)  # histograms: exact, and much faster than sums of squares
+        for first in range(0, len(positions), 50):
+            pixels = self[Request(0, positions[first : first + 50])].inputs.numpy()
             for channel in range(3):
                 counts[channel] += np.bincount(pixels[:, channel].ravel(), minlength=256)
         levels, total = np.arange(256) / 255, counts.sum(1)
         mean, square = counts @ levels / total, counts @ levels**2 / total
-        std = np.sqrt(np.maximum(square - mean**2, 0)).clip(1 / 255)  # a constant channel must not divide by zero
+        std = np.sqrt(np.maximum(square - mean**2, 0)).clip(1 / 255)  # avoids division by zero for constant channels
         return [round(x, 6) for x in mean.tolist()], [round(x, 6) for x in std.tolist()]
 
-    def _place(self, request: Request) -> Tensor:
-        """uint8 (N, image_size, image_size, 3), not yet filled."""
+    def _buffer(self, request: Request) -> Tensor:
+        """Return an uninitialized buffer for a batch, uint8 (N, image_size, image_size, 3)."""
         count = len(request.positions)
-        if request.place is not None and count <= len(self.places[request.place]):
-            return self.places[request.place][:count]
+        if request.buffer is not None and count <= len(self.buffers[request.buffer]):
+            return self.buffers[request.buffer][:count]
         if get_worker_info() is not None:
             return shared_memory(count, self.buffer_shape)
         return torch.empty(count, *self.buffer_shape, dtype=torch.uint8)
@@ -96,11 +102,11 @@ class Images(Dataset[Batch]):
         try:
             image = self.index.hide(decode_image(self.read(row)), row)
         except UnreadableImageError as error:
-            name = f"{self.index.paths[row]} from the shards (damaged: write them anew)"
+            name = f"{self.index.paths[row]} from the shards (damaged: write them again)"
             if self.read == self._read_file:
-                name = f"{self.index.root / self.index.paths[row]} (damaged, or gone since the images were found)"
+                name = f"{self.index.root / self.index.paths[row]} (damaged or removed since it was indexed)"
             raise UserError(f"cannot read image {name}: {error}") from error
-        if self._draws:
+        if self._is_random:
             seed_rng(self.seed, epoch, row)
         for transform in self.transforms:
             image = transform(image)

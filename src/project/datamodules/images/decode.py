@@ -1,4 +1,4 @@
-"""From a file to a tensor of the size that the net sees."""
+"""Image decoding and resizing."""
 
 from pathlib import Path
 
@@ -10,29 +10,33 @@ from project.images import decode_pixels, read_bytes
 
 
 def read_image(path: str | Path) -> Tensor:
-    """Decode a file; see `decode_image`.
+    """Decode an image file to upright 8-bit RGB, uint8 (3, H, W).
 
     Raises:
-        UnreadableImageError: also where the file cannot be opened.
+        UnreadableImageError: the file cannot be opened or decoded.
     """
     return decode_image(read_bytes(path))
 
 
 def decode_image(data: bytes) -> Tensor:
-    """Decode to upright 8-bit RGB, uint8 (3, H, W), or raise an UnreadableImageError; see `decode_pixels`."""
+    """Decode an encoded image to upright 8-bit RGB, uint8 (3, H, W); see `decode_pixels`.
+
+    Raises:
+        UnreadableImageError: the data cannot be decoded.
+    """
     return torch.from_numpy(decode_pixels(data)).permute(2, 0, 1)
 
 
 def resize(image: Tensor, size: int) -> Tensor:
-    """Bring uint8 (3, H, W) to (3, size, size), bilinear with antialiasing; within one level of Pillow's."""
+    """Resize uint8 (3, H, W) to (3, size, size), bilinear with antialiasing; within one gray level of Pillow."""
     if image.shape[1:] == (size, size):
         return image
-    batch = image[None].contiguous(memory_format=torch.channels_last)  # the layout that torch has a fast path for
+    batch = image[None].contiguous(memory_format=torch.channels_last)  # has a fast path in torch
     return F.interpolate(batch, (size, size), mode="bilinear", antialias=True)[0]
 
 
 def center_crop_resize(image: Tensor, size: int) -> Tensor:
-    """Cut the largest square out of the center of uint8 (3, H, W) and bring it to (3, size, size)."""
+    """Crop the largest center square of uint8 (3, H, W) and resize it to (3, size, size)."""
     _, height, width = image.shape
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2

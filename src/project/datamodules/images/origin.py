@@ -1,4 +1,4 @@
-"""Where images come from: a folder, whose index is remembered, a table, shards, or a data set by name."""
+"""Source of the images: a folder tree, whose index is cached, a CSV, shards or a built-in dataset."""
 
 import os
 import time
@@ -16,13 +16,13 @@ from project.datamodules.index import ImageIndex, PathTable, index_table, index_
 from project.errors import UserError
 from project.files import atomic_write
 
-LARGE = 10_000  # smaller trees are scanned anew: that takes no time
-SETTLED = 10**9  # ns that a folder must have been at rest before the scan: what is still being written to is not kept
+LARGE = 10_000  # images; indexes of smaller trees are not cached, as scanning them is fast
+SETTLED = 10**9  # ns without changes before the index of a tree is cached, so that no unfinished tree is
 
 
 @dataclass(frozen=True)
 class Origin:
-    """The images that the datamodule's arguments of the same names mean."""
+    """The source selected by the datamodule's arguments of the same names."""
 
     root: str | None
     labels: str | None
@@ -33,21 +33,25 @@ class Origin:
 
     @property
     def is_sharded(self) -> bool:
-        """Whether the images lie in shards, which were checked and split when they were written."""
+        """True if the images are in shards, which are validated and split when they are written."""
         return self.root is not None and ("://" in self.root or Path(self.root, INDEX).is_file())
 
     def prepare(self) -> Path:
-        """Return the folder that paths are relative to; a data set by name is written if it is not there."""
+        """Return the dataset directory; write a built-in dataset first if it does not exist."""
         if self.root is not None:
             return Path(self.root)
         if self.labels is not None:
             return Path(self.labels).parent
         if self.source is None:
-            raise UserError("no images: give --data.root DIR, or a data set by name with --data.source Digits")
+            raise UserError("no images: give --data.root DIR, or a built-in dataset with --data.source Digits")
         return self.source.prepare(self.cache_dir)
 
     def index(self, class_names: list[str] | None) -> ImageIndex:
-        """Index every labeled image, by the classes that a trained model knows, or those found where it is None."""
+        """Index all labeled images.
+
+        Args:
+            class_names: Classes of the trained model; None takes those of the dataset.
+        """
         folder = self.prepare()
         if self.is_sharded:
             return read_shard_index(str(self.root), class_names)
@@ -56,13 +60,13 @@ class Origin:
         return cached_index_tree(folder, class_names, self.cache_dir / "index")
 
     def reader(self) -> ShardReader | None:
-        """Return what gives the encoded image at a row of the index, where that is not its file."""
+        """Return the reader of encoded images by row; None if images are files."""
         return ShardReader(str(self.root)) if self.is_sharded else None
 
 
 def cached_index_tree(root: Path, class_names: list[str] | None, folder: Path) -> ImageIndex:
-    """As `index_tree`, but kept in `folder` until an image is added, removed or renamed anywhere in the tree."""
-    # Each of these changes the time of the folder it happens in. An overwritten file does not: `decode_all` notices it.
+    """Index a tree like `index_tree`; cache the index in `folder` until an image is added, removed or renamed."""
+    # These change the modification time of a folder. Overwriting a file does not, but `decode_all` detects it.
     file = folder / f"{blake2b(os.fsencode(root.resolve()), digest_size=10).hexdigest()}.npz"
     if (index := _load(file, root)) and (class_names is None or class_names == index.class_names):
         return index
@@ -72,10 +76,10 @@ def cached_index_tree(root: Path, class_names: list[str] | None, folder: Path) -
     times = _times(visited)
     if len(index.paths) >= LARGE and times and max(times) < started - SETTLED:
         folder.mkdir(parents=True, exist_ok=True)
-        kept: dict[str, Any] = {"folders": visited, "times": times, **vars(index.paths)}
-        kept |= {"labels": index.labels, "splits": index.splits, "class_names": index.class_names}
+        arrays: dict[str, Any] = {"folders": visited, "times": times, **vars(index.paths)}
+        arrays |= {"labels": index.labels, "splits": index.splits, "class_names": index.class_names}
         with atomic_write(file) as partial, partial.open("wb") as stream:
-            np.savez(stream, **kept)
+            np.savez(stream, **arrays)
     return index
 
 
@@ -88,11 +92,11 @@ def _times(folders: list[str]) -> list[int]:
 
 def _load(file: Path, root: Path) -> ImageIndex | None:
     try:
-        with np.load(file) as kept:
-            if _times(kept["folders"].tolist()) != kept["times"].tolist():
+        with np.load(file) as arrays:
+            if _times(arrays["folders"].tolist()) != arrays["times"].tolist():
                 return None
             paths = PathTable(())
-            paths.characters, paths.ends = kept["characters"], kept["ends"]
-            return ImageIndex(root, paths, kept["labels"], kept["splits"], kept["class_names"].tolist())
-    except (OSError, ValueError, EOFError, KeyError, BadZipFile):  # not there, or damaged
+            paths.characters, paths.ends = arrays["characters"], arrays["ends"]
+            return ImageIndex(root, paths, arrays["labels"], arrays["splits"], arrays["class_names"].tolist())
+    except (OSError, ValueError, EOFError, KeyError, BadZipFile):  # missing or damaged
         return None

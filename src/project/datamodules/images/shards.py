@@ -1,4 +1,4 @@
-"""Sets too large to hold as pixels: a few large files of JPEGs (litdata), on a disk or in an object store."""
+"""Sharded datasets: JPEGs in a few large files (litdata), on disk or in an object store."""
 
 import io
 import os
@@ -12,10 +12,10 @@ import numpy as np
 from PIL import Image
 
 from project.datamodules.images.decode import decode_image
-from project.datamodules.images.masks import HideBy, Masks
-from project.datamodules.images.packed import content_hash, skip_unreadable, warn_of_copies
+from project.datamodules.images.masks import MaskMode, Masks
+from project.datamodules.images.packed import content_hash, skip_unreadable, warn_about_duplicates
 from project.datamodules.index import ImageIndex, PathTable, check_classes, index_table, index_tree
-from project.datamodules.parallel import each
+from project.datamodules.parallel import parallel_map
 from project.datamodules.split import complete_splits
 from project.errors import UserError
 from project.images import UnreadableImageError, read_bytes
@@ -35,33 +35,33 @@ def shard(
     split_seed: int = 0,
     on_corrupt: Literal["error", "skip"] = "error",
     mask_boxes: Path | None = None,
-    mask_by: HideBy = "fill",
+    mask_by: MaskMode = "fill",
 ) -> None:
-    """Write images as shards, which `--data.root OUT` then reads; copy OUT to an object store as it is if you like.
+    """Write a dataset as shards, to be read with `--data.root OUT` from disk or from an object store.
 
-    What of EXIF and other metadata a file had stays behind; the orientation is applied.
+    The EXIF orientation is applied; EXIF and other metadata are removed. The split is fixed when shards are written.
 
     Args:
-        root: ROOT/CLASS/IMAGE or ROOT/{train,val,test}/CLASS/IMAGE.
-        out: A new folder.
-        short_side: Larger images are brought to this short side, in pixels.
+        root: Dataset directory: ROOT/CLASS/IMAGE or ROOT/{train,val,test}/CLASS/IMAGE.
+        out: Output directory, which must not exist.
+        short_side: Length to which the shorter side of larger images is resized, in pixels.
         quality: JPEG quality, 1 to 100.
-        labels: A CSV of path and label in place of class folders, with paths relative to `root`.
-        group_column: A column of that CSV: images with the same entry stay in one split.
-        val_fraction: As of the datamodule; the split is fixed here.
-        test_fraction: As of the datamodule.
-        split_seed: As of the datamodule.
-        on_corrupt: As of the datamodule.
-        mask_boxes: As of the datamodule.
-        mask_by: As of the datamodule.
+        labels: CSV with columns path (relative to `root`) and label, used instead of class folders.
+        group_column: Column of the labels CSV with the group of each image, e.g. a patient; a group stays in one split.
+        val_fraction: Fraction of each class to split off for val if the dataset has no val split, in (0, 1).
+        test_fraction: Fraction of each class to split off for test if the dataset has neither val nor test, in [0, 1).
+        split_seed: Seed of the split.
+        on_corrupt: How to handle unreadable images: `error` lists all of them and exits; `skip` leaves them out.
+        mask_boxes: CSV of regions to mask, with columns path, left, top, right, bottom, in pixels of the upright image.
+        mask_by: `fill` replaces masked regions with gray, `blur` downsamples them to 4x4 pixels.
 
     Raises:
-        UserError: `out` exists; or as of the datamodule.
+        UserError: `out` exists, or the dataset is invalid.
     """
     from litdata.streaming.writer import BinaryWriter
 
     if out.exists():
-        raise UserError(f"{out} exists: shards are written to a new folder")
+        raise UserError(f"{out} exists: choose a new output directory")
     index = index_table(labels, root, group_column) if labels else index_tree(root)
     if mask_boxes is not None:
         index = replace(index, masks=Masks(mask_boxes, mask_by, index.paths))
@@ -73,7 +73,7 @@ def shard(
         writer = BinaryWriter(str(unfinished), chunk_bytes="64MB")
         unreadable: dict[int, str] = {}
         content = np.zeros(len(index.paths), np.uint64)
-        for row, (jpeg, problem, content[row]) in enumerate(each(encode, len(index.paths), "writing shards")):
+        for row, (jpeg, problem, content[row]) in enumerate(parallel_map(encode, len(index.paths), "writing shards")):
             if problem:
                 unreadable[row] = problem
             else:
@@ -82,11 +82,11 @@ def shard(
         writer.merge()
         index = skip_unreadable(index, unreadable, on_corrupt, "--on_corrupt")
         index = complete_splits(index, val_fraction, test_fraction, split_seed)
-        warn_of_copies(index, content)
+        warn_about_duplicates(index, content)
         kept = np.flatnonzero(index.splits != "skip")
         paths = "\0".join(index.paths[row] for row in kept.tolist())
-        found: dict[str, Any] = {"paths": np.frombuffer(os.fsencode(paths), np.uint8), "class_names": index.class_names}
-        np.savez(unfinished / INDEX, **found, labels=index.labels[kept], splits=index.splits[kept])
+        names: dict[str, Any] = {"paths": np.frombuffer(os.fsencode(paths), np.uint8), "class_names": index.class_names}
+        np.savez(unfinished / INDEX, **names, labels=index.labels[kept], splits=index.splits[kept])
         unfinished.rename(out)
     except OSError as error:
         raise UserError(f"cannot write shards to {out}: {error.strerror or error}") from error
@@ -96,7 +96,7 @@ def shard(
 
 
 def _encode(index: ImageIndex, short_side: int, quality: int, row: int) -> tuple[bytes, str, int]:
-    """Return an image as a JPEG of the wanted size, why it cannot be read, and a hash of its file."""
+    """Return an image as a resized JPEG, the error if it is unreadable, and a hash of its file."""
     try:
         data = read_bytes(index.root / index.paths[row])
         pixels = index.hide(decode_image(data), row)
@@ -112,22 +112,22 @@ def _encode(index: ImageIndex, short_side: int, quality: int, row: int) -> tuple
 
 
 def read_shard_index(root: str, class_names: list[str] | None) -> ImageIndex:
-    """Return the index of a sharded set, whose splits are fixed."""
+    """Return the index of a sharded dataset, including its splits."""
     import fsspec
 
     try:
         with fsspec.open(f"{root.rstrip('/')}/{INDEX}", "rb") as stream:
-            found = np.load(io.BytesIO(stream.read()))
+            arrays = np.load(io.BytesIO(stream.read()))
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"cannot read the shards at {root}: {error}") from error
-    names = found["class_names"].tolist()
-    check_classes(Path(root), names, class_names or names, "the model was trained on")
-    paths = os.fsdecode(found["paths"].tobytes()).split("\0")
-    return ImageIndex(Path(root), PathTable(paths), found["labels"], found["splits"], names)
+    names = arrays["class_names"].tolist()
+    check_classes(Path(root), names, class_names or names, "the trained model")
+    paths = os.fsdecode(arrays["paths"].tobytes()).split("\0")
+    return ImageIndex(Path(root), PathTable(paths), arrays["labels"], arrays["splits"], names)
 
 
 class ShardReader:
-    """The encoded image at a row of a sharded set; each process opens the shards for itself."""
+    """Reader of encoded images by row; each process opens the shards itself."""
 
     def __init__(self, root: str) -> None:
         self.root = root
@@ -138,10 +138,10 @@ class ShardReader:
         return {"root": self.root, "_shards": None}
 
     def __call__(self, row: int) -> bytes:
-        """The bytes of a JPEG."""
+        """Return the JPEG data of a row."""
         if self._shards is None or self._process != os.getpid():
             from litdata import StreamingDataset
 
-            # Decoding ahead pays for reading in order only: our order is another.
+            # Batch decoding only helps sequential reads.
             self._shards, self._process = StreamingDataset(self.root, batch_decode=False), os.getpid()
         return bytes(self._shards[row])
