@@ -1,4 +1,4 @@
-"""What only a GPU can show; skipped where there is none."""
+"""Tests that need a GPU; skipped without one."""
 
 import csv
 from pathlib import Path
@@ -14,21 +14,21 @@ from project.cli.commands import commands
 from project.runs.checkpoints import load_checkpoint
 from tests.conftest import REPOSITORY, process
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 DIGITS = ["--config", str(REPOSITORY / "configs/convnet.yaml"), "--trainer.accelerator", "gpu"]
 GPU = ["--trainer.accelerator", "gpu", "--trainer.devices", "1", "--data.image_size", "32", "--data.batch_size", "16"]
 
 
 class NoWait(Callback):
-    """Any step of the second epoch that waits for the GPU is an error; by then all is compiled and recorded."""
+    """Raises if a step of the second epoch, after compilation and CUDA graph capture, synchronizes with the GPU."""
 
     steps = 0
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """From here: transfer of the next batch, augmentation, step, schedule, metrics."""
+        """Start checking: transfer of the next batch, augmentation, step, schedule, metrics."""
         if trainer.current_epoch == 1 and batch_idx:
             torch.cuda.set_sync_debug_mode("error")
             NoWait.steps += 1
@@ -36,23 +36,23 @@ class NoWait(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """The last batch: validation may wait."""
+        """Stop checking after the last batch, as validation may synchronize."""
         if trainer.is_last_batch:
             torch.cuda.set_sync_debug_mode("default")
 
 
 def train(tree: Path, *more: str) -> list[str]:
-    """Arguments of a quick run on the GPU."""
+    """Return the arguments of a quick run on the GPU."""
     return ["fit", "--data.root", str(tree), "--trainer.max_epochs", "2", *GPU, *more]
 
 
 def last_value(run: Path, name: str) -> float:
-    """The latest value of a metric."""
+    """Return the last value of a metric."""
     with (run / "metrics.csv").open(newline="") as stream:
         return [float(row[name]) for row in csv.DictReader(stream) if row.get(name)][-1]
 
 
-def test_fit_takes_the_settings_of_a_gpu(tree: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_default_settings_on_a_gpu(tree: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["fit", "--data.root", str(tree), "--trainer.max_epochs", "2", "--data.image_size", "32"])
     shown = capsys.readouterr().out
     assert torch.cuda.get_device_name() in shown
@@ -62,7 +62,7 @@ def test_fit_takes_the_settings_of_a_gpu(tree: Path, here: Path, capsys: pytest.
 
 @pytest.mark.parametrize("config", ["convnet", "cifar10", "cifar10_resnet", "cifar10_speedrun"])
 @pytest.mark.parametrize("compiled", ["false", "true"])
-def test_no_step_waits_for_the_gpu(config: str, compiled: str, tree: Path, here: Path) -> None:
+def test_steps_do_not_synchronize(config: str, compiled: str, tree: Path, here: Path) -> None:
     NoWait.steps = 0
     more = ["--trainer.log_every_n_steps", "1000", "--trainer.callbacks", "tests.test_gpu.NoWait"]
     recipe = ["--config", str(REPOSITORY / f"configs/{config}.yaml"), "--model.compile", compiled]
@@ -74,17 +74,17 @@ def test_no_step_waits_for_the_gpu(config: str, compiled: str, tree: Path, here:
 
 
 @pytest.mark.parametrize("precision", ["16-mixed", "bf16-mixed", "bf16-true", "32-true"])
-def test_a_checkpoint_of_a_gpu_answers_alike_on_the_cpu(precision: str, tree: Path, here: Path) -> None:
+def test_gpu_checkpoint_gives_the_same_loss_on_the_cpu(precision: str, tree: Path, here: Path) -> None:
     main(train(tree, "--trainer.precision", precision))
     run = here / "logs/run/version_0"
-    there = last_value(run, "test/loss")
+    gpu_loss = last_value(run, "test/loss")
     cpu = ["--trainer.accelerator", "cpu", "--trainer.precision", "32-true", "--trainer.default_root_dir", "logs"]
     main(["test", "--ckpt_path", str(run / "checkpoints/best.ckpt"), "--data.root", str(tree), *cpu])
-    assert last_value(here / "logs/test/version_0", "test/loss") == pytest.approx(there, rel=0.05, abs=0.02)
+    assert last_value(here / "logs/test/version_0", "test/loss") == pytest.approx(gpu_loss, rel=0.05, abs=0.02)
 
 
 @pytest.mark.parametrize("compiled", ["false", "true"])
-def test_a_run_continues_on_the_gpu(compiled: str, tree: Path, here: Path) -> None:
+def test_exact_resume_on_the_gpu(compiled: str, tree: Path, here: Path) -> None:
     exact = ["--trainer.deterministic", "true", "--trainer.precision", "32-true", "--model.compile", compiled]
     main(train(tree, "--run_name", "whole", *exact))
     main(train(tree, "--run_name", "parts", *exact, "--trainer.max_steps", "4", "--test_after_fit", "false"))
@@ -94,7 +94,7 @@ def test_a_run_continues_on_the_gpu(compiled: str, tree: Path, here: Path) -> No
         torch.testing.assert_close(parts["state_dict"][name], value, msg=name)
 
 
-def test_gradients_add_up_where_the_net_is_compiled(tree: Path, here: Path) -> None:
+def test_gradient_accumulation_with_compile(tree: Path, here: Path) -> None:
     exact = ["--trainer.precision", "32-true", "--trainer.accumulate_grad_batches", "3", "--data.batch_size", "6"]
     for compiled in ("false", "true"):
         main(train(tree, "--run_name", f"compiled_{compiled}", "--model.compile", compiled, *exact))
@@ -102,12 +102,12 @@ def test_gradients_add_up_where_the_net_is_compiled(tree: Path, here: Path) -> N
     assert last_value(runs[1], "train/loss") == pytest.approx(last_value(runs[0], "train/loss"), rel=0.02)
 
 
-def test_weights_are_averaged_on_the_gpu(tree: Path, here: Path) -> None:
+def test_weight_averaging_on_the_gpu(tree: Path, here: Path) -> None:
     main(train(tree, "--trainer.callbacks", "EMAWeightAveraging", "--model.tta", "flip_translate"))
     assert (here / "logs/run/version_0/report.html").is_file()
 
 
-def test_a_private_run_on_the_gpu(tree: Path, here: Path) -> None:
+def test_private_training_on_the_gpu(tree: Path, here: Path) -> None:
     pytest.importorskip("opacus")
     config = ["--config", str(REPOSITORY / "configs/private.yaml"), "--trainer.callbacks.delta", "0.01"]
     main(["fit", *config, "--data.root", str(tree), "--trainer.max_epochs", "1", "--trainer.accelerator", "gpu"])
@@ -116,7 +116,7 @@ def test_a_private_run_on_the_gpu(tree: Path, here: Path) -> None:
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a run on handwritten digits."""
+    """A directory with a run on handwritten digits."""
     folder = tmp_path_factory.mktemp("gpu")
     assert process(["fit", *DIGITS, "--trainer.max_epochs", "2"], folder).returncode == 0
     return folder
@@ -142,9 +142,9 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
     ids=lambda args: "-".join(args),
 )
-def test_the_other_commands_on_the_gpu(args: list[str], digits: Path) -> None:
+def test_other_commands_on_the_gpu(args: list[str], digits: Path) -> None:
     if args[0] not in commands():
-        pytest.skip(f"no {args[0]} here")
+        pytest.skip(f"no command {args[0]}")
     if args[0].startswith("find"):
         more = DIGITS
     else:
@@ -153,7 +153,7 @@ def test_the_other_commands_on_the_gpu(args: list[str], digits: Path) -> None:
     assert finished.returncode == 0, f"{finished.stdout}\n{finished.stderr}"
 
 
-def test_what_does_not_fit_into_memory_is_told(tree: Path, here: Path) -> None:
+def test_out_of_memory_is_reported(tree: Path, here: Path) -> None:
     large = ["--model.net", "project.modules.ResNet", "--data.image_size", "4096", "--data.batch_size", "40"]
     finished = process([*train(tree), *large, "--trainer.precision", "32-true"], here)
     assert finished.returncode == 2, finished.stderr

@@ -1,4 +1,4 @@
-"""Sharded nets, and the mean over all images of a step."""
+"""Tests of sharded training and of gradient accumulation."""
 
 import contextlib
 import csv
@@ -26,7 +26,7 @@ def weights(run: Path) -> Weights:
     return loaded
 
 
-def figures(run: Path) -> list[float]:
+def final_metrics(run: Path) -> list[float]:
     with (run / "metrics.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     tags = ("train/loss", "val/loss", "val/acc", "test/loss", "test/acc")
@@ -35,10 +35,10 @@ def figures(run: Path) -> list[float]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("batch", [(20, 1), (10, 2), (7, 3)])
-def test_accumulated_batches_learn_what_a_large_one_does(
+def test_gradient_accumulation_equals_a_large_batch(
     batch: tuple[int, int], tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """42 images: steps of 20, 20 and 2, where the last is one whole batch of 2; or of 21 and 21 in batches of 7."""
+    """42 images: steps of 20, 20 and 2 images (one batch of 2), or of 21 and 21 in batches of 7."""
     monkeypatch.chdir(tmp_path)
     sgd = ["--model.optimizer", "SGD", "--model.optimizer.lr", "0.1", "--data.batch_transforms", "[]"]
     common = [*sgd, "--model.class_weights", "[1, 2, 3]", "--trainer.max_epochs", "1", "--test_after_fit", "false"]
@@ -53,14 +53,14 @@ def test_accumulated_batches_learn_what_a_large_one_does(
 
 @pytest.fixture
 def group() -> Iterator[None]:
-    """A group of one process."""
+    """A process group with one process."""
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
     yield
     torch.distributed.destroy_process_group()
 
 
-class Attending(nn.Module):
-    """Two blocks of a transformer, as torchvision's: attention whose last layer is read but never called."""
+class Transformer(nn.Module):
+    """Two transformer blocks; attention uses the weights of its output projection without calling it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -78,22 +78,22 @@ def units(net: nn.Module) -> set[str]:
     return {name for name, module in net.named_modules() if isinstance(module, FSDPModule)}
 
 
-def test_large_parts_are_units_and_all_still_learn(group: None) -> None:
+def test_large_modules_become_units_and_all_parameters_get_gradients(group: None) -> None:
     mesh = init_device_mesh("cpu", (1,))
-    course, attending = ConvNet(3, square(32)), Attending()
-    shard(course, mesh)
-    shard(attending, mesh)
-    assert units(course) == {"", "head"}
+    convnet, transformer = ConvNet(3, square(32)), Transformer()
+    shard(convnet, mesh)
+    shard(transformer, mesh)
+    assert units(convnet) == {"", "head"}
     attention = {f"blocks.{number}.self_attn" for number in range(2)}
-    assert units(attending) == {"", *attention, "blocks.0", "blocks.1"}
-    attending(torch.randn(2, 3, 1024)).sum().backward()
-    assert all(parameter.grad is not None for parameter in attending.parameters())
+    assert units(transformer) == {"", *attention, "blocks.0", "blocks.1"}
+    transformer(torch.randn(2, 3, 1024)).sum().backward()
+    assert all(parameter.grad is not None for parameter in transformer.parameters())
 
 
 @pytest.mark.slow
 @pytest.mark.ddp
-def test_a_sharded_run_continues_on_other_devices_and_the_other_way_round(tree: Path, tmp_path: Path) -> None:
-    """All ways of learning for two epochs end in the same weights: one process, one then two, two then one."""
+def test_resume_between_sharded_and_single_process_training(tree: Path, tmp_path: Path) -> None:
+    """Two epochs give the same weights in one process, in one then two, and in two then one."""
     adam = ["--model.optimizer", "AdamW", "--model.optimizer.lr", "0.0003", "--model.optimizer.weight_decay", "0.1"]
     size = ["--data.image_size", "16", "--data.batch_size", "10", "--data.batch_transforms", "[]"]
     step = ["--trainer.accumulate_grad_batches", "2", "--trainer.gradient_clip_val", "0.5"]
@@ -115,12 +115,12 @@ def test_a_sharded_run_continues_on_other_devices_and_the_other_way_round(tree: 
         done = process([*args, *sharded, "--ckpt_path", last], tmp_path)
         assert done.returncode == 0, done.stderr
     for name in ("two_one", "one_two"):
-        assert figures(run(name)) == pytest.approx(figures(run("one")), rel=1e-3)
+        assert final_metrics(run(name)) == pytest.approx(final_metrics(run("one")), rel=1e-3)
         for key, value in weights(run("one")).items():
             torch.testing.assert_close(weights(run(name))[key], value, rtol=1e-3, atol=1e-5)
 
 
-def test_averaged_weights_are_not_sharded(tree: Path, here: Path, failing) -> None:  # type: ignore[no-untyped-def]
+def test_weight_averaging_with_sharding_raises(tree: Path, here: Path, failing) -> None:  # type: ignore[no-untyped-def]
     args = fit(tree, "--trainer.strategy", "fsdp2", "--trainer.callbacks", "EMAWeightAveraging")
-    with mock.patch.dict(os.environ):  # Lightning prepares it for processes that it would start
-        assert "averaged weights cannot be sharded" in failing(args)
+    with mock.patch.dict(os.environ):  # Lightning sets variables for the processes that it would start
+        assert "weight averaging does not work with sharded parameters" in failing(args)

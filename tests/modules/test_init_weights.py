@@ -1,4 +1,4 @@
-"""A new run from the weights of an earlier one."""
+"""Tests of `model.init_from`."""
 
 import shutil
 from collections.abc import Callable
@@ -18,35 +18,39 @@ Failing = Callable[[list[str]], str]
 ONCE = ["--trainer.max_epochs", "1", "--test_after_fit", "false"]
 
 
-def test_another_number_of_classes_gets_a_new_head(tree: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_init_from_with_other_classes_creates_a_new_head(
+    tree: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     main(fit(tree, *ONCE))
     file = RUN / "checkpoints" / "last.ckpt"
     shutil.rmtree(tree / "red")
-    with pytest.warns(UserWarning, match=r"6 of 8 tensors taken.*head\.4\.weight \(2x512 here, 3x512 there\)"):
+    with pytest.warns(
+        UserWarning, match=r"6 of 8 tensors.*head\.4\.weight \(2x512 in the network, 3x512 in the checkpoint\)"
+    ):
         main(fit(tree, *ONCE, "--model.init_from", str(file), "--model.optimizer.lr", "0"))
     second = RUN.with_name("version_1")
     old, new = load(RUN)["state_dict"], load(second)["state_dict"]
     assert torch.equal(old["net.features.0.weight"], new["net.features.0.weight"])
     assert new["net.head.4.weight"].shape == (2, 512)
-    assert load(second)["global_step"] == 2, "a new run, from its beginning"
-    # The file is not needed again.
+    assert load(second)["global_step"] == 2, "a new run starts at step 0"
+    # The source checkpoint is not needed afterwards.
     shutil.rmtree(RUN)
     main(["test", "--ckpt_path", str(second / "checkpoints" / "best.ckpt"), *QUICK[:4]])
     main(["fit", "--ckpt_path", str(second / "checkpoints" / "last.ckpt"), "--trainer.max_epochs", "2"])
     assert load(second)["global_step"] == 4
 
 
-def test_mistakes(tree: Path, here: Path, failing: Failing) -> None:
+def test_init_from_errors(tree: Path, here: Path, failing: Failing) -> None:
     assert "no such checkpoint: gone.ckpt" in failing(fit(tree, "--model.init_from", "gone.ckpt"))
     main(fit(tree, *ONCE))
     last = "logs/run/version_0/checkpoints/last.ckpt"
     both = ["fit", "--ckpt_path", "last", "--model.init_from", last]
     assert "give one of them" in failing(both)
-    other = ["--model.net", "tests.test_checkpoints.Greedy", "--model.init_from", last]
-    assert "no tensor of the net" in failing(fit(tree, *other))
+    other = ["--model.net", "tests.test_checkpoints.OutOfMemory", "--model.init_from", last]
+    assert "matches the network by name and shape" in failing(fit(tree, *other))
 
 
-def test_each_start_is_recorded(tree: Path, here: Path) -> None:
+def test_environment_is_recorded_at_every_start(tree: Path, here: Path) -> None:
     main(fit(tree, *ONCE))
     main(["fit", "--ckpt_path", "last", "--trainer.max_epochs", "2"])
     first, second = yaml.safe_load_all((RUN / "environment.yaml").read_text())

@@ -1,4 +1,4 @@
-"""The net, the scores, and training against a loop written by hand."""
+"""Tests of ConvNet, metrics, test-time augmentation, and of training against a plain PyTorch loop."""
 
 import functools
 from pathlib import Path
@@ -18,13 +18,13 @@ from project.modules.tasks.multiclass import ClassCounts, Confusion
 from tests.conftest import square
 
 
-def test_convnet_is_the_courses() -> None:
+def test_convnet_shapes() -> None:
     shapes = [tuple(p.shape) for p in ConvNet(10, square(32)).parameters() if p.ndim > 1]
     assert shapes == [(64, 3, 3, 3), (128, 64, 3, 3), (512, 128 * 8 * 8), (10, 512)]
 
 
-def test_convnet_answers_and_learns_as_in_the_courses_order() -> None:
-    """There relu comes before the pool, here after it."""
+def test_convnet_order_of_relu_and_pooling_does_not_matter() -> None:
+    """Logits and gradients are equal with ReLU before pooling."""
     net, image, label = ConvNet(10, square(32)), torch.randn(8, 3, 32, 32), torch.arange(8)
     F.cross_entropy(net(image), label).backward()
     first, second = (layer for layer in net.features if isinstance(layer, torch.nn.Conv2d))
@@ -35,17 +35,17 @@ def test_convnet_answers_and_learns_as_in_the_courses_order() -> None:
 
 
 @pytest.mark.parametrize("size", [4, 5, 31, 64])
-def test_convnet_takes_any_size_from_four(size: int) -> None:
+def test_convnet_supports_any_size_from_four(size: int) -> None:
     assert ConvNet(3, square(size))(torch.rand(2, 3, size, size)).shape == (2, 3)
 
 
-def test_convnet_refuses_three_pixels() -> None:
+def test_convnet_raises_for_three_pixels() -> None:
     with pytest.raises(ValueError, match="at least 4"):
         ConvNet(3, square(3))
 
 
 @pytest.mark.parametrize("kind", [ClassCounts, Confusion])
-def test_scores_agree_with_torchmetrics_over_uneven_batches(kind: type[ClassCounts]) -> None:
+def test_metrics_match_torchmetrics_over_uneven_batches(kind: type[ClassCounts]) -> None:
     torch.manual_seed(0)
     logits, label = torch.randn(50, 5), torch.randint(0, 4, (50,))  # class 4 never occurs as a label
     scores = kind(5)
@@ -61,7 +61,7 @@ def test_scores_agree_with_torchmetrics_over_uneven_batches(kind: type[ClassCoun
     assert result.scalars["f1"] == pytest.approx(float(expected), rel=1e-5)
 
 
-def test_a_batch_whose_loss_is_not_finite_does_not_count_in_training() -> None:
+def test_batches_with_non_finite_loss_are_ignored_in_training() -> None:
     scores, logits, labels = Confusion(2), torch.tensor([[9.0, 0.0]] * 3), torch.tensor([0, 0, 1])
     scores.update(torch.tensor(0.5), logits, labels, only_finite=True)
     scores.update(torch.tensor(torch.nan), logits, labels, only_finite=True)
@@ -71,7 +71,7 @@ def test_a_batch_whose_loss_is_not_finite_does_not_count_in_training() -> None:
 
 
 class Losses(L.Callback):
-    """Keeps each step's loss and batch."""
+    """Records the loss and batch of each step."""
 
     def __init__(self) -> None:
         self.losses: list[float] = []
@@ -82,7 +82,7 @@ class Losses(L.Callback):
         self.batches.append((batch.inputs.clone(), batch.target.clone()))
 
 
-def test_loss_trajectory_is_that_of_a_plain_loop(tree: Path, tmp_path: Path) -> None:
+def test_loss_trajectory_matches_a_plain_pytorch_loop(tree: Path, tmp_path: Path) -> None:
     data = ImageDataModule(
         str(tree), image_size=8, batch_size=16, num_workers=0, batch_transforms=[], cache_dir=str(tmp_path)
     )
@@ -116,7 +116,7 @@ def test_loss_trajectory_is_that_of_a_plain_loop(tree: Path, tmp_path: Path) -> 
     assert seen.losses == pytest.approx(losses, rel=1e-4)
 
 
-def test_weight_decay_spares_biases_and_checkpoints_hold_plain_types(tree: Path, tmp_path: Path) -> None:
+def test_no_weight_decay_for_biases_and_checkpoints_hold_plain_types(tree: Path, tmp_path: Path) -> None:
     data = ImageDataModule(
         str(tree), image_size=8, batch_size=16, num_workers=0, batch_transforms=[], cache_dir=str(tmp_path)
     )
@@ -125,9 +125,9 @@ def test_weight_decay_spares_biases_and_checkpoints_hold_plain_types(tree: Path,
         accelerator="cpu", max_epochs=1, logger=False, enable_progress_bar=False, default_root_dir=tmp_path
     )
     trainer.fit(model, datamodule=data)
-    hidden, head, spared = trainer.optimizers[0].param_groups
-    assert all(p.ndim > 1 for p in hidden["params"] + head["params"]) and all(p.ndim == 1 for p in spared["params"])
-    assert (hidden["weight_decay"], head["weight_decay"], spared["weight_decay"]) == (0.1, 0.1, 0)
+    hidden, head, biases = trainer.optimizers[0].param_groups
+    assert all(p.ndim > 1 for p in hidden["params"] + head["params"]) and all(p.ndim == 1 for p in biases["params"])
+    assert (hidden["weight_decay"], head["weight_decay"], biases["weight_decay"]) == (0.1, 0.1, 0)
     assert [tuple(p.shape) for p in head["params"]] == [(3, 512)]
     assert trainer.optimizers[0].defaults["fused"]
     trainer.save_checkpoint(tmp_path / "x.ckpt")
@@ -138,7 +138,7 @@ def test_weight_decay_spares_biases_and_checkpoints_hold_plain_types(tree: Path,
     assert torch.allclose(model(image), model(image.float() / 255), atol=1e-5)
 
 
-def test_weighted_loss_of_parts_adds_up_to_that_of_the_whole() -> None:
+def test_weighted_loss_is_the_mean_over_batches() -> None:
     model = Classifier(class_weights="balanced")
     model.set_data_description(DataDescription(square(8), ClassTarget(["a", "b"], [90, 10])))
     model.eval().configure_model()
@@ -149,7 +149,7 @@ def test_weighted_loss_of_parts_adds_up_to_that_of_the_whole() -> None:
 
 
 @pytest.mark.parametrize("tta", ["flip", "flip_translate"])
-def test_tta_give_a_mirrored_image_the_same_answer(tta: TestTimeAugmentation) -> None:
+def test_flip_tta_is_invariant_to_flips(tta: TestTimeAugmentation) -> None:
     net, image = ConvNet(3, square(8)).eval(), torch.rand(4, 3, 8, 8)
     assert torch.allclose(tta_logits(net, image, "none"), net(image))
     assert torch.allclose(tta_logits(net, image, tta), tta_logits(net, image.flip(-1), tta), atol=1e-5) == (
@@ -157,13 +157,13 @@ def test_tta_give_a_mirrored_image_the_same_answer(tta: TestTimeAugmentation) ->
     )
 
 
-def test_shifted_views_are_weighed_as_in_the_paper() -> None:
-    def column(image: torch.Tensor) -> torch.Tensor:  # a linear net that looks at one pixel
+def test_flip_translate_weights_match_the_paper() -> None:
+    def column(image: torch.Tensor) -> torch.Tensor:  # a linear network of one pixel
         return image[:, :1, 3, 3]
 
     image = torch.arange(64.0).view(1, 1, 8, 8).repeat(1, 3, 1, 1)
     a, b = image[0, 0, 3, 3], image[0, 0, 3, 4]
-    up, mirrored_up = image[0, 0, 2, 2], image[0, 0, 2, 3]
-    down, mirrored_down = image[0, 0, 4, 4], image[0, 0, 4, 5]
-    expected = (a + b) / 4 + (up + mirrored_up + down + mirrored_down) / 8
+    up, flipped_up = image[0, 0, 2, 2], image[0, 0, 2, 3]
+    down, flipped_down = image[0, 0, 4, 4], image[0, 0, 4, 5]
+    expected = (a + b) / 4 + (up + flipped_up + down + flipped_down) / 8
     assert float(tta_logits(column, image, "flip_translate")) == pytest.approx(float(expected))

@@ -1,4 +1,4 @@
-"""Networks by name, their weights, and how they are adapted."""
+"""Tests of pretrained networks and fine-tuning."""
 
 import socket
 import subprocess
@@ -33,7 +33,7 @@ HALF = [0.5, 0.5, 0.5]
 
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
-    """A file of weights of timm's test_resnet, as if trained on 1,000 classes."""
+    """A weights file of timm's test_resnet with 1,000 classes."""
     import timm
 
     torch.manual_seed(1)
@@ -47,12 +47,10 @@ def tensors(file: Path) -> dict[str, torch.Tensor]:
     return loaded
 
 
-def test_a_file_gives_all_but_the_head_and_the_networks_own_normalization(
-    weights: Path, tree: Path, here: Path
-) -> None:
-    still = ["--model.optimizer", "SGD", "--model.optimizer.lr", "0", "--trainer.limit_train_batches", "1"]
-    with pytest.warns(UserWarning, match="images of 160 pixels, these have 32"):
-        main(fit(tree, *ONCE, *TIMM, "--model.net.weights", str(weights), *still))
+def test_weights_file_sets_all_but_the_head_and_the_normalization(weights: Path, tree: Path, here: Path) -> None:
+    no_training = ["--model.optimizer", "SGD", "--model.optimizer.lr", "0", "--trainer.limit_train_batches", "1"]
+    with pytest.warns(UserWarning, match="images of 160 pixels, but data.image_size is 32"):
+        main(fit(tree, *ONCE, *TIMM, "--model.net.weights", str(weights), *no_training))
     saved, given = load(RUN), tensors(weights)
     net = {name.removeprefix("net.net."): value for name, value in saved["state_dict"].items() if "net.net" in name}
     assert net.keys() == given.keys()
@@ -64,14 +62,14 @@ def test_a_file_gives_all_but_the_head_and_the_networks_own_normalization(
     images = saved["data_description"]["input"]["init_args"]
     assert images["mean"] == images["std"] == HALF
     assert saved["state_dict"]["preprocess.mean"].flatten().tolist() == HALF
-    # Neither the file nor a network is needed again.
+    # Neither the file nor internet access is needed afterwards.
     weights.unlink()
     main(["predict", "--ckpt_path", "best", "--data.root", str(tree), *QUICK[:4]])
     main(["fit", "--ckpt_path", "last", "--trainer.max_epochs", "2"])
     assert load(RUN)["state_dict"]["preprocess.mean"].flatten().tolist() == HALF
 
 
-def test_what_an_earlier_run_was_normalized_by_goes_with_its_weights(weights: Path, tree: Path, here: Path) -> None:
+def test_init_from_keeps_the_normalization_of_the_earlier_run(weights: Path, tree: Path, here: Path) -> None:
     main(fit(tree, *ONCE, *TIMM, "--model.net.weights", str(weights)))
     first = str(RUN / "checkpoints" / "last.ckpt")
     for child in (tree / "red").iterdir():
@@ -84,14 +82,14 @@ def test_what_an_earlier_run_was_normalized_by_goes_with_its_weights(weights: Pa
     assert len(description["target"]["init_args"]["class_names"]) == 2
 
 
-def test_from_scratch_the_data_says_how_to_normalize(tree: Path, here: Path) -> None:
+def test_normalization_from_scratch_is_that_of_the_data(tree: Path, here: Path) -> None:
     main(fit(tree, *ONCE, *TIMM, "--model.net.weights", "null"))
     assert load(RUN)["data_description"]["input"]["init_args"]["mean"] != HALF
 
 
 @pytest.mark.parametrize("name", ["test_vit", "test_convnext", "test_efficientnet"])
-def test_timm_answers_as_the_file_that_it_was_given(name: str, tmp_path: Path) -> None:
-    """As safetensors; with the head of the file put in, the logits are those of the net that was saved."""
+def test_timm_loads_a_weights_file(name: str, tmp_path: Path) -> None:
+    """With the head of the safetensors file, the logits equal those of the saved network."""
     import timm
     from safetensors.torch import save_file
 
@@ -101,14 +99,14 @@ def test_timm_answers_as_the_file_that_it_was_given(name: str, tmp_path: Path) -
     net = Timm(3, square(64), name, str(file)).eval()
     net.load_pretrained()
     image = torch.randn(2, 3, 64, 64)
-    assert not any(parameter.any() for parameter in head(net).parameters()), "a new head begins at zero"
+    assert not any(parameter.any() for parameter in head(net).parameters()), "the head is initialized to zero"
     assert not torch.allclose(net(image), source(image))
     head(net).load_state_dict(head(source).state_dict())
     assert torch.allclose(net(image), source(image), atol=1e-5) or name == "test_convnext"  # its norm is in the head
     assert Timm(5, square(96), name, str(file)).load_pretrained() is None, "another size and other classes"
 
 
-def test_torchvision_answers_as_the_file_that_it_was_given(tmp_path: Path) -> None:
+def test_torchvision_loads_a_weights_file(tmp_path: Path) -> None:
     from torchvision import models
 
     source = models.get_model("shufflenet_v2_x0_5", weights=None, num_classes=7).eval()
@@ -122,32 +120,32 @@ def test_torchvision_answers_as_the_file_that_it_was_given(tmp_path: Path) -> No
     assert net.pretrained_mean == [0.485, 0.456, 0.406] and net.pretrained_size == 224
 
 
-def test_mistakes(weights: Path, tree: Path, here: Path, failing: Failing) -> None:
-    assert "timm has no network test_resnt; did you mean test_resnet?" in failing(
+def test_errors(weights: Path, tree: Path, here: Path, failing: Failing) -> None:
+    assert "timm has no model test_resnt; did you mean test_resnet?" in failing(
         fit(tree, *TIMM, "--model.net.name", "test_resnt")
     )
     assert "resnet18" in failing(fit(tree, "--model.net", "TorchVision", "--model.net.name", "resnet1"))
     assert "--model.net project.modules.TorchVision" in failing(fit(tree, "--model.net", "torchvision.models.resnet18"))
     assert "no such file: gone.pth" in failing(fit(tree, *TIMM, "--model.net.weights", "gone.pth"))
     (here / "text.pth").write_text("not weights")
-    assert "no file of weights" in failing(fit(tree, *TIMM, "--model.net.weights", "text.pth"))
+    assert "is not a weights file" in failing(fit(tree, *TIMM, "--model.net.weights", "text.pth"))
     broken = tensors(weights)
     broken["unknown.weight"] = broken.pop("layer1.0.conv1.weight")
     torch.save(broken, here / "broken.pth")
     message = failing(fit(tree, *TIMM, "--model.net.weights", "broken.pth"))
-    assert "does not fit test_resnet" in message and "layer1.0.conv1.weight, unknown.weight" in message
+    assert "does not match test_resnet" in message and "layer1.0.conv1.weight, unknown.weight" in message
     other = ["--model.net", "TorchVision", "--model.net.name", "resnet18", "--model.net.weights", str(weights)]
-    assert "does not fit resnet18" in failing(fit(tree, *other)) and "more" in failing(fit(tree, *other))
+    assert "does not match resnet18" in failing(fit(tree, *other)) and "more" in failing(fit(tree, *other))
     main(fit(tree, *ONCE))
     run = sorted(here.glob("logs/run/version_*/checkpoints/last.ckpt"))[-1]
     assert "--model.init_from" in failing(fit(tree, *TIMM, "--model.net.weights", str(run)))
 
 
 @pytest.mark.parametrize("net", ["Timm", "TorchVision"])
-def test_without_a_network_it_fails_at_once_and_says_what_to_do(
+def test_without_internet_it_fails_fast_with_instructions(
     net: str, tree: Path, here: Path, failing: Failing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Through a proxy that takes the call and never answers, as firewalls do."""
+    """Through a proxy that accepts connections and never responds."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("HF_HOME", str(here))
         monkeypatch.setenv("TORCH_HOME", str(here))
@@ -156,10 +154,14 @@ def test_without_a_network_it_fails_at_once_and_says_what_to_do(
         began = time.monotonic()
         message = failing(fit(tree, "--model.net", net, "--model.net.name", name))
     assert time.monotonic() - began < 15
-    assert "not on this machine" in message and "--model.net.weights FILE" in message and "download http" in message
+    assert (
+        "not cached and cannot be downloaded" in message
+        and "--model.net.weights FILE" in message
+        and "download http" in message
+    )
 
 
-def test_without_timm_the_extra_is_named(tree: Path, here: Path) -> None:
+def test_without_timm_the_error_names_the_extra(tree: Path, here: Path) -> None:
     start = "import sys; sys.modules['timm'] = None; from project.cli import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", start, *fit(tree, *TIMM)],
@@ -170,11 +172,11 @@ def test_without_timm_the_extra_is_named(tree: Path, here: Path) -> None:
     assert done.returncode == 2 and "pip install -e '.[transfer]'" in done.stderr.splitlines()[-1], done.stderr
 
 
-# -- adapting ---------------------------------------------------------------------------------------------------------
+# -- fine-tuning ------------------------------------------------------------------------------------------------------
 
 
 class Small(nn.Module):
-    """Two layers with norms, and a head."""
+    """Two convolutions with batch norm, dropout and a head."""
 
     def __init__(self, num_classes: int, inputs: ImageInput) -> None:
         super().__init__()
@@ -186,7 +188,7 @@ class Small(nn.Module):
         Small.seen = 0
 
     seen = 0
-    """Images that went through."""
+    """Number of images in all forward passes."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         Small.seen += len(x)
@@ -209,20 +211,20 @@ SMALL = ["--model.net", "tests.modules.test_pretrained.Small"]
     ],
 )
 def test_layers(net: nn.Module, count: int, first: type, last: type) -> None:
-    found = layers(net)
-    assert len(found) == count and isinstance(found[0].modules[0], first) and isinstance(found[-1].modules[-1], last)
-    assert found[-1].modules[-1] is head(net)
-    names = [id(parameter) for layer in found for parameter in layer.parameters]
+    parts = layers(net)
+    assert len(parts) == count and isinstance(parts[0].modules[0], first) and isinstance(parts[-1].modules[-1], last)
+    assert parts[-1].modules[-1] is head(net)
+    names = [id(parameter) for layer in parts for parameter in layer.parameters]
     assert sorted(names) == sorted(map(id, net.parameters())), "each parameter in one layer"
 
 
-def test_layer_decay_scales_each_layers_rate() -> None:
+def test_layer_decay_scales_learning_rates() -> None:
     net = Small(3, 32)
     groups = parameter_groups(net, 0.5)
     rate = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
-    wanted = {"body.0": 0.25, "body.1": 0.25, "body.3": 0.5, "body.4": 0.5, "head": 1.0}
+    expected = {"body.0": 0.25, "body.1": 0.25, "body.3": 0.5, "body.4": 0.5, "head": 1.0}
     for name, parameter in net.named_parameters():
-        assert rate[id(parameter)] == wanted[name.rpartition(".")[0]], name
+        assert rate[id(parameter)] == expected[name.rpartition(".")[0]], name
     assert all(group["weight_decay"] == 0 for group in groups if group["role"] == "vector")
 
 
@@ -234,7 +236,7 @@ def test_layer_decay_in_a_run(tree: Path, here: Path, failing: Failing) -> None:
     assert "one learning rate for all layers" in failing(
         fit(tree, *options, "OneCycleLR", "--model.scheduler.max_lr", "0.1")
     )
-    assert "layer_decay above 0" in failing(fit(tree, "--model.layer_decay", "0"))
+    assert "model.layer_decay in (0, 1]" in failing(fit(tree, "--model.layer_decay", "0"))
 
 
 def state(run: Path) -> dict[str, Any]:
@@ -242,7 +244,7 @@ def state(run: Path) -> dict[str, Any]:
 
 
 class Keep(L.Callback):
-    """Keeps the net's state before each epoch."""
+    """Saves the state dict before each epoch."""
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         torch.save(pl_module.state_dict(), f"epoch{trainer.current_epoch}.pt")
@@ -252,7 +254,7 @@ KEEP = ["--trainer.callbacks", "tests.modules.test_pretrained.Keep"]
 
 
 def changed(one: Path, other: Path) -> set[str]:
-    """Parts of Small that differ between two states."""
+    """Return the modules of Small that differ between two state dicts."""
     before, after = tensors(one), tensors(other)
     return {
         name.rpartition(".")[0].removeprefix("net.")
@@ -261,34 +263,32 @@ def changed(one: Path, other: Path) -> set[str]:
     }
 
 
-class Certain(Small):
-    """Draws nothing."""
+class Deterministic(Small):
+    """Without dropout."""
 
     def __init__(self, num_classes: int, inputs: ImageInput) -> None:
         super().__init__(num_classes, inputs)
         self.drop.p = 0
 
 
-def test_images_that_stay_the_same_go_through_frozen_layers_once(
-    tree: Path, here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_features_of_frozen_layers_are_computed_once(tree: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     head_only = ["--model.freeze_epochs", "-1", "--trainer.max_epochs", "5", "--test_after_fit", "false"]
-    certain = [*fit(tree, "--model.net", "tests.modules.test_pretrained.Certain"), *head_only]
-    same = ["--data.batch_transforms", "[]"]
-    main([*certain, *same])
+    deterministic = [*fit(tree, "--model.net", "tests.modules.test_pretrained.Deterministic"), *head_only]
+    unaugmented = ["--data.batch_transforms", "[]"]
+    main([*deterministic, *unaugmented])
     once = Small.seen
-    assert once < 2 * 51 + 16 + 9, "train and val, a first batch twice, and a look at val before"
-    for drawing in (certain, [*fit(tree, *SMALL), *head_only, *same]):
-        main(drawing)
-        assert Small.seen > 5 * 51, "what augmentation or dropout makes of an image is another thing each time"
+    assert once < 2 * 51 + 16 + 9, "train and val, the first batch twice, and the sanity check"
+    for stochastic in (deterministic, [*fit(tree, *SMALL), *head_only, *unaugmented]):
+        main(stochastic)
+        assert Small.seen > 5 * 51, "no caching with augmentation or dropout"
     monkeypatch.setattr(FeatureCache, "__call__", lambda self, index, images: self._net(images()))
-    main([*certain, *same])
-    with_store, without = load(RUN)["state_dict"], load(RUN.with_name("version_3"))["state_dict"]
-    assert all(torch.allclose(with_store[name], without[name], atol=1e-6) for name in without)
+    main([*deterministic, *unaugmented])
+    cached, uncached = load(RUN)["state_dict"], load(RUN.with_name("version_3"))["state_dict"]
+    assert all(torch.allclose(cached[name], uncached[name], atol=1e-6) for name in uncached)
 
 
-def test_frozen_for_good(tree: Path, here: Path) -> None:
-    """Weights and statistics stay; weight decay does not reach them, and the optimizer knows the head alone."""
+def test_frozen_for_the_whole_run(tree: Path, here: Path) -> None:
+    """Weights and statistics do not change, not even by weight decay; the optimizer has only the head."""
     decay = ["--model.optimizer", "AdamW", "--model.optimizer.weight_decay", "0.5"]
     main(fit(tree, *SMALL, *KEEP, "--model.freeze_epochs", "-1", *decay, "--test_after_fit", "false"))
     main(["fit", "--ckpt_path", "last", "--trainer.max_epochs", "4"])
@@ -296,7 +296,7 @@ def test_frozen_for_good(tree: Path, here: Path) -> None:
     assert sum(len(group["params"]) for group in load(RUN)["optimizer_states"][0]["param_groups"]) == 2
 
 
-def test_unfrozen_from_the_head_down(tree: Path, here: Path) -> None:
+def test_gradual_unfreezing(tree: Path, here: Path) -> None:
     schedule = ["--model.freeze_epochs", "1", "--model.unfreeze_epochs", "2", "--trainer.max_epochs", "4"]
     main(fit(tree, *SMALL, *KEEP, *schedule, "--test_after_fit", "false"))
     ends = [Path(f"epoch{epoch}.pt") for epoch in range(4)]
@@ -305,7 +305,7 @@ def test_unfrozen_from_the_head_down(tree: Path, here: Path) -> None:
     assert changed(*ends[2:]) == {"head", "body.3", "body.4", "body.0", "body.1"}
 
 
-def test_what_never_was_trained_is_not_unfrozen() -> None:
+def test_parameters_that_require_no_grad_stay_frozen() -> None:
     net = Small(3, 32)
     net.body[0].weight.requires_grad_(False)
     freezing = Freezing(1, 1)
@@ -316,9 +316,9 @@ def test_what_never_was_trained_is_not_unfrozen() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("steps", [2, 5, 8], ids=["frozen", "half", "whole"])
-def test_continued_exactly_from_any_phase(steps: int, tree: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    """Also within an epoch, of three steps; with averaged weights, layer rates and dropout."""
+@pytest.mark.parametrize("steps", [2, 5, 8], ids=["frozen", "partly", "unfrozen"])
+def test_exact_resume_in_any_phase(steps: int, tree: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """Also within an epoch of three steps; with weight averaging, layer decay and dropout."""
     options = [
         *(*SMALL, "--model.freeze_epochs", "1", "--model.unfreeze_epochs", "2", "--trainer.max_epochs", "4"),
         *("--model.layer_decay", "0.7", "--model.scheduler", "WarmupDecay", "--test_after_fit", "false"),
@@ -341,7 +341,7 @@ def test_continued_exactly_from_any_phase(steps: int, tree: Path, tmp_path: Path
 
 
 class Stop(L.Callback):
-    """Ends a run once, in the middle."""
+    """Interrupts a run once, at a step."""
 
     def __init__(self, step: int) -> None:
         self.step, self.mark = step, Path("stopped")
@@ -355,7 +355,7 @@ class Stop(L.Callback):
 @pytest.mark.slow
 @pytest.mark.ddp
 def test_frozen_layers_on_two_processes(tree: Path, tmp_path: Path) -> None:
-    """Layers that join in later are kept the same on both; plain ddp would not, and is refused."""
+    """Layers that are unfrozen later stay in sync on both processes; plain ddp raises."""
     common = [*fit(tree, *SMALL, "--trainer.devices", "2"), "--model.freeze_epochs", "1", "--test_after_fit", "false"]
     refused = process([*common, "--trainer.strategy", "ddp"], tmp_path)
     assert refused.returncode == 2 and "ddp_find_unused_parameters_true" in refused.stderr, refused.stderr
@@ -366,7 +366,7 @@ def test_frozen_layers_on_two_processes(tree: Path, tmp_path: Path) -> None:
 
 
 class SameOnBoth(L.Callback):
-    """Sees that all processes have the same weights after each epoch, and that they were trained."""
+    """Asserts that all processes have the same weights after each epoch, and which epochs train them."""
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.before = pl_module.get_parameter("net.body.0.weight").clone()

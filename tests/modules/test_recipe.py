@@ -1,4 +1,4 @@
-"""The pieces of a recipe: whitening, Muon, schedules."""
+"""Tests of whitening, Muon, ResNet and learning-rate schedules."""
 
 import csv
 from pathlib import Path
@@ -20,18 +20,18 @@ from project.runs.resume import resolve_checkpoint
 from tests.conftest import QUICK, fit, process, square
 
 
-def test_whitened_patches_are_uncorrelated_and_of_unit_variance() -> None:
+def test_whitened_patches_are_uncorrelated_with_unit_variance() -> None:
     torch.manual_seed(0)
-    image = F.avg_pool2d(torch.randn(200, 3, 18, 18), 3, stride=1)  # neighbors alike, as in pictures
+    image = F.avg_pool2d(torch.randn(200, 3, 18, 18), 3, stride=1)  # correlated neighbors, as in natural images
     layer = WhiteningConv(2, eps=0)
     layer.init_from_images(image)
-    answer = F.conv2d(image, layer.weight).transpose(0, 1).flatten(1)
-    assert torch.allclose(answer[:12].cov(), torch.eye(12), atol=0.02)
-    assert torch.allclose(answer[:12], -answer[12:], atol=1e-5)
+    output = F.conv2d(image, layer.weight).transpose(0, 1).flatten(1)
+    assert torch.allclose(output[:12].cov(), torch.eye(12), atol=0.02)
+    assert torch.allclose(output[:12], -output[12:], atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(8, 30), (30, 8), (16, 16)])
-def test_a_step_of_muon_is_near_orthogonal(shape: tuple[int, int]) -> None:
+def test_muon_update_is_nearly_orthogonal(shape: tuple[int, int]) -> None:
     torch.manual_seed(0)
     matrix = torch.randn(*shape)
     values = torch.linalg.svdvals(orthogonalize(matrix, 5))
@@ -40,7 +40,7 @@ def test_a_step_of_muon_is_near_orthogonal(shape: tuple[int, int]) -> None:
     assert F.cosine_similarity(orthogonalize(matrix, 5).flatten(), (u @ v).flatten(), dim=0) > 0.95
 
 
-def test_muon_agrees_with_torch_on_matrices_and_with_sgd_elsewhere() -> None:
+def test_muon_matches_torch_muon_and_sgd() -> None:
     def nets() -> tuple[nn.Sequential, nn.Sequential]:
         torch.manual_seed(0)
         one = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
@@ -59,7 +59,7 @@ def test_muon_agrees_with_torch_on_matrices_and_with_sgd_elsewhere() -> None:
             F.cross_entropy(net(image), label).backward()
         ours.step()
         theirs.step()
-        with torch.no_grad():  # the hidden matrix is compared by its direction below
+        with torch.no_grad():  # hidden weights are compared by direction below
             two[0].weight.copy_(one[0].weight)
     for ours_p, theirs_p in zip([one[0].bias, *one[2].parameters()], rest, strict=True):
         assert torch.allclose(ours_p, theirs_p, atol=1e-6)
@@ -76,7 +76,7 @@ def test_muon_agrees_with_torch_on_matrices_and_with_sgd_elsewhere() -> None:
     assert F.cosine_similarity(mine.flatten(), reference.flatten(), dim=0) > 0.99
 
 
-def test_roles_of_parameters() -> None:
+def test_parameter_roles() -> None:
     net = SpeedrunNet(7, square(32))
     roles = {group["role"]: group["params"] for group in parameter_groups(net)}
     assert head(net) is net.head and [tuple(p.shape) for p in roles["head"]] == [(7, 256)]
@@ -85,7 +85,7 @@ def test_roles_of_parameters() -> None:
     assert net(torch.rand(2, 3, 32, 32)).shape == (2, 7)
 
 
-def test_resnet_is_the_papers() -> None:
+def test_resnet_matches_the_paper() -> None:
     counts = {depth: sum(p.numel() for p in ResNet(10, square(32), depth).parameters()) for depth in (20, 56)}
     assert round(counts[20] / 1e6, 2) == 0.27 and round(counts[56] / 1e6, 2) == 0.85  # table 6 of the paper
     assert ResNet(5, square(40))(torch.rand(2, 3, 40, 40)).shape == (2, 5)
@@ -107,13 +107,13 @@ def schedule(**options: Any) -> WarmupDecay:
 
 
 @pytest.mark.parametrize("decay", ["linear", "cosine"])
-def test_the_rate_rises_and_falls_over_the_whole_run(decay: Any) -> None:
+def test_warmup_and_decay_over_the_run(decay: Any) -> None:
     found = rates(schedule(total_steps=100, warmup=0.2, decay=decay), 100)
     assert 0 < found[0] < 0.06 and max(found) == pytest.approx(1, abs=0.03) and 15 <= int(np.argmax(found)) <= 21
     assert 0 < found[-1] < 0.02 and bool((np.diff(found[21:]) < 0).all())
 
 
-def test_a_new_plan_meets_the_new_end_without_a_jump() -> None:
+def test_new_length_without_a_jump() -> None:
     scheduler = schedule(total_steps=1000, warmup=0)
     first = rates(scheduler, 50)
     scheduler.plan(100)
@@ -122,7 +122,7 @@ def test_a_new_plan_meets_the_new_end_without_a_jump() -> None:
     assert second[0] == pytest.approx(first[-1], abs=0.002) and second[-1] < 0.03 and steps.max() < 0.02
 
 
-def test_a_resumed_schedule_goes_on_where_it_was() -> None:
+def test_schedule_resumes_exactly() -> None:
     whole, cut = schedule(total_steps=60), schedule(total_steps=60)
     rates(whole, 30), rates(cut, 30)
     whole.plan(50), cut.plan(50)
@@ -131,20 +131,20 @@ def test_a_resumed_schedule_goes_on_where_it_was() -> None:
     assert rates(whole, 20) == rates(again, 20)
 
 
-def test_more_time_gives_the_schedule_of_a_longer_run() -> None:
+def test_longer_time_limit_gives_the_schedule_of_a_longer_run() -> None:
     spent, longer = schedule(warmup=0.2), schedule(warmup=0.2)
     rates(spent, 1)
     spent.plan(100, 60)
     assert rates(spent, 99)[-1] < 0.02
     longer.load_state_dict(spent.state_dict())
     longer.plan(150, 60)
-    assert rates(longer, 1)[0] < 0.02, "another guess at the same time"
+    assert rates(longer, 1)[0] < 0.02, "a new estimate for the same time limit"
     longer.plan(200, 120)
     assert rates(longer, 2)[1] == pytest.approx(0.99 / 1.6, abs=0.01)
 
 
 @pytest.mark.slow
-def test_the_schedule_ends_with_the_time(tmp_path: Path, here: Path) -> None:
+def test_schedule_ends_at_the_time_limit(tmp_path: Path, here: Path) -> None:
     root = tmp_path / "images"
     noise = np.random.default_rng(0)
     for name in ("a", "b"):
@@ -157,11 +157,11 @@ def test_the_schedule_ends_with_the_time(tmp_path: Path, here: Path) -> None:
     assert done.returncode == 0, done.stderr
     with (here / "logs" / "run" / "version_0" / "metrics.csv").open(newline="") as stream:
         found = [float(value) for row in csv.DictReader(stream) if (value := row["train/learning_rate"])]
-    assert len(found) > 50 and max(found) > 0.8e-3 and found[-1] < 0.1e-3, "rises, falls, and is over at the end"
+    assert len(found) > 50 and max(found) > 0.8e-3 and found[-1] < 0.1e-3, "warmup, decay, and close to zero at the end"
 
 
 @pytest.mark.slow
-def test_a_net_can_be_computed_from_the_training_images(tree: Path, here: Path) -> None:
+def test_network_is_initialized_from_training_images(tree: Path, here: Path) -> None:
     quick = [argument if argument != "8" else "24" for argument in QUICK]
     recipe = ["--model.net", "SpeedrunNet", "--model.optimizer", "project.modules.Muon", "--test_after_fit", "false"]
     main(["fit", "--data.root", str(tree), "--trainer.max_epochs", "1", "--data.batch_size", "16", *quick, *recipe])
@@ -174,14 +174,14 @@ def test_a_net_can_be_computed_from_the_training_images(tree: Path, here: Path) 
     assert torch.equal(weight[:half], -weight[half:]) and not torch.equal(untouched[:half], -untouched[half:])
 
 
-def test_a_run_that_ends_within_an_epoch_is_validated_and_tested(tree: Path, here: Path, capsys: Any) -> None:
+def test_run_that_stops_within_an_epoch_is_validated_and_tested(tree: Path, here: Path, capsys: Any) -> None:
     stopping = ["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "val/loss"]
     main(["fit", "--data.root", str(tree), "--trainer.max_steps", "2", "--data.batch_size", "8", *QUICK, *stopping])
     assert "test: 9 images" in capsys.readouterr().out
     assert resolve_checkpoint("best", Path("logs"), None).is_file()
 
 
-def test_gradients_are_clipped_under_mixed_precision_with_a_fused_optimizer(
+def test_gradient_clipping_with_mixed_precision_and_fused_optimizer(
     tree: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(fit(tree, "--trainer.precision", "bf16-mixed", "--trainer.gradient_clip_val", "1e-12"))
@@ -189,4 +189,4 @@ def test_gradients_are_clipped_under_mixed_precision_with_a_fused_optimizer(
     assert "fused Adam" in shown
     rows = list(csv.DictReader((here / "logs" / "run" / "version_0" / "metrics.csv").open()))
     losses = [float(row["train/loss"]) for row in rows if row["train/loss"]]
-    assert losses[0] == pytest.approx(losses[1], abs=0.1), "it hardly learns from gradients that small"
+    assert losses[0] == pytest.approx(losses[1], abs=0.1), "clipped gradients hardly change the loss"

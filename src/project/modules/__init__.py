@@ -1,4 +1,4 @@
-"""Networks, the LightningModule that trains them, and what it trains them with."""
+"""Networks, optimizers, schedules, tasks, and the LightningModule that trains them."""
 
 from project.modules.classifier import Classifier
 from project.modules.networks.convnet import ConvNet

@@ -1,4 +1,4 @@
-"""What several processes need of a net: its parameters shared out among them, its statistics brought together."""
+"""Distributed training: sharded parameters (FSDP2) and averaged buffers."""
 
 from pathlib import Path
 from typing import Any
@@ -14,26 +14,27 @@ from project.errors import UserError
 
 
 def shard(net: nn.Module, mesh: DeviceMesh) -> None:
-    """Share the parameters of a net out among processes, which gather them unit by unit while they compute (FSDP2).
+    """Shard the parameters of a network across processes with FSDP2.
 
-    From the inside out, each module with a million parameters that no smaller unit holds becomes a unit; the net holds
-    the rest. Layers without children are never units: attention reads the weights of its last layer without calling it.
+    Bottom-up, each module with at least a million parameters that are not yet in a unit becomes an FSDP unit; the root
+    holds the rest. Modules without children never become units, as `nn.MultiheadAttention` uses the weights of its
+    output projection without calling it.
 
     Zhao et al., PyTorch FSDP: Experiences on Scaling Fully Sharded Data Parallel, 2023.
     """
     from torch.distributed.fsdp import fully_shard
 
-    held: set[nn.Parameter] = set()
+    assigned: set[nn.Parameter] = set()
     for module in reversed(list(net.modules())):  # children before their parents
-        own = set(module.parameters()) - held
-        callable_itself = not isinstance(module, nn.ModuleList | nn.ModuleDict) and any(True for _ in module.children())
-        if module is net or (callable_itself and sum(p.numel() for p in own) >= 1_000_000):
+        own = set(module.parameters()) - assigned
+        may_be_unit = not isinstance(module, nn.ModuleList | nn.ModuleDict) and any(True for _ in module.children())
+        if module is net or (may_be_unit and sum(p.numel() for p in own) >= 1_000_000):
             fully_shard(module, mesh=mesh)
-            held |= set(module.parameters())
+            assigned |= set(module.parameters())
 
 
 def average_buffers(net: nn.Module) -> None:
-    """Bring what each process has seen together: the mean, over processes, of what batch norm keeps."""
+    """Average floating-point buffers, such as batch norm statistics, over processes."""
     from torch.distributed import all_reduce, get_world_size, is_initialized
 
     if is_initialized() and get_world_size() > 1:
@@ -44,35 +45,36 @@ def average_buffers(net: nn.Module) -> None:
 
 
 class ShardedStrategy(ModelParallelStrategy):
-    """Lightning's strategy for nets that shard themselves, over all processes and with the checkpoints of any other.
+    """FSDP2 over all processes, with checkpoints that are compatible with the other strategies.
 
-    Lightning takes the numbers of parameters in an optimizer's state for their order in the net; but where there are
-    several groups, other strategies number them group by group. Read as torch reads them, each state meets its own
-    parameter, and a run can be continued under another strategy and on other devices.
+    `ModelParallelStrategy` matches optimizer states to parameters by their order in the network, but optimizers number
+    parameters group by group. This strategy matches them as torch does, so that a run with several parameter groups can
+    be resumed with another strategy and on other devices.
     """
 
     def __init__(self) -> None:
         super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False)
 
     def setup_environment(self) -> None:
-        """Start the processes' group, with every process a data-parallel one."""
+        """Initialize the process group, with all processes data-parallel."""
         model = self.lightning_module
         if model is not None and any(isinstance(c, WeightAveraging) for c in model.trainer.callbacks):  # type: ignore[attr-defined]
             raise UserError(
-                "averaged weights cannot be sharded: leave the callback out, or take --trainer.strategy ddp"
+                "weight averaging does not work with sharded parameters: remove the callback or use --trainer.strategy"
+                " ddp"
             )
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """The whole state of the optimizer, on the first process; before its first step there is none.
+        """Return the full optimizer state on rank 0.
 
-        Asked for it even so, torch would take a step without gradients, which Adam counts ever after.
+        An empty state is returned as is: to fill it, torch would take a step without gradients, which Adam counts.
         """
         return super().optimizer_state(optimizer) if optimizer.state else optimizer.state_dict()
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        """Read a checkpoint of any strategy and take each process's share of weights and optimizer states."""
+        """Load a checkpoint of any strategy and shard its weights and optimizer states."""
         from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 
         checkpoint: dict[str, Any] = torch.load(
@@ -86,21 +88,21 @@ class ShardedStrategy(ModelParallelStrategy):
 
 
 def _shard_optimizer_state(state: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
-    """A plain optimizer state with each tensor laid out as the parameter that it belongs to."""
+    """Shard each tensor of a full optimizer state like its parameter."""
     from torch.distributed.tensor import DTensor, distribute_tensor
 
-    def laid_out(value: Any, parameter: DTensor) -> Any:
+    def distribute(value: Any, parameter: DTensor) -> Any:
         if not isinstance(value, Tensor) or value.shape != parameter.shape:
             return value
         return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
 
-    numbers = [number for group in state["param_groups"] for number in group["params"]]
+    ids = [number for group in state["param_groups"] for number in group["params"]]
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     states = {
-        number: {name: laid_out(value, parameter) for name, value in state["state"].get(number, {}).items()}
-        for number, parameter in zip(numbers, parameters, strict=True)
+        number: {name: distribute(value, parameter) for name, value in state["state"].get(number, {}).items()}
+        for number, parameter in zip(ids, parameters, strict=True)
     }
     return {**state, "state": states}
 
 
-StrategyRegistry.register("fsdp2", ShardedStrategy, "Parameters shared out among processes")
+StrategyRegistry.register("fsdp2", ShardedStrategy, "FSDP2: sharded parameters")

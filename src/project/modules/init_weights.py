@@ -1,4 +1,4 @@
-"""Starting a new run from weights that are there."""
+"""Initialization from a checkpoint or from pretrained weights."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,49 +14,61 @@ from project.runs.checkpoints import load_checkpoint
 
 
 def load_initial_weights(net: nn.Module, init_from: str | None, description: DataDescription) -> ImageInput | None:
-    """Give a new net the weights of an earlier run, or else those that it was pretrained with elsewhere.
+    """Initialize a new network from the checkpoint `init_from` or, if that is None, its pretrained weights.
 
-    Returns the input as it was normalized for these weights; None where there are none, or it is of no images.
+    Returns:
+        The input with the normalization that the weights were trained with; None if no weights were loaded or the
+        inputs are not images.
     """
     if init_from is not None:
-        known = _load_matching(net, Path(init_from), description).input
-        if not (isinstance(known, ImageInput) and isinstance(description.input, ImageInput)):
+        saved = _load_matching(net, Path(init_from), description).input
+        if not (isinstance(saved, ImageInput) and isinstance(description.input, ImageInput)):
             return None
-        return replace(description.input, mean=known.mean, std=known.std)
+        return replace(description.input, mean=saved.mean, std=saved.std)
     if not isinstance(net, Pretrained) or net.weights is None:
         return None
     net.load_pretrained()
     if net.pretrained_size != net.image_size:
-        rank_zero_warn(f"{net.name} was trained on images of {net.pretrained_size} pixels, these have {net.image_size}")
+        rank_zero_warn(
+            f"{net.name} was pretrained on images of {net.pretrained_size} pixels, but data.image_size is"
+            f" {net.image_size}"
+        )
     return replace(description.image, mean=net.pretrained_mean, std=net.pretrained_std)
 
 
 def _load_matching(net: nn.Module, file: Path, description: DataDescription) -> DataDescription:
-    """Copy what has the name and shape of one here, but for the head for another target; name the other tensors."""
+    """Load the tensors that match by name and shape, except the head if the classes differ; list the others.
+
+    Returns:
+        The data description in the checkpoint.
+    """
     if not file.is_file():
         raise UserError(f"model.init_from: no such checkpoint: {file}")
     checkpoint = load_checkpoint(file)
-    saved, known = checkpoint["state_dict"], DataDescription.from_dict(checkpoint["data_description"])
-    there = {name.removeprefix("net."): value for name, value in saved.items() if name.startswith("net.")}
-    here = net.state_dict()
-    fits = {name: value for name, value in there.items() if name in here and value.shape == here[name].shape}
-    anew = getattr(known.target, "class_names", None) != getattr(description.target, "class_names", None)
-    if anew:
+    saved = DataDescription.from_dict(checkpoint["data_description"])
+    state_dict = checkpoint["state_dict"]
+    source = {name.removeprefix("net."): value for name, value in state_dict.items() if name.startswith("net.")}
+    target = net.state_dict()
+    matching = {name: value for name, value in source.items() if name in target and value.shape == target[name].shape}
+    new_classes = getattr(saved.target, "class_names", None) != getattr(description.target, "class_names", None)
+    if new_classes:
         prefix = next(name for name, module in net.named_modules() if module is head(net))
-        fits = {name: value for name, value in fits.items() if name.rpartition(".")[0] != prefix}
-    unlike = [name for name in {**here, **there} if name not in fits]
-    other = [f"{name} ({_shape(here, name)} here, {_shape(there, name)} there)" for name in unlike]
-    if not fits:
-        raise UserError(
-            f"model.init_from: no tensor of the net in {file} has the name and shape of one here: {other[0]}"
-        )
-    net.load_state_dict(fits, strict=False)
-    rank_zero_info(f"init_from: {len(fits)} of {len(here)} tensors taken from {file}")
-    if other:
-        why = ", which knows other classes, so that the head begins anew" if anew else ""
-        rank_zero_warn(f"init_from: {len(fits)} of {len(here)} tensors taken from {file}{why}; not {', '.join(other)}")
-    return known
+        matching = {name: value for name, value in matching.items() if name.rpartition(".")[0] != prefix}
+    skipped = [
+        f"{name} ({_shape(target, name)} in the network, {_shape(source, name)} in the checkpoint)"
+        for name in {**target, **source}
+        if name not in matching
+    ]
+    if not matching:
+        raise UserError(f"model.init_from: no tensor in {file} matches the network by name and shape: {skipped[0]}")
+    net.load_state_dict(matching, strict=False)
+    message = f"init_from: loaded {len(matching)} of {len(target)} tensors from {file}"
+    rank_zero_info(message)
+    if skipped:
+        reason = " (new head, as the classes differ)" if new_classes else ""
+        rank_zero_warn(f"{message}{reason}; not loaded: {', '.join(skipped)}")
+    return saved
 
 
 def _shape(state: dict[str, object], name: str) -> str:
-    return "x".join(map(str, getattr(state[name], "shape", ()))) or "one number" if name in state else "none"
+    return "x".join(map(str, getattr(state[name], "shape", ()))) or "scalar" if name in state else "missing"

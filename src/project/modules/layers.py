@@ -1,4 +1,4 @@
-"""The layers of a net from its input to its head, to be trained gradually or at rates of their own."""
+"""Splitting a network into layers, for freezing and layer-wise learning rates."""
 
 from dataclasses import dataclass, field
 
@@ -6,7 +6,7 @@ from torch import nn
 
 
 def head(net: nn.Module) -> nn.Module:
-    """The layer that gives the logits: the last linear layer, or the last convolution where there is none."""
+    """Return the classification head: the last linear layer, or the last convolution if there is no linear layer."""
     layers = [module for module in net.modules() if isinstance(module, nn.Linear)]
     layers = layers or [module for module in net.modules() if isinstance(module, nn.Conv2d)]  # type: ignore[misc]
     return layers[-1] if layers else net
@@ -14,20 +14,20 @@ def head(net: nn.Module) -> nn.Module:
 
 @dataclass
 class Layer:
-    """A part of a net: what it computes with, and its parameters."""
+    """Modules and parameters that are frozen and unfrozen together."""
 
     modules: list[nn.Module] = field(default_factory=list)
     parameters: list[nn.Parameter] = field(default_factory=list)
 
 
 def layers(net: nn.Module) -> list[Layer]:
-    """Cut a net into layers, each a convolution, a block and the like with the norm that follows it; the head is last.
+    """Split a network into layers from input to head: convolutions, blocks etc., each with the norm that follows it.
 
-    Containers are opened, and so is a module that holds more than half of the net. What such a module holds by itself,
-    such as a class token, belongs to the first layer.
+    Containers, and modules with more than half of the parameters, are split further; their own parameters, e.g. a class
+    token, belong to the first layer.
     """
-    whole, last = _size(net), head(net)
-    found = [Layer()]
+    total = _size(net)
+    result = [Layer()]
     seen: set[int] = set()
 
     def add(layer: Layer, module: nn.Module, recurse: bool) -> None:
@@ -35,23 +35,23 @@ def layers(net: nn.Module) -> list[Layer]:
         seen.update(map(id, new))
         layer.parameters += new
 
-    def open_up(module: nn.Module) -> None:
-        add(found[0], module, recurse=False)
+    def split(module: nn.Module) -> None:
+        add(result[0], module, recurse=False)
         for child in module.children():
             container = isinstance(child, nn.Sequential | nn.ModuleList | nn.ModuleDict)
-            if container or (2 * _size(child) > whole and any(True for _ in child.children())):
-                open_up(child)
+            if container or (2 * _size(child) > total and any(True for _ in child.children())):
+                split(child)
             elif _size(child) or any(True for _ in child.buffers()):
                 if any(parameter.ndim > 1 for parameter in child.parameters()):
-                    found.append(Layer())
-                found[-1].modules.append(child)
-                add(found[-1], child, recurse=True)
+                    result.append(Layer())
+                result[-1].modules.append(child)
+                add(result[-1], child, recurse=True)
 
-    open_up(net)
-    if not found[0].modules and len(found) > 1:  # a net that begins with a norm has a layer of it
-        found[1].parameters += found.pop(0).parameters
-    holding = {id(parameter) for parameter in last.parameters()}
-    return sorted(found, key=lambda layer: any(id(parameter) in holding for parameter in layer.parameters))
+    split(net)
+    if not result[0].modules and len(result) > 1:  # unless the network starts with a norm, which is then a layer
+        result[1].parameters += result.pop(0).parameters
+    head_ids = {id(parameter) for parameter in head(net).parameters()}
+    return sorted(result, key=lambda layer: any(id(parameter) in head_ids for parameter in layer.parameters))
 
 
 def _size(module: nn.Module) -> int:
@@ -59,11 +59,14 @@ def _size(module: nn.Module) -> int:
 
 
 class Freezing:
-    """Keeps layers of a net, from its input on, as they are outside training, the statistics of batch norm too.
+    """Schedule that freezes the layers before the head, then unfreezes them gradually from the head to the input.
 
-    Parameters that are frozen get no gradients, so that an optimizer passes over them. What is frozen is a function of
-    the epoch alone: nothing has to be saved, and the optimizer has the same groups all the time. `Classifier` says what
-    the arguments mean.
+    Frozen layers are in evaluation mode and their parameters require no gradients. Which layers are frozen depends on
+    the epoch only: there is no state to save, and the optimizer keeps the same parameter groups.
+
+    Args:
+        epochs: Number of epochs in which only the head is trained; -1 for all.
+        unfreeze_epochs: Number of epochs after these until all layers are trained.
     """
 
     def __init__(self, epochs: int, unfreeze_epochs: int) -> None:
@@ -71,16 +74,16 @@ class Freezing:
         self._frozen: list[Layer] = []
 
     def __call__(self, net: nn.Module, epoch: int) -> None:
-        """Freeze what is frozen in an epoch, counted from 0, and unfreeze the rest."""
+        """Freeze and unfreeze the layers for an epoch, counted from 0."""
         for layer in self._frozen:
             for parameter in layer.parameters:
                 parameter.requires_grad_(True)
             for module in layer.modules:
                 module.train(net.training)
-        found, share = layers(net), 1.0
+        all_layers, fraction = layers(net), 1.0
         if 0 <= self.epochs <= epoch:
-            share = 1 - (epoch - self.epochs + 1) / self.unfreeze_epochs
-        self._frozen = found[: max(0, int((len(found) - 1) * share))]
+            fraction = 1 - (epoch - self.epochs + 1) / self.unfreeze_epochs
+        self._frozen = all_layers[: max(0, int((len(all_layers) - 1) * fraction))]
         for layer in self._frozen:
             layer.parameters = [parameter for parameter in layer.parameters if parameter.requires_grad]
             for parameter in layer.parameters:

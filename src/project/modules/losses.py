@@ -1,16 +1,17 @@
-"""Losses. One of your own is any `nn.Module` of (outputs, target) that returns the mean over the batch."""
+"""Losses. A custom loss is any `nn.Module` that maps (outputs, target) to the mean over the batch."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 class CrossEntropy(nn.Module):
-    """Cross-entropy of logits, divided by the number of samples.
+    """Cross-entropy loss, divided by the number of samples.
 
-    Not by the sum of their weights, as torch has it: batches and processes then add up to the whole.
+    `torch.nn.CrossEntropyLoss` divides by the sum of the class weights instead, so that its mean depends on how samples
+    are distributed over batches and processes.
 
     Args:
-        label_smoothing: Share of the label spread evenly over all classes in training, in [0, 1).
+        label_smoothing: Amount of label smoothing, in [0, 1); applied in training only.
         weight: Weight of each class, float (classes,).
     """
 
@@ -22,7 +23,7 @@ class CrossEntropy(nn.Module):
         self.register_buffer("weight", weight, persistent=False)
 
     def forward(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """Logits (N, classes) and labels int64 (N,), or label probabilities (N, classes), to a scalar."""
+        """Return the loss of logits (N, classes) and labels, int64 (N,) or class probabilities (N, classes)."""
         smoothing = self.label_smoothing if self.training else 0.0
         total = F.cross_entropy(outputs, target, weight=self.weight, label_smoothing=smoothing, reduction="sum")
-        return total / max(1, len(outputs))  # by chance, private training may draw no sample
+        return total / max(1, len(outputs))  # Poisson sampling in private training may give an empty batch

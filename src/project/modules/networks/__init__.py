@@ -1,1 +1,1 @@
-"""Networks: plain modules, built with (num_classes, inputs)."""
+"""Networks: `nn.Module` classes whose first two arguments are (num_classes, inputs)."""

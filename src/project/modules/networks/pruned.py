@@ -1,4 +1,4 @@
-"""A net some of whose channels were taken out."""
+"""A pruned network."""
 
 from typing import get_type_hints
 
@@ -10,22 +10,25 @@ from project.runs.spec import Spec, builder, init_args
 
 
 class Pruned(nn.Module):
-    """Any net with the shapes that `train.py prune` left it; in a checkpoint it is told by plain values alone.
+    """Network with channels removed by `train.py prune`.
+
+    Its arguments are plain values, so that it can be rebuilt from a checkpoint.
 
     Args:
-        num_classes: Number of logits.
-        inputs: The images.
-        net: What the net was before: {class_path, init_args}, or the path of a function.
-        shapes: The shape of each parameter and buffer that was cut, by name; -1 where it is as long as before, which
-            may depend on classes and image size.
+        num_classes: Number of classes.
+        inputs: Image size.
+        net: The network before pruning: {class_path, init_args}, or the path of a function.
+        shapes: Shapes of the pruned parameters and buffers by name; -1 for dimensions that are not pruned, as they may
+            depend on the number of classes and the image size.
     """
 
     def __init__(self, num_classes: int, inputs: ImageInput, net: Spec, shapes: dict[str, list[int]]) -> None:
         super().__init__()
         build = builder(net)
         kind = build if isinstance(build, type) else get_type_hints(build).get("return")
-        if not (isinstance(kind, type) and issubclass(kind, nn.Module)):  # a file from elsewhere may name anything
-            raise UserError(f"Pruned.net: {build!r} is no nn.Module, nor a function that says it returns one")
+        # Untrusted checkpoints may name any callable.
+        if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+            raise UserError(f"Pruned.net: {build!r} is not an nn.Module or a function annotated to return one")
         self.net = build(num_classes, inputs, **init_args(net))
         for name, shape in shapes.items():
             owner, _, leaf = name.rpartition(".")
@@ -33,18 +36,18 @@ class Pruned(nn.Module):
             values = getattr(module, leaf).detach()[tuple(slice(n if n > 0 else None) for n in shape)].clone()
             setattr(module, leaf, nn.Parameter(values) if leaf in module._parameters else values)
             if leaf == "weight":
-                _describe(module, values.shape)
+                _update_sizes(module, values.shape)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Float (N, 3, height, width) to logits (N, num_classes)."""
+        """Map float (N, 3, height, width) to logits (N, num_classes)."""
         logits: Tensor = self.net(x)
         return logits
 
 
-def _describe(module: nn.Module, shape: Size) -> None:
-    """Let a layer say what it is now."""
+def _update_sizes(module: nn.Module, shape: Size) -> None:
+    """Set the size attributes of a layer to the shape of its pruned weight."""
     if isinstance(module, nn.Conv2d):
-        if module.groups > 1:  # depthwise, or as many groups as there were, each with fewer channels
+        if module.groups > 1:  # depthwise: one group per channel; else the groups have fewer channels
             module.groups = shape[0] if module.groups == module.out_channels else module.groups
         module.out_channels, module.in_channels = shape[0], shape[1] * module.groups
     elif isinstance(module, nn.Linear):

@@ -1,4 +1,4 @@
-"""The residual network for small images."""
+"""ResNet for small images."""
 
 import math
 from typing import Literal
@@ -12,20 +12,21 @@ Norm = Literal["batch", "group"]
 
 
 class ResNet(nn.Module):
-    """ResNet for small images: a 3x3 stem and three stages of basic blocks at 16, 32 and 64 channels.
+    """ResNet for small images: a 3x3 stem and three stages of basic blocks with 16, 32 and 64 channels.
 
-    He et al., Deep Residual Learning for Image Recognition, 2015 (section 4.2); where the shape changes, the shortcut
-    takes every other pixel and fills the new channels with zeros (option A there).
+    He et al., Deep Residual Learning for Image Recognition, 2015 (section 4.2), with parameter-free shortcuts: strided
+    identity and zero padding of new channels (option A).
 
     Args:
         num_classes: Number of classes.
-        inputs: The images, of any size; the paper's have 32 pixels.
-        depth: Layers, 6n + 2: 20, 32, 44, 56, 110.
-        width: Channels of the first stage; the paper's is 16.
-        norm: The paper's `batch` norm; or `group` norm, which looks at each image by itself, as private training must.
+        inputs: Image size, not used: any size is supported (32 in the paper).
+        depth: Number of layers, 6n + 2: 20, 32, 44, 56 or 110 in the paper.
+        width: Number of channels of the first stage (16 in the paper).
+        norm: Batch normalization as in the paper, or group normalization, which differentially private training needs
+            as it does not mix samples.
 
     Raises:
-        ValueError: there is no such depth.
+        ValueError: If `depth` is not 6n + 2.
     """
 
     def __init__(
@@ -33,7 +34,7 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         if depth < 8 or depth % 6 != 2:
-            raise ValueError(f"ResNet's depth must be 6n + 2, such as 20, 32 or 56; got {depth}")
+            raise ValueError(f"ResNet.depth must be 6n + 2, e.g. 20, 32 or 56, got {depth}")
         blocks: list[nn.Module] = []
         width_in = width
         for stage in range(3):
@@ -49,13 +50,13 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Float (N, 3, H, W) to logits (N, num_classes)."""
+        """Map float (N, 3, H, W) to logits (N, num_classes)."""
         logits: Tensor = self.head(self.blocks(self.stem(x)).mean((2, 3)))
         return logits
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions beside a shortcut; float (N, inputs, H, W) to (N, outputs, H / stride, W / stride)."""
+    """Basic block: two 3x3 convolutions and a shortcut."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, norm: Norm = "batch") -> None:
         super().__init__()
@@ -66,7 +67,7 @@ class Block(nn.Module):
         self.second = nn.Sequential(nn.Conv2d(outputs, outputs, 3, padding=1, bias=False), _norm(norm, outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add what the convolutions find to what came in."""
+        """Map float (N, inputs, H, W) to (N, outputs, H / stride, W / stride)."""
         shortcut = F.pad(x[:, :, :: self.stride, :: self.stride], [0, 0, 0, 0, 0, self.new_channels])
         return F.relu(self.second(self.first(x)) + shortcut)
 

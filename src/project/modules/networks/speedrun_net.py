@@ -1,4 +1,4 @@
-"""The net of the CIFAR-10 speed record: small, and made to learn in a few epochs."""
+"""The network of the CIFAR-10 speed record."""
 
 import torch
 import torch.nn.functional as F
@@ -8,17 +8,17 @@ from project.interface import ImageInput
 
 
 class SpeedrunNet(nn.Module):
-    """A whitening layer and three groups of two convolutions.
+    """Small network for training in a few epochs: a whitening layer and three groups of two convolutions.
 
     Jordan, 94% on CIFAR-10 in 3.29 Seconds on a Single GPU, 2024 (arXiv 2404.00498, section 3 and appendix A).
 
     Args:
         num_classes: Number of classes.
-        inputs: The images, at least 17 pixels high and wide; the paper's have 32.
-        widths: Channels of each group.
+        inputs: Image size; height and width must be at least 17 (32 in the paper).
+        widths: Number of channels of each group.
 
     Raises:
-        ValueError: the image is too small.
+        ValueError: If the images are too small.
     """
 
     def __init__(self, num_classes: int, inputs: ImageInput, widths: tuple[int, int, int] = (64, 256, 256)) -> None:
@@ -30,14 +30,14 @@ class SpeedrunNet(nn.Module):
         self.groups = nn.Sequential(*(_group(channels[i], channels[i + 1]) for i in range(3)))
         self.pool = nn.AdaptiveMaxPool2d(1)
         self.head = nn.Linear(widths[-1], num_classes, bias=False)
-        nn.init.uniform_(self.head.weight, -1e-4, 1e-4)  # begin without an opinion
+        nn.init.uniform_(self.head.weight, -1e-4, 1e-4)  # initial logits close to zero
 
     def init_from_images(self, image: Tensor) -> None:
-        """Compute the first layer from normalized training images, float (N, 3, H, W)."""
+        """Initialize the whitening layer from normalized training images, float (N, 3, H, W)."""
         self.whiten.init_from_images(image)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Float (N, 3, height, width) to logits (N, num_classes)."""
+        """Map float (N, 3, height, width) to logits (N, num_classes)."""
         x = self.groups(nn.functional.gelu(self.whiten(x)))
         logits: Tensor = self.head(self.pool(x).flatten(1))
         return logits
@@ -50,26 +50,26 @@ def _group(inputs: int, outputs: int) -> nn.Sequential:
 
 def _conv(inputs: int, outputs: int) -> nn.Conv2d:
     conv = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False)
-    nn.init.dirac_(conv.weight[:inputs].detach())  # begin by handing on what came in
+    nn.init.dirac_(conv.weight[:inputs].detach())  # identity initialization
     return conv
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
-    norm = nn.BatchNorm2d(channels, eps=1e-12, momentum=0.4)  # a short memory, for a short run
+    norm = nn.BatchNorm2d(channels, eps=1e-12, momentum=0.4)  # fast-moving statistics, as training is short
     norm.weight.requires_grad_(False)
     return norm
 
 
 class WhiteningConv(nn.Conv2d):
-    """Turns each small patch of the image into uncorrelated channels of unit variance, and their negatives.
+    """Convolution that whitens image patches: uncorrelated channels with unit variance, and their negatives.
 
-    The filters are the principal components of the training images' patches, scaled to unit variance, and stay as they
-    are; only the bias is learnt. The net then starts from decorrelated inputs in place of learning them. Jordan, 94% on
-    CIFAR-10 in 3.29 Seconds on a Single GPU, 2024 (arXiv 2404.00498, section 3.2).
+    The filters are the principal components of patches of the training images, scaled to unit variance, and are not
+    trained; only the bias is. Jordan, 94% on CIFAR-10 in 3.29 Seconds on a Single GPU, 2024 (arXiv 2404.00498, section
+    3.2).
 
     Args:
-        kernel_size: Height and width of a patch in pixels; there are 6 x kernel_size² channels.
-        eps: Added to the variances, so that components that hardly vary are not blown up into noise.
+        kernel_size: Height and width of a patch in pixels; the layer has 6 x kernel_size² channels.
+        eps: Added to the variances, so that components with little variance are not amplified.
     """
 
     def __init__(self, kernel_size: int = 2, eps: float = 5e-4) -> None:
@@ -79,7 +79,7 @@ class WhiteningConv(nn.Conv2d):
 
     @torch.no_grad()
     def init_from_images(self, image: Tensor) -> None:
-        """Compute the filters from normalized training images, float (N, 3, H, W); a few thousand are enough."""
+        """Compute the filters from normalized training images, float (N, 3, H, W), e.g. a few thousand."""
         size = self.kernel_size[0]
         patches = F.unfold(image, size).transpose(1, 2).flatten(0, 1)
         variances, components = torch.linalg.eigh(patches.T.cov())

@@ -1,4 +1,4 @@
-"""Files of pretrained weights: found here, or downloaded once, and read without running their code."""
+"""Download, cache and load pretrained weights, without unpickling code."""
 
 import re
 import urllib.error
@@ -15,22 +15,22 @@ from torch import Tensor
 from project.errors import UserError
 from project.runs.checkpoints import reason
 
-PATIENCE = 4.0
-"""Seconds in which the machine that has a file must answer; the libraries' own retries take most of a minute."""
+TIMEOUT = 4.0
+"""Seconds to wait for the server before a download; the libraries' own retries take most of a minute."""
 
 
-def downloaded(url: str) -> Path:
-    """Return a file that torch's hub keeps, downloaded if it is not there."""
+def download_from_url(url: str) -> Path:
+    """Return the path of a file in the torch hub cache, downloading it if necessary."""
     file = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     if not file.is_file():
-        with _answering(url):
+        with _download_errors(url):
             file.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(file), progress=False)
     return file
 
 
-def downloaded_from_hub(repository: str) -> Path:
-    """Return the weights of a repository on the Hugging Face hub, from its cache or downloaded into it."""
+def download_from_hub(repository: str) -> Path:
+    """Return the path of a Hugging Face repository's weights in the hub cache, downloading them if necessary."""
     from huggingface_hub import hf_hub_download, hf_hub_url
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -38,42 +38,41 @@ def downloaded_from_hub(repository: str) -> Path:
     try:
         return Path(hf_hub_download(repository, name, local_files_only=True))
     except LocalEntryNotFoundError:
-        with _answering(hf_hub_url(repository, name)):
+        with _download_errors(hf_hub_url(repository, name)):
             return Path(hf_hub_download(repository, name))
 
 
 @contextmanager
-def _answering(url: str) -> Iterator[None]:
-    """See that an address answers within a few seconds, by way of a proxy if one is set; say so if a download fails."""
-    problem: list[BaseException] = [TimeoutError(f"no answer in {PATIENCE:g} s")]
+def _download_errors(url: str) -> Iterator[None]:
+    """Check that a server responds, through a proxy if one is set, and explain failed downloads."""
+    errors: list[BaseException] = [TimeoutError(f"no response in {TIMEOUT:g} s")]
 
-    def ask() -> None:
+    def check() -> None:
         try:
-            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PATIENCE).close()
+            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=TIMEOUT).close()
         except urllib.error.HTTPError:
-            pass  # an answer: the download will say more
+            pass  # the server responds; the download gives a better error
         except (OSError, ValueError) as error:
-            problem[0] = error
+            errors[0] = error
             return
-        problem.clear()
+        errors.clear()
 
-    asking = Thread(target=ask, daemon=True)  # looking up a name knows no time limit
-    asking.start()
-    asking.join(PATIENCE)
+    thread = Thread(target=check, daemon=True)  # as DNS lookups have no timeout
+    thread.start()
+    thread.join(TIMEOUT)
     try:
-        if problem:
-            raise problem[0]
+        if errors:
+            raise errors[0]
         yield
-    except (OSError, ValueError, RuntimeError) as error:  # of the line, the file, or a checksum
+    except (OSError, ValueError, RuntimeError) as error:  # network, file system or checksum
         raise UserError(
-            f"the pretrained weights are not on this machine and cannot be downloaded ({error}): download {url}"
-            " elsewhere and give the file by --model.net.weights FILE; or train from scratch by --model.net.weights"
-            " null"
+            f"the pretrained weights are not cached and cannot be downloaded ({error}): download {url} on another"
+            " machine and pass --model.net.weights FILE, or train from scratch with --model.net.weights null"
         ) from error
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
-    """Return the tensors of a state dict by name: of a .safetensors file or `torch.save`, itself or `state_dict`."""
+    """Load a state dict from a .safetensors or `torch.save` file, where it may be under `state_dict` or `model`."""
     if not file.is_file():
         raise UserError(f"model.net.weights: no such file: {file}")
     saved: Any
@@ -86,22 +85,22 @@ def read_weights(file: Path) -> dict[str, Tensor]:
             saved = torch.load(file, map_location="cpu", weights_only=True)
     except ModuleNotFoundError:
         raise
-    except Exception as error:  # safetensors has an exception of its own
-        raise UserError(
-            f"model.net.weights: {file} is no file of weights, or it is damaged ({reason(error)})"
-        ) from error
+    except Exception as error:  # safetensors raises its own exception type
+        raise UserError(f"model.net.weights: {file} is not a weights file or is corrupt ({reason(error)})") from error
     if isinstance(saved, dict) and "hyper_parameters" in saved:
-        raise UserError(f"{file} is a checkpoint of this project: give it by --model.init_from {file}")
+        raise UserError(f"{file} is a checkpoint of this project: use --model.init_from {file}")
     for key in ("state_dict", "model"):
         saved = saved[key] if isinstance(saved, dict) and isinstance(saved.get(key), dict) else saved
     if not isinstance(saved, dict) or not any(isinstance(value, Tensor) for value in saved.values()):
-        raise UserError(f"model.net.weights: {file} holds no weights by name")
+        raise UserError(f"model.net.weights: {file} contains no state dict")
     return {name.removeprefix("module."): value for name, value in saved.items()}
 
 
-def misfit(file: Path, net: str, error: Exception) -> UserError:
-    """What does not fit, from torch's complaint about a state dict."""
+def mismatch_error(file: Path, net: str, error: Exception) -> UserError:
+    """Return an error that lists the mismatched keys in an exception of `load_state_dict`."""
     names = re.findall(r"size mismatch for ([^:]+):|\"([^\"]+)\"", str(error))
     keys = [one or other for one, other in names] or [str(error)]
     shown = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
-    return UserError(f"model.net.weights: {file} does not fit {net}: missing, unknown or of another shape are {shown}")
+    return UserError(
+        f"model.net.weights: {file} does not match {net}: missing, unexpected or of another shape: {shown}"
+    )

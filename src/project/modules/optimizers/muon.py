@@ -1,4 +1,4 @@
-"""Muon: gradient descent with orthogonalized steps."""
+"""The Muon optimizer: momentum with orthogonalized updates."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -8,27 +8,27 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Of the Newton-Schulz iteration: they raise small singular values fastest, at the price of not quite reaching 1."""
+"""Newton-Schulz coefficients, chosen to increase small singular values fast; they converge only roughly to 1."""
 
 
 class Muon(Optimizer):
     """Muon for the weights of hidden layers, SGD with Nesterov momentum for the head, biases and norms.
 
-    The step of a hidden layer is its gradient, averaged over time, with all singular values brought to about 1: no
-    direction is too weak to be learnt. Convolutions count as matrices (outputs, inputs x height x width), which
-    `torch.optim.Muon` does not take. Jordan et al., Muon: An Optimizer for Hidden Layers in Neural Networks, 2024.
+    The update of a hidden layer is its momentum with all singular values set to about 1. Unlike `torch.optim.Muon`, it
+    supports convolutions, as matrices (outputs, inputs x height x width). Jordan et al., Muon: An Optimizer for Hidden
+    Layers in Neural Networks, 2024.
 
     Args:
-        params: Groups with a key `role`: `hidden`, `head` or `vector`, as `Classifier` makes them.
-        lr: Step of a hidden layer: the spectral norm of its change.
-        momentum: Of the hidden layers, in [0, 1).
-        weight_decay: Share by which the head, biases and norms shrink in a step at the full learning rate.
+        params: Parameter groups with a key `role`: `hidden`, `head` or `vector`, as created by `Classifier`.
+        lr: Learning rate of hidden layers: the spectral norm of an update.
+        momentum: Momentum of hidden layers, in [0, 1).
+        weight_decay: Weight decay of the head, biases and norms, as a fraction per step at the full learning rate.
         head_lr: Learning rate of the head.
         vector_lr: Learning rate of biases and norms.
-        sgd_momentum: Of the head, biases and norms, in [0, 1).
-        steps: Newton-Schulz iterations.
-        fixed_norm: Rescale the weights of each hidden layer to a mean square of 1 per output before each step; right
-            for layers that are followed by a norm, whose scale means nothing.
+        sgd_momentum: Momentum of the head, biases and norms, in [0, 1).
+        steps: Number of Newton-Schulz iterations.
+        fixed_norm: Whether to rescale the weights of each hidden layer before each step to a norm of sqrt(outputs); for
+            layers followed by a normalization layer, which makes their scale irrelevant.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Take a step; returns what the closure returns."""
+        """Take a step and return the loss of the closure, if given."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -81,9 +81,9 @@ class Muon(Optimizer):
 
 
 def orthogonalize(matrix: Tensor, steps: int) -> Tensor:
-    """The orthogonal matrix nearest to one of (rows, columns), roughly: singular values in about [0.7, 1.2].
+    """Return approximately the nearest orthogonal matrix, (rows, columns): singular values in about [0.7, 1.2].
 
-    On a GPU in bfloat16, which is exact enough for the purpose.
+    Computed in bfloat16 on a GPU.
     """
     a, b, c = COEFFICIENTS
     x = matrix.bfloat16() if matrix.is_cuda else matrix.float()

@@ -1,4 +1,4 @@
-"""Learning-rate schedules that fit the length of the run."""
+"""Learning-rate schedules."""
 
 import math
 from typing import Any, Literal
@@ -12,19 +12,19 @@ from project.interface import time_limit
 
 
 class WarmupDecay(LRScheduler):
-    """Rises linearly to the full learning rate, then falls to zero where the run ends.
+    """Linear warmup to the full learning rate, then linear or cosine decay to zero at the end of the run.
 
-    Where the end is a time (`--trainer.max_time`), the steps until then are estimated anew as the run goes on, and the
-    rest of the schedule is stretched to meet it.
+    With a time limit (`--trainer.max_time`), the number of steps is estimated periodically during the run, and the rest
+    of the schedule is adjusted to it.
 
     Args:
         optimizer: The optimizer.
-        total_steps: Length of the run in steps; the classifier fills it in.
-        warmup: Share of the run that rises, in [0, 1).
-        decay: Shape of the fall.
+        total_steps: Length of the run in steps; set by the classifier.
+        warmup: Fraction of the run for warmup, in [0, 1).
+        decay: Shape of the decay.
 
     Raises:
-        UserError: warmup is out of its range.
+        UserError: If `warmup` is out of range.
     """
 
     def __init__(
@@ -44,12 +44,16 @@ class WarmupDecay(LRScheduler):
 
     @property
     def progress(self) -> float:
-        """Share of the run that is over, in (0, 1]."""
+        """Fraction of the run that is completed, in (0, 1]."""
         done = (self.last_epoch - self._from_step) / max(1, self.total_steps - self._from_step)
         return min(1.0, self._from_progress + (1 - self._from_progress) * done)
 
     def plan(self, total_steps: float, limit: int | None = None) -> None:
-        """Meet another end, with its time limit in seconds: without a jump, or as if another limit had always been."""
+        """Set a new length, estimated for a time limit of `limit` seconds.
+
+        For the same time limit, the learning rate continues without a jump. For another one (of a resumed run), the
+        schedule becomes that of a run with this length from the start.
+        """
         if self.limit in (None, limit):
             self._from_progress, self._from_step = self.progress, self.last_epoch
         else:
@@ -57,7 +61,7 @@ class WarmupDecay(LRScheduler):
         self.total_steps, self.limit = total_steps, limit
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on as the run stood; one that was given another length, as a run that had it from its beginning."""
+        """Restore the state; if the length has changed, the schedule becomes that of a run with the new length."""
         length = self._length
         super().load_state_dict(state_dict)
         if length != self._length:
@@ -67,25 +71,25 @@ class WarmupDecay(LRScheduler):
                 group["lr"] = rate
 
     def get_lr(self) -> list[Any]:
-        """Learning rate of each group at this step."""
+        """Return the learning rate of each group at the current step."""
         if self.progress < self.warmup:
             factor = self.progress / self.warmup
         else:
-            left = (1 - self.progress) / (1 - self.warmup)
-            factor = left if self.decay == "linear" else (1 - math.cos(math.pi * left)) / 2
+            remaining = (1 - self.progress) / (1 - self.warmup)
+            factor = remaining if self.decay == "linear" else (1 - math.cos(math.pi * remaining)) / 2
         return [rate * factor for rate in self.base_lrs]
 
 
 def plan_to_end(scheduler: WarmupDecay, trainer: L.Trainer) -> None:
-    """Estimate how many steps fit into the time limit, and plan the schedule to end there or where the run ends.
+    """Fit the schedule to the time limit of the run by estimating the number of steps until then.
 
-    Called at each step, it estimates now and then; all processes follow the clock of the first. Validation between
-    epochs counts as part of the steps' time.
+    Called every step; the estimate is updated periodically, with the clock of rank 0. The time for validation counts as
+    training time.
     """
     timer, step = time_limit(trainer), trainer.global_step
     if timer is None or (left := timer.time_remaining()) is None:
         return
     limit = round(left + timer.time_elapsed())
     if step in (1, 5, 20) or step % 50 == 0 or limit != scheduler.limit:
-        fit = step + left / (timer.time_elapsed() / step)
-        scheduler.plan(min(trainer.estimated_stepping_batches, trainer.strategy.broadcast(fit)), limit)
+        steps = step + left / (timer.time_elapsed() / step)
+        scheduler.plan(min(trainer.estimated_stepping_batches, trainer.strategy.broadcast(steps)), limit)

@@ -1,4 +1,4 @@
-"""One class out of several."""
+"""Multiclass classification."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassCalibrationError
+from typing_extensions import override
 
 from project.errors import UserError
 from project.interface import ClassTarget, StageResult, Target
@@ -17,7 +18,7 @@ from project.runs.statistics import BINS, precision_recall_f1
 
 
 class Multiclass(Task):
-    """One class out of several, by softmax and cross-entropy; logits are divided by a temperature outside training."""
+    """Multiclass classification with softmax and cross-entropy, calibrated by temperature scaling."""
 
     headline = ("acc", ".2%")
     target: ClassTarget
@@ -28,7 +29,7 @@ class Multiclass(Task):
         self.register_buffer("temperature", torch.ones(()))
 
     def build_loss(self, options: dict[str, Any]) -> nn.Module:
-        """Return cross-entropy; `balanced` class weights give every class the same share of it."""
+        """Return the cross-entropy; `balanced` class weights are inversely proportional to the class frequency."""
         classes, weights = self.target.outputs, options["class_weights"]
         if weights == "balanced":
             counts = self.target.train_counts
@@ -50,7 +51,7 @@ class Multiclass(Task):
         self.temperature.fill_(1)
 
     def training_metric(self) -> LossMetric:
-        """Return hits by class: a confusion matrix of thousands of classes would weigh down every checkpoint."""
+        """Return counts per class; a confusion matrix of thousands of classes would make every checkpoint large."""
         return ClassCounts(self.target.outputs)
 
     def evaluation_metric(self) -> LossMetric:
@@ -62,41 +63,41 @@ class Multiclass(Task):
         return {"calibration_error": MulticlassCalibrationError(self.target.outputs, n_bins=BINS), "brier": Brier()}
 
     def rank_samples(self, predictions: Tensor, target: Tensor, index: Tensor, count: int) -> dict[str, Tensor]:
-        """Return the most confident mistakes, the least certain samples, and the first one of some classes."""
+        """Rank the most confident mistakes, the most uncertain samples, and the first sample of some classes."""
         probability, predicted = predictions.max(1)
         kinds = {"mistakes": (predicted != target, probability), "uncertain": (target >= 0, -probability)}
         sampled = torch.linspace(0, self.target.outputs - 1, count, dtype=torch.float64).round().int().unique()
         kinds |= {f"sample {c}": (target == c, -index) for c in sampled.tolist()}
-        return {kind: torch.where(eligible, worth.double(), -torch.inf) for kind, (eligible, worth) in kinds.items()}
+        return {kind: torch.where(eligible, score.double(), -torch.inf) for kind, (eligible, score) in kinds.items()}
 
     def table(self, result: StageResult) -> list[list[str]]:
-        """Return precision, recall, F1 and number of samples by class."""
+        """Return precision, recall, F1 and number of samples per class, and their macro average."""
         assert result.confusion is not None
-        truths = result.confusion.sum(1)
-        rates = precision_recall_f1(result.confusion.diag(), truths, result.confusion.sum(0))
+        support = result.confusion.sum(1)
+        rates = precision_recall_f1(result.confusion.diag(), support, result.confusion.sum(0))
         rows = [["class", *rates, "images"]]
         for i, name in enumerate(self.target.class_names):
-            rows.append([name, *(f"{float(values[i]):.1%}" for values in rates.values()), f"{int(truths[i]):,}"])
+            rows.append([name, *(f"{float(values[i]):.1%}" for values in rates.values()), f"{int(support[i]):,}"])
         means = [f"{float(result.scalars[name]):.1%}" for name in rates]
-        return [*rows, ["mean of classes", *means, f"{int(truths.sum()):,}"]]
+        return [*rows, ["macro average", *means, f"{int(support.sum()):,}"]]
 
     def describe(self, scalars: dict[str, float]) -> str:
-        """Accuracy, loss and, of a test, calibration."""
-        known = {"acc", "loss", "precision", "recall", "f1"}
-        words = {"calibration_error": "calibration error", "brier": "Brier score"}
-        more = [f", {words.get(name, name)} {value:.4f}" for name, value in scalars.items() if name not in known]
+        """Return accuracy, loss and, for a test, calibration metrics."""
+        skipped = {"acc", "loss", "precision", "recall", "f1"}
+        labels = {"calibration_error": "calibration error", "brier": "Brier score"}
+        more = [f", {labels.get(name, name)} {value:.4f}" for name, value in scalars.items() if name not in skipped]
         return f"accuracy {scalars['acc']:.2%}, loss {scalars['loss']:.4f}{''.join(more)}"
 
     def figures(self, result: StageResult) -> dict[str, Any]:
-        """Return the confusion matrix."""
+        """Return a figure of the confusion matrix."""
         assert result.confusion is not None
         return {"confusion_matrix": confusion_figure(result.confusion.cpu(), self.target.class_names)}
 
 
 class ClassCounts(LossMetric):
-    """Loss, accuracy (micro), precision, recall and F1 (macro) from counts by class.
+    """Loss, accuracy (micro), precision, recall and F1 (macro) from counts per class.
 
-    Macro means are over the classes that occur among labels or predictions, as in torchmetrics.
+    Macro averages are over the classes that occur in labels or predictions, as in torchmetrics.
     """
 
     counts: Tensor
@@ -105,27 +106,28 @@ class ClassCounts(LossMetric):
         super().__init__()
         self.add_state("counts", torch.zeros(3, classes, dtype=torch.int64), "sum")
 
-    def count(self, outputs: Tensor, target: Tensor, counts: Tensor) -> None:
-        """Count labels, predictions and hits; labels may be probabilities."""
+    def count(self, outputs: Tensor, target: Tensor, valid: Tensor) -> None:
+        """Count correct predictions, labels and predictions per class; labels may be class probabilities."""
         label, predicted = target.argmax(1) if target.ndim == 2 else target, outputs.argmax(1)
-        # Not bincount, which waits for the device to know how much to return.
-        ones = counts.to(label).expand_as(label)
+        # Not bincount, which synchronizes with the GPU.
+        ones = valid.to(label).expand_as(label)
         added = torch.stack([ones * (label == predicted), ones, ones])
         self.counts = self.counts.scatter_add(1, torch.stack([label, label, predicted]), added)
 
     def compute(self) -> StageResult:
-        """Return the scalars."""
+        """Return the metrics."""
         return self._result(*self.counts)
 
-    def _result(self, hits: Tensor, truths: Tensor, guesses: Tensor) -> StageResult:
-        seen = (truths + guesses) > 0
-        scalars = {"loss": self.loss_sum / self.samples, "acc": hits.sum() / truths.sum().clamp(min=1)}
-        scalars |= {name: values[seen].mean() for name, values in precision_recall_f1(hits, truths, guesses).items()}
-        return StageResult(scalars, int(truths.sum()))
+    def _result(self, correct: Tensor, labels: Tensor, predicted: Tensor) -> StageResult:
+        present = (labels + predicted) > 0
+        rates = precision_recall_f1(correct, labels, predicted)
+        scalars = {"loss": self.loss_sum / self.samples, "acc": correct.sum() / labels.sum().clamp(min=1)}
+        scalars |= {name: values[present].mean() for name, values in rates.items()}
+        return StageResult(scalars, int(labels.sum()))
 
 
 class Confusion(ClassCounts):
-    """The same from a confusion matrix, which it also gives."""
+    """The metrics of `ClassCounts` and the confusion matrix."""
 
     confusion: Tensor
 
@@ -133,28 +135,28 @@ class Confusion(ClassCounts):
         LossMetric.__init__(self)
         self.add_state("confusion", torch.zeros(classes, classes, dtype=torch.int64), "sum")
 
-    def count(self, outputs: Tensor, target: Tensor, counts: Tensor) -> None:
+    def count(self, outputs: Tensor, target: Tensor, valid: Tensor) -> None:
         """Count pairs of label and prediction."""
         cell = target * len(self.confusion) + outputs.argmax(1)
-        ones = counts.to(cell).expand_as(cell)
+        ones = valid.to(cell).expand_as(cell)
         self.confusion = self.confusion.flatten().scatter_add(0, cell, ones).view_as(self.confusion)
 
     def compute(self) -> StageResult:
-        """Return the scalars and the matrix."""
+        """Return the metrics and the confusion matrix."""
         counts = self.confusion
         return self._result(counts.diag(), counts.sum(1), counts.sum(0))._replace(confusion=counts)
 
 
 class Brier(MeanMetric):
-    """Mean of `brier`."""
+    """Brier score, averaged over samples."""
 
+    @override
     def update(self, probabilities: Tensor, label: Tensor) -> None:  # type: ignore[override]
-        """Count a batch."""
         super().update(brier(probabilities, label))
 
 
 def brier(probabilities: Tensor, label: Tensor) -> Tensor:
-    """Return the squared distance of probabilities, (N, classes), from labels, int64 (N,): (N,) in [0, 2].
+    """Return the Brier score of probabilities (N, classes) and labels, int64 (N,), per sample: (N,) in [0, 2].
 
     Brier, Verification of Forecasts Expressed in Terms of Probability, 1950.
     """
@@ -163,9 +165,9 @@ def brier(probabilities: Tensor, label: Tensor) -> Tensor:
 
 
 def confusion_figure(counts: Tensor, class_names: list[str]) -> Any:
-    """A confusion matrix, int64 (classes, classes) with labels in rows, as a matplotlib figure.
+    """Return a matplotlib figure of a confusion matrix, int64 (classes, classes) with labels in rows.
 
-    Cells are colored by the share of the true class and, up to 30 classes, carry their count.
+    Colors are normalized over the true class; up to 30 classes, each cell also shows its count.
     """
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""What every task has."""
+"""The base classes of tasks and of their metrics."""
 
 from typing import Any, ClassVar
 
@@ -11,9 +11,10 @@ from project.interface import StageResult, Target
 
 
 class LossMetric(Metric):
-    """The mean loss, exact over uneven batches and several processes; subclasses count more.
+    """Mean loss over samples, exact for uneven batches and several processes.
 
-    States are sums, small ones: those of an unfinished training epoch are part of every checkpoint.
+    Subclasses override `count` and `compute` to add metrics. Add states with `self.add_state(NAME, zeros, "sum")` and
+    keep them small: during training they are saved in every checkpoint.
     """
 
     full_state_update = False
@@ -26,94 +27,109 @@ class LossMetric(Metric):
         self.add_state("samples", torch.zeros(()), "sum")
 
     def update(self, loss: Tensor, outputs: Tensor, target: Tensor, only_finite: bool = False) -> None:
-        """Count a batch by its mean loss; with `only_finite`, unless that is not (on a GPU nothing waits to know)."""
+        """Add a batch with its mean loss; with `only_finite`, a batch with a non-finite loss is ignored."""
         loss = loss.detach().float()
-        counts = loss.isfinite() if only_finite else torch.ones_like(loss, dtype=torch.bool)
-        self.loss_sum = self.loss_sum + loss.where(counts, 0) * len(outputs)
-        self.samples = self.samples + counts * len(outputs)
-        self.count(outputs.detach(), target, counts)
+        # A tensor, as a Python bool would synchronize with the GPU.
+        valid = loss.isfinite() if only_finite else torch.ones_like(loss, dtype=torch.bool)
+        self.loss_sum = self.loss_sum + loss.where(valid, 0) * len(outputs)
+        self.samples = self.samples + valid * len(outputs)
+        self.count(outputs.detach(), target, valid)
 
-    def count(self, outputs: Tensor, target: Tensor, counts: Tensor) -> None:
-        """Count what else is wanted of a batch; `counts`, a bool scalar, says whether it counts."""
+    def count(self, outputs: Tensor, target: Tensor, valid: Tensor) -> None:
+        """Update the states of a subclass; `valid`, a bool scalar, is False for a batch to be ignored."""
 
     def compute(self) -> StageResult:
-        """Return what was counted since the last reset, over all processes."""
+        """Return the result since the last reset, over all processes."""
         return StageResult({"loss": self.loss_sum / self.samples}, int(self.samples))
 
     def sums(self) -> dict[str, Tensor]:
-        """Return the states of this process."""
+        """Return the states of this process by name."""
         return {name: getattr(self, name) for name in self._defaults}
 
     def resume(self, sums: dict[str, Tensor]) -> None:
-        """Go on from what `sums` returned."""
+        """Restore the states that `sums` returned."""
         for name, value in sums.items():
             setattr(self, name, value.to(self.device).clone())
 
 
 class Task(nn.Module):
-    """What is predicted, built with the data's target; one of your own overrides `default_loss` and what differs."""
+    """Base class of tasks: loss, predictions and metrics for one kind of target.
+
+    A subclass must override `default_loss`. Override the rest as needed:
+
+    * `predict`: activation that turns outputs into predictions, e.g. a softmax;
+    * `headline`, `training_metric`, `evaluation_metric`, `test_metrics`: metrics besides the loss;
+    * `build_loss` in place of `default_loss`: support for `model.label_smoothing` and `model.class_weights`;
+    * `calibrated`, `reset_calibration`: calibration, such as temperature scaling;
+    * `table`, `describe`, `figures`, `rank_samples`: results in the console, TensorBoard and the report.
+
+    A `Target` names its task in `Target.task`; `model.task` overrides it.
+
+    Args:
+        target: The target of the data.
+    """
 
     headline: ClassVar[tuple[str, str] | None] = None
-    """Name and format of the metric that the console shows beside the loss."""
+    """Name and format of the metric that the console shows next to the loss, e.g. ("acc", ".2%")."""
 
     def __init__(self, target: Target) -> None:
         super().__init__()
         self.target = target
 
     def default_loss(self) -> nn.Module:
-        """Return the loss that is used unless `model.loss` names another."""
+        """Return the loss that is used if `model.loss` is not given."""
         raise NotImplementedError
 
     def build_loss(self, options: dict[str, Any]) -> nn.Module:
-        """Return the default loss with the options of `Classifier` that are about it, which not every loss has."""
+        """Return the default loss; raise if `options`, the loss options of `Classifier`, are set but not supported."""
         reject_loss_options(options, type(self).__name__)
         return self.default_loss()
 
     def calibrated(self, outputs: Tensor) -> Tensor:
-        """Return outputs as they count outside training."""
+        """Return calibrated outputs; used in evaluation and prediction, not in training."""
         return outputs
 
     def predict(self, outputs: Tensor) -> Tensor:
-        """Return what tables, exported files and the server give, (N, outputs), of calibrated outputs."""
+        """Return predictions, e.g. probabilities, (N, outputs), from calibrated outputs."""
         return outputs
 
     def reset_calibration(self) -> None:
-        """Forget what holds for the weights as they were, as training goes on."""
+        """Reset the calibration; called when training starts or resumes, as the weights will change."""
 
     def training_metric(self) -> LossMetric:
-        """Return what is counted in training."""
+        """Return the metric of training epochs."""
         return LossMetric()
 
     def evaluation_metric(self) -> LossMetric:
-        """Return what is counted in validation and test."""
+        """Return the metric of validation and test; by default that of training."""
         return self.training_metric()
 
     def test_metrics(self) -> dict[str, Metric]:
-        """Return metrics of a test, by name; they are updated with (predictions, target)."""
+        """Return additional test metrics by name; they are updated with (predictions, target)."""
         return {}
 
     def rank_samples(self, predictions: Tensor, target: Tensor, index: Tensor, count: int) -> dict[str, Tensor]:
-        """Return how much each tested sample is worth a look, float (N,), -inf for not at all, by kind.
+        """Return scores by which test samples are selected for the report, float (N,), by kind of sample.
 
-        Kinds that a report knows are `mistakes`, `uncertain` and, for one a class, `sample CLASS`; `count` are shown of
-        the first two, and so many classes sampled.
+        The samples with the highest scores are shown; -inf excludes a sample. The report shows `count` samples of the
+        kinds `mistakes` and `uncertain`, and one sample of each kind `sample CLASS_INDEX`, for up to `count` classes.
         """
         return {}
 
     def table(self, result: StageResult) -> list[list[str]]:
-        """Return a table of an evaluation, the header first and a summary last; empty for none."""
+        """Return a table for the console, with a header and a summary row; empty for no table."""
         return []
 
     def describe(self, scalars: dict[str, float]) -> str:
-        """Return the result of an evaluation in one line."""
+        """Return the metrics of an evaluation in one line."""
         return ", ".join(f"{name} {value:.4f}" for name, value in scalars.items())
 
     def figures(self, result: StageResult) -> dict[str, Any]:
-        """Return matplotlib figures of an evaluation, by name."""
+        """Return matplotlib figures by name."""
         return {}
 
 
-def reject_loss_options(options: dict[str, Any], what: str) -> None:
-    """Refuse options of the classifier that are for its default loss on classes."""
-    if given := [name for name, value in options.items() if value]:
-        raise UserError(f"model.{given[0]} is not for {what}: leave it out")
+def reject_loss_options(options: dict[str, Any], owner: str) -> None:
+    """Raise if an option of the default classification loss is set, as `owner` does not support them."""
+    if used := [name for name, value in options.items() if value]:
+        raise UserError(f"model.{used[0]} is not supported by {owner}: leave it out")
