@@ -17,7 +17,7 @@ INSTALL = $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python,$(BIN)/pip
 	$(INSTALL) --editable '.[dev]'
 	touch $@
 
-.PHONY: help install train test test-fast lint audit format docs rename tensorboard clean
+.PHONY: help install train test coverage test-fast lint audit format docs rename tensorboard clean
 help:  ## show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -27,6 +27,9 @@ train: .venv/train  ## train the ConvNet on the digits
 	$(BIN)/python train.py fit --config configs/convnet.yaml
 
 test: .venv/dev  ## run all tests
+	$(BIN)/python -m pytest -n auto
+
+coverage: .venv/dev  ## run all tests and measure their coverage, which takes longer
 	$(BIN)/python -m pytest -n auto --cov --cov-report=term
 
 test-fast: .venv/dev  ## run the quick tests, under two minutes

@@ -1,24 +1,27 @@
-"""`train.py fit` as a process of its own: what it makes of options, and how it is asked to stop."""
+"""`train.py fit` as a subprocess, and its config."""
 
 import ctypes
+import io
 import signal
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from project.cli import main
 from project.errors import UserError
 
 TRAIN = Path(__file__).parents[3] / "train.py"
 
 
 def start_fit(options: list[str], output: Any = None) -> subprocess.Popen[bytes]:
-    """Start a run by options of `train.py fit`; what it prints goes to `output`, by default where our own goes.
+    """Start `train.py fit` with options; stdout and stderr go to `output`, by default to those of this process.
 
-    It has a group of its own: Ctrl-C reaches who started it, to ask it to stop; and SIGTERM when that one is killed, so
-    that no run goes on unseen.
+    The subprocess has its own process group, so that Ctrl-C reaches only this process, which then stops the subprocess
+    itself. On Linux it receives SIGTERM if this process is killed.
     """
     return subprocess.Popen(
         [sys.executable, str(TRAIN), "fit", *options],
@@ -26,16 +29,16 @@ def start_fit(options: list[str], output: Any = None) -> subprocess.Popen[bytes]
         stdout=output,
         stderr=output,
         start_new_session=True,
-        preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+        preexec_fn=_terminate_with_parent if sys.platform == "linux" else None,
     )
 
 
-def _end_with_parent() -> None:
+def _terminate_with_parent() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1 is PR_SET_PDEATHSIG in <linux/prctl.h>
 
 
 def raise_on_signal() -> None:
-    """Let SIGINT and SIGTERM raise a KeyboardInterrupt that holds the signal's number."""
+    """Let SIGINT and SIGTERM raise a KeyboardInterrupt whose argument is the signal number."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
 
@@ -45,16 +48,27 @@ def _interrupt(number: int, frame: object) -> None:
 
 
 def printed_config(options: list[str], context: str = "") -> str:
-    """The whole config, as YAML, that `train.py fit` makes of options; an error message begins with the context."""
-    command = [sys.executable, str(TRAIN), "fit", *options, "--print_config"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        line = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
-        raise UserError(f"{context}{line.removeprefix('error: ')}")
-    return done.stdout
+    """Return the full config of `train.py fit` with options, as YAML.
+
+    Args:
+        options: Configs and options of `train.py fit`.
+        context: Prefix of error messages.
+
+    Raises:
+        UserError: `fit` rejects the options.
+    """
+    output, errors = io.StringIO(), io.StringIO()
+    try:
+        with redirect_stdout(output), redirect_stderr(errors):
+            main(["fit", *options, "--print_config"])
+    except SystemExit as done:
+        if done.code:
+            line = (errors.getvalue().strip().splitlines() or [f"`train.py fit` exits with code {done.code}"])[-1]
+            raise UserError(f"{context}{line.removeprefix('error: ')}") from None
+    return output.getvalue()
 
 
-def resolve(options: list[str], context: str = "") -> dict[str, Any]:
-    """`printed_config`, read."""
+def resolved_config(options: list[str], context: str = "") -> dict[str, Any]:
+    """Return the parsed `printed_config`."""
     config: dict[str, Any] = yaml.safe_load(printed_config(options, context))
     return config
