@@ -1,4 +1,4 @@
-"""The Chromium found on this machine."""
+"""A headless browser for tests of web pages."""
 
 import shutil
 from collections.abc import Iterator
@@ -10,10 +10,10 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 
 class Browser(Chrome):
-    """Headless Chromium that can read what stands on the page, shadow trees included."""
+    """Headless Chromium that reads the text of a page, including shadow DOM."""
 
     def text(self) -> str:
-        """Everything that is written on the page."""
+        """Return the text of the page."""
         script = """
             const inside = node => [...(node.shadowRoot?.childNodes ?? []), ...node.childNodes];
             const read = node => node.nodeType === 3 ? node.data :
@@ -23,16 +23,16 @@ class Browser(Chrome):
         return str(self.execute_script(script))
 
     def wait_for(self, words: str, seconds: float = 30) -> None:
-        """Wait until the page says these words."""
-        WebDriverWait(self, seconds).until(lambda _: words in self.text(), f"the page does not say {words!r}")
+        """Wait until the page contains this text."""
+        WebDriverWait(self, seconds).until(lambda _: words in self.text(), f"the page does not contain {words!r}")
 
 
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[Browser]:
-    """A fresh browser."""
+    """A browser with an empty profile."""
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not chromium or not driver:
-        pytest.skip("no chromium and chromedriver on this machine")
+        pytest.skip("chromium and chromedriver are not installed")
     options = ChromeOptions()
     options.binary_location = chromium
     for flag in ("headless", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "no-first-run"):

@@ -1,4 +1,4 @@
-"""The commands that the documents show, and whether the command line takes them."""
+"""Find the commands in the documentation, and check them against the parsers without running them."""
 
 import argparse
 import contextlib
@@ -23,7 +23,7 @@ from project.cli import main, training
 from project.cli.commands import commands
 from project.cli.parser import Parser
 from project.cli.plan import Plan
-from project.cli.tools import separate
+from project.cli.tools import split_fit_options
 from project.cli.train_parser import nulls_as_configs
 from project.interface import import_object
 from project.runs.job import Job
@@ -44,29 +44,29 @@ STARTS = re.compile(
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A command, or options alone, as a document shows it."""
+class DocumentedCommand:
+    """A command, or options without a command, in a document."""
 
     file: Path
     line: int
     text: str
     block: bool
-    """Whether it stands in a block of its own, to be typed as it is; else within a sentence."""
+    """True for a code block, False for inline code."""
 
     @property
-    def place(self) -> str:
-        """FILE:LINE."""
+    def location(self) -> str:
+        """FILE:LINE of the command."""
         return f"{self.file.relative_to(REPOSITORY)}:{self.line}"
 
 
-def shown(file: Path) -> list[Shown]:
-    """Every command in a document, and in the comments of any other file, in order."""
-    return sorted(_shown(file), key=lambda command: command.line)
+def find_commands(file: Path) -> list[DocumentedCommand]:
+    """Return the commands of a Markdown document, or of the comments of any other file, in order."""
+    return sorted(_find_commands(file), key=lambda command: command.line)
 
 
-def _shown(file: Path) -> Iterator[Shown]:
+def _find_commands(file: Path) -> Iterator[DocumentedCommand]:
     text = file.read_text(encoding="utf-8")
-    if file.suffix != ".md":  # its comments alone; a block is set off by two spaces there
+    if file.suffix != ".md":  # only comments; code blocks are indented by two spaces
         lines = (line[1:].removeprefix(" ") if line.startswith("#") else "" for line in text.split("\n"))
         text = "\n".join(f"  {line}" if line.startswith("  ") else line for line in lines)
     prose, fence, waiting = [], None, ""
@@ -85,12 +85,12 @@ def _shown(file: Path) -> Iterator[Shown]:
         words = re.sub(r"^\(umask 077; (.*)\)$", r"\1", words)
         waiting = words.removesuffix("\\") if words.endswith("\\") else ""
         if not waiting and STARTS.match(words):
-            yield Shown(file, number, words, block=True)
+            yield DocumentedCommand(file, number, words, block=True)
     yield from _in_sentences(file, "\n".join(prose))
 
 
-def _in_sentences(file: Path, prose: str) -> Iterator[Shown]:
-    """Commands in backticks; `train.py a` / `b --x` stands for both with --x, as a table has no room."""
+def _in_sentences(file: Path, prose: str) -> Iterator[DocumentedCommand]:
+    """Yield inline commands; `train.py a` / `b --x`, as in tables, means both commands with --x."""
     for match in re.finditer(r"`[^`]+`(?: / `[^`]+`)*", prose):
         first, *others = (" ".join(span.split()) for span in re.findall(r"`([^`]+)`", match[0]))
         if not STARTS.match(first):
@@ -104,17 +104,19 @@ def _in_sentences(file: Path, prose: str) -> Iterator[Shown]:
         for span in [*spans, last]:
             text = span if span is first else " ".join([*head, span])
             bare = len(text.split()) <= len(head) + 1
-            yield Shown(file, line, " ".join([text, *tail]) if others and bare and span is not last else text, False)
+            yield DocumentedCommand(
+                file, line, " ".join([text, *tail]) if others and bare and span is not last else text, False
+            )
 
 
-def words_of(command: str) -> list[str]:
-    """The words of a command without variables before it; what stands in [brackets] may be typed and is kept."""
+def split_words(command: str) -> list[str]:
+    """Split a command into arguments, without leading variable assignments and including [optional] parts."""
     plain = re.sub(rf"^{ASSIGNMENTS}", "", command)
     plain = re.sub(r"\[RUN \.\.\.\]| \.\.\.(?= )", "", plain)
     return shlex.split(re.sub(r"\[(--[^\]]*)\]", r"\1", plain))
 
 
-STAND_INS = {
+PLACEHOLDERS = {
     "FOLDER_OR_IMAGE": "photos",
     "FOLDER": "photos",
     "DIR": "photos",
@@ -130,29 +132,29 @@ STAND_INS = {
     "N": "1",
     "M": "1",
 }
-"""What stands for a file, a folder or a number in the documents, and what it is here."""
+"""Placeholders for files, folders and numbers in the documentation, and the values to test with."""
 
-ALONG = {"--trainer.callbacks.every_n_epochs": ["--trainer.callbacks", "project.explain.ErrorAnalysis"]}
-"""Options that a document shows without the one that they belong to."""
+REQUIRED = {"--trainer.callbacks.every_n_epochs": ["--trainer.callbacks", "project.explain.ErrorAnalysis"]}
+"""Options that a document shows without the option that they require."""
 
 
-def standing_in(command: str) -> list[str]:
-    """The words of a command, with what stands in for its DIR and the like."""
-    words = [STAND_INS.get(word, word) for word in words_of(command)]
-    return [*ALONG.get(words[0], []), *words]
+def fill_placeholders(command: str) -> list[str]:
+    """Split a command into arguments, with placeholders such as DIR replaced."""
+    words = [PLACEHOLDERS.get(word, word) for word in split_words(command)]
+    return [*REQUIRED.get(words[0], []), *words]
 
 
 class Accepted(Exception):  # noqa: N818 - not an error
-    """The command line was read to its end; nothing was run."""
+    """The command line was parsed without an error."""
 
 
 def stop(*_: Any, **__: Any) -> NoReturn:
-    """In the place of what follows the parsing."""
+    """Replacement for what follows the parsing."""
     raise Accepted
 
 
 def with_trainer() -> list[str]:
-    """Names of the commands that have a Trainer."""
+    """Return the names of the commands with a Trainer."""
     first = {
         name: next(iter(inspect.signature(import_object(path)).parameters.values()))
         for name, (path, *_) in commands().items()
@@ -162,57 +164,57 @@ def with_trainer() -> list[str]:
 
 @cache
 def train_parser(command: str) -> Parser:
-    """The parser of a command with a Trainer."""
-    found: list[Any] = []
-    grab = patch.object(training.CLI, "parse_arguments", lambda _, parser, __: (found.append(parser), stop()))
+    """Return the parser of a command with a Trainer."""
+    parsers: list[Any] = []
+    grab = patch.object(training.CLI, "parse_arguments", lambda _, parser, __: (parsers.append(parser), stop()))
     with grab, patch.object(training, "make_plan", lambda *_: Plan([])), contextlib.suppress(Accepted):
         main([command])
-    return found[0]  # type: ignore[no-any-return]
+    return parsers[0]  # type: ignore[no-any-return]
 
 
 @cache
 def option_names() -> set[str]:
-    """Every option of every command and benchmark, those of the default classes among them."""
-    tools = [import_object(path) for name, (path, *_) in commands().items() if name not in with_trainer()]
+    """Return all options of all commands and benchmarks, including those of the default classes."""
+    functions = [import_object(path) for name, (path, *_) in commands().items() if name not in with_trainer()]
     names = {f"--{name}" for command in with_trainer() for name in train_parser(command).options()}
-    for each in tools:
-        parser = auto_cli(each, parser_class=Parser, return_parser=True)
+    for function in functions:
+        parser = auto_cli(function, parser_class=Parser, return_parser=True)
         names |= {name for action in parser._actions for name in action.option_strings}
     benchmarks = (path.read_text() for path in (REPOSITORY / "benchmarks").glob("*.py"))
     return names.union(*(re.findall(r"""add_argument\("(--[\w-]+)""", text) for text in benchmarks))
 
 
-def complaint(run: Callable[[], object]) -> str:
-    """What the command line says against a command; empty where it would go on to run it."""
-    screen = io.StringIO()
-    with contextlib.redirect_stderr(screen), contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO())):
+def error_message(run: Callable[[], object]) -> str:
+    """Return the last line that a command prints to stderr on a parsing error, else an empty string."""
+    stderr = io.StringIO()
+    with contextlib.redirect_stderr(stderr), contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO())):
         try:
             run()
         except Accepted:
             pass
         except SystemExit as end:
             if end.code:
-                return (screen.getvalue().strip().splitlines() or [f"exit code {end.code}"])[-1]
+                return (stderr.getvalue().strip().splitlines() or [f"exit code {end.code}"])[-1]
     return ""
 
 
 def _train(words: list[str]) -> str:
-    return complaint(lambda: train_parser(words[0]).parse_args(nulls_as_configs(configs_first(words)[1:])))
+    return error_message(lambda: train_parser(words[0]).parse_args(nulls_as_configs(configs_first(words)[1:])))
 
 
 def _command(words: list[str]) -> str:
     if words and words[0] not in commands():
         return f"no command named {words[0]}"
-    if not words[1:]:  # the command, or all of them, are meant, not a use of it
+    if not words[1:]:  # a mention of the command, not a call
         return ""
     if words[0] in with_trainer():
         return "" if words[1:] == ["--help"] else _train(words)
     with patch.object(Parser, "instantiate", stop):
-        said = complaint(lambda: main(words))
-    _, for_fit = separate(list(itertools.takewhile(lambda word: word != "--", words)))
+        error = error_message(lambda: main(words))
+    _, fit_args = split_fit_options(list(itertools.takewhile(lambda word: word != "--", words)))
     if "--" in words:
-        for_fit += words[words.index("--") + 1 :]
-    return said or (_train(["fit", *for_fit]) if for_fit else "")
+        fit_args += words[words.index("--") + 1 :]
+    return error or (_train(["fit", *fit_args]) if fit_args else "")
 
 
 def _benchmark(script: str, words: list[str]) -> str:
@@ -222,11 +224,11 @@ def _benchmark(script: str, words: list[str]) -> str:
         patch.object(sys, "argv", [script, *words]),
         patch.object(sys, "path", [str(REPOSITORY / "benchmarks"), *sys.path]),
     ):
-        return complaint(lambda: runpy.run_path(str(REPOSITORY / script), run_name="__main__"))
+        return error_message(lambda: runpy.run_path(str(REPOSITORY / script), run_name="__main__"))
 
 
 def _options(words: list[str]) -> str:
-    """Options alone: every one must be one of some command, those with values must be taken by one together."""
+    """Check options without a command: each must exist, and one command must accept all options with values."""
     bare = [option for option, value in itertools.pairwise([*words, "--"]) if option[:2] == value[:2] == "--"]
     for option in bare:
         if option.replace("-", "_").replace("__", "--", 1) not in option_names() | {"--help"}:
@@ -239,22 +241,22 @@ def _options(words: list[str]) -> str:
         if not _train(attempt):
             return ""
     for name in set(commands()) - set(with_trainer()):
-        needed = [
+        required = [
             each
             for each in inspect.signature(import_object(commands()[name][0])).parameters.values()
             if each.default is each.empty
         ]
-        given = ("FILE" if each.kind is not each.KEYWORD_ONLY else f"--{each.name}=FILE" for each in needed)
+        given = ("FILE" if each.kind is not each.KEYWORD_ONLY else f"--{each.name}=FILE" for each in required)
         if not _command([name, *given, *words]):
             return ""
     return _train(attempts[0])
 
 
-def refused(words: list[str]) -> str:
-    """Why a command would not be taken, in the words of the command line itself; empty if it would be.
+def find_error(words: list[str]) -> str:
+    """Return the error message of a command, or an empty string if it is valid.
 
     Args:
-        words: The command, with files that exist in the place of DIR and the like.
+        words: The command as arguments, without placeholders.
     """
     first, *rest = words
     if first.startswith("configs/"):  # CONFIG --options, short for train.py fit
@@ -271,8 +273,8 @@ def refused(words: list[str]) -> str:
         return _command(words[words.index("train.py") + 1 :])
     if first == "sbatch" or first.startswith("scripts/"):
         script = next(number for number, word in enumerate(words) if word.startswith("scripts/"))
-        there = (REPOSITORY / words[script]).is_file()
-        return _train(["fit", *words[script + 1 :]]) if there else f"no file {words[script]}"
+        exists = (REPOSITORY / words[script]).is_file()
+        return _train(["fit", *words[script + 1 :]]) if exists else f"no file {words[script]}"
     if first == "make":
         known = re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
         return "" if rest[0] in known else f"no target {rest[0]} in the Makefile"
@@ -280,4 +282,4 @@ def refused(words: list[str]) -> str:
         known = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
         extras = re.findall(r"\w+", " ".join(re.findall(r"\.\[([\w,]+)\]", " ".join(rest))))
         return next((f"no extra named {name}" for name in extras if name not in known), "")
-    return f"no way to check `{first}`: name it in ELSEWHERE"
+    return f"`{first}` cannot be checked: add it to ELSEWHERE"

@@ -1,4 +1,4 @@
-"""Small real images, and the command line in this process or another."""
+"""Shared fixtures: small datasets, and functions that run the command line."""
 
 import os
 import shutil
@@ -19,12 +19,12 @@ REPOSITORY = Path(__file__).parent.parent
 COLORS = {"blue": (30, 40, 200), "green": (30, 190, 40), "red": (210, 30, 40)}
 QUICK = [
     *("--trainer.accelerator", "cpu", "--trainer.devices", "1", "--data.num_workers", "0", "--data.image_size", "8"),
-    *("--trainer.precision", "32-true"),  # the same figures on every processor
+    *("--trainer.precision", "32-true"),  # same results on every CPU
 ]
 
 
 def write_images(folder: Path, count: int, color: tuple[int, int, int], size: int = 12) -> None:
-    """Noisy images of one color."""
+    """Write noisy images of one color."""
     folder.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(len(folder.name))
     for number in range(count):
@@ -33,13 +33,13 @@ def write_images(folder: Path, count: int, color: tuple[int, int, int], size: in
 
 
 def square(side: int) -> ImageInput:
-    """Images of a side in pixels."""
+    """Return the description of square images."""
     return ImageInput(side, side)
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """ROOT/CLASS/IMAGE: three classes of 20 images."""
+    """A dataset directory ROOT/CLASS/IMAGE with three classes of 20 images."""
     root = tmp_path / "images"
     for name, color in COLORS.items():
         write_images(root / name, 20, color)
@@ -48,7 +48,7 @@ def tree(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current folder."""
+    """An empty folder that is the current folder."""
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -57,7 +57,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(params=["with bf16", "without bf16"])
 def processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Either kind of processor, as far as this one can be it."""
+    """A CPU with and without bf16 instructions; skipped if this one has none."""
     if request.param == "with bf16" and not machine.cpu_has_bf16():
         pytest.skip("this processor has no instructions for bf16")
     monkeypatch.setattr(machine, "cpu_has_bf16", lambda: request.param == "with bf16")
@@ -80,21 +80,21 @@ def failing(capsys: pytest.CaptureFixture[str]) -> Callable[[list[str]], str]:
 
 
 def fit(root: Path, *more: str) -> list[str]:
-    """Arguments of a quick `fit` on a tree."""
+    """Return the arguments of a short `fit` on a dataset directory."""
     return ["fit", "--data.root", str(root), "--trainer.max_epochs", "2", "--data.batch_size", "16", *QUICK, *more]
 
 
 def process(
     args: list[str], cwd: Path, timeout: float = 300, prefix: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
-    """Run train.py in a process of its own, by way of another program if there is a prefix."""
+    """Run train.py in a subprocess, optionally through another program."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [*prefix, sys.executable, str(REPOSITORY / "train.py"), *args]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout)
 
 
 def copy_repository(folder: Path) -> Path:
-    """Copy the files of the repository as they are now, with those that are not committed; skip where git is not."""
+    """Copy the working tree of the repository without ignored files; skip the test if it has no git directory."""
     if not (REPOSITORY / ".git").exists():
         pytest.skip("no git repository")
     listed = ["git", "-C", str(REPOSITORY), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]

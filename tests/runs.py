@@ -1,4 +1,4 @@
-"""Runs in processes that are killed, and what makes two runs the same."""
+"""Start, kill and resume runs in subprocesses, and compare runs."""
 
 import csv
 import os
@@ -20,7 +20,7 @@ TIMING = "train/images_per_second"
 
 
 def start(args: list[str], cwd: Path, **environment: str) -> subprocess.Popen[str]:
-    """train.py in a process group of its own."""
+    """Start train.py in its own process group."""
     command = [sys.executable, str(REPOSITORY / "train.py"), *args]
     return subprocess.Popen(
         command,
@@ -34,49 +34,47 @@ def start(args: list[str], cwd: Path, **environment: str) -> subprocess.Popen[st
 
 
 def finish(args: list[str], cwd: Path, **environment: str) -> str:
-    """Run to the end; returns what was on the screen."""
+    """Run train.py to the end and return its output."""
     process = start(args, cwd, **environment)
     shown, _ = process.communicate(timeout=300)
     assert process.returncode == 0, shown
     return shown
 
 
-def go_on(cwd: Path) -> str:
-    """Continue the newest run to its end, unless it came to its end before it could be killed."""
+def resume(cwd: Path) -> str:
+    """Resume the newest run and return its output; the run may be finished already."""
     process = start(["fit", "--ckpt_path", "last"], cwd)
     shown, _ = process.communicate(timeout=300)
     assert process.returncode == 0 or "is finished" in shown, shown
     return shown
 
 
-def kill(process: subprocess.Popen[str], when: Callable[[], bool], how: int = signal.SIGKILL) -> str | None:
-    """Signal a process and its workers once something is so; what it showed, None if it ended before."""
-    done = False
-    while process.poll() is None and not (done := when()):
+def kill(process: subprocess.Popen[str], when: Callable[[], bool], number: int = signal.SIGKILL) -> str | None:
+    """Signal a process and its workers on a condition; return its output, or None if it ended before."""
+    reached = False
+    while process.poll() is None and not (reached := when()):
         time.sleep(0.002)
-    if done:
-        os.killpg(process.pid, how)
+    if reached:
+        os.killpg(process.pid, number)
     shown, _ = process.communicate(timeout=120)
-    return shown if done and process.returncode != 0 else None
+    return shown if reached and process.returncode != 0 else None
 
 
-def saved_anew(file: Path, times: int = 1) -> Callable[[], bool]:
-    """Becomes true when a file was written so many times."""
-    seen = {file.stat().st_ino if file.exists() else 0}
-    last = list(seen)
+def is_rewritten(file: Path, times: int = 1) -> Callable[[], bool]:
+    """Return a condition that is true once a file has been replaced this many times."""
+    inodes = [file.stat().st_ino if file.exists() else 0]
 
     def check() -> bool:
-        now = file.stat().st_ino if file.exists() else last[0]
-        if now != last[0]:
-            last[0] = now
-            last.append(now)
-        return len(last) > times
+        inode = file.stat().st_ino if file.exists() else inodes[-1]
+        if inode != inodes[-1]:
+            inodes.append(inode)
+        return len(inodes) > times
 
     return check
 
 
-def later(condition: Callable[[], bool], seconds: float) -> Callable[[], bool]:
-    """Becomes true some time after a condition did."""
+def delayed(condition: Callable[[], bool], seconds: float) -> Callable[[], bool]:
+    """Return a condition that is true some seconds after another one."""
     since: list[float] = []
 
     def check() -> bool:
@@ -88,7 +86,7 @@ def later(condition: Callable[[], bool], seconds: float) -> Callable[[], bool]:
 
 
 def same(one: Any, other: Any, where: str = "") -> None:
-    """Assert that two nested values are equal to the last bit."""
+    """Assert that two nested values are bitwise equal."""
     if isinstance(one, torch.Tensor):
         assert torch.equal(one, other), where
     elif isinstance(one, dict):
@@ -104,26 +102,26 @@ def same(one: Any, other: Any, where: str = "") -> None:
 
 
 def rows(run: Path) -> list[dict[str, str]]:
-    """metrics.csv without timing."""
+    """Return the rows of metrics.csv without timing."""
     with (run / "metrics.csv").open(newline="") as stream:
         return [{name: value for name, value in row.items() if name != TIMING} for row in csv.DictReader(stream)]
 
 
 def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
-    """What TensorBoard shows, without timing."""
+    """Return the TensorBoard scalars of a run without timing."""
     events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
     tags = [tag for tag in events.Tags()["scalars"] if tag != TIMING]
     return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
 
 
 def load(run: Path, name: str = "last.ckpt") -> dict[str, Any]:
-    """A checkpoint of a run."""
+    """Load a checkpoint of a run."""
     saved: dict[str, Any] = torch.load(run / "checkpoints" / name, weights_only=True)
     return saved
 
 
 def same_runs(one: Path, other: Path) -> None:
-    """Assert that two runs ended with the same weights, optimizer, schedule, callbacks, metrics and curves."""
+    """Assert that two runs have the same weights, optimizer, scheduler and callback states, metrics and curves."""
     same(rows(one), rows(other), "metrics.csv")
     same(curves(one), curves(other), "curves")
     for name in ("last.ckpt", "best.ckpt"):

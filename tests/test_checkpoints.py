@@ -1,4 +1,4 @@
-"""Checkpoint files on disks that are full or closed; running out of memory."""
+"""Checkpoint files on full or read-only disks; out-of-memory errors."""
 
 import os
 import resource
@@ -30,19 +30,19 @@ def mounted(folder: Path, size: str) -> Iterator[Path]:
     if os.geteuid() != 0:
         pytest.skip("mounting a small disk needs root")
     if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True).returncode:
-        pytest.skip("this machine does not let us mount a small disk")
+        pytest.skip("cannot mount a small disk on this machine")
     yield folder
     subprocess.run(["umount", folder], check=True)
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk that holds two checkpoints of the small ConvNet, not three."""
+    """A disk with space for two checkpoints of the small ConvNet, not three."""
     yield from mounted(tmp_path / "disk", "13m")
 
 
 @pytest.mark.slow
-def test_a_full_disk_ends_the_run_and_keeps_the_good_checkpoints(tree: Path, small_disk: Path, tmp_path: Path) -> None:
+def test_a_full_disk_stops_the_run_and_keeps_earlier_checkpoints(tree: Path, small_disk: Path, tmp_path: Path) -> None:
     args = fit(tree, "--trainer.default_root_dir", str(small_disk), "--last.every_n_steps", "1")
     process = start(args, tmp_path)
     shown, _ = process.communicate(timeout=120)
@@ -58,7 +58,7 @@ def test_a_full_disk_ends_the_run_and_keeps_the_good_checkpoints(tree: Path, sma
 
 
 @pytest.mark.slow
-def test_what_was_there_stays_until_the_new_file_is_whole(tmp_path: Path) -> None:
+def test_an_existing_checkpoint_is_kept_until_the_new_one_is_complete(tmp_path: Path) -> None:
     file, writer = tmp_path / "last.ckpt", DurableCheckpointIO()
     writer.save_checkpoint({"value": torch.zeros(1000)}, file)
     before = file.read_bytes()
@@ -74,7 +74,7 @@ def test_what_was_there_stays_until_the_new_file_is_whole(tmp_path: Path) -> Non
     assert file.read_bytes() == before and os.listdir(tmp_path) == ["last.ckpt"]
 
 
-def test_a_folder_that_cannot_be_written_to_is_an_error(tmp_path: Path) -> None:
+def test_a_folder_without_write_permission_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot write checkpoint .*: (Not a directory|File exists)"):
         DurableCheckpointIO().save_checkpoint({}, tmp_path / "file" / "last.ckpt")
@@ -84,7 +84,7 @@ def test_a_folder_that_cannot_be_written_to_is_an_error(tmp_path: Path) -> None:
             DurableCheckpointIO().save_checkpoint({}, tmp_path / "last.ckpt")
 
 
-def test_damage_is_seen(tmp_path: Path) -> None:
+def test_corruption_is_detected(tmp_path: Path) -> None:
     file = tmp_path / "last.ckpt"
     torch.save({"value": torch.arange(10_000)}, file)
     content = file.read_bytes()
@@ -98,8 +98,8 @@ def test_damage_is_seen(tmp_path: Path) -> None:
     assert "checksum" in find_damage(file) or "CRC" in find_damage(file)
 
 
-class Greedy(nn.Module):
-    """A net that asks for more memory than there is."""
+class OutOfMemory(nn.Module):
+    """A network that allocates more memory than available."""
 
     def __init__(self, num_classes: int, inputs: ImageInput) -> None:
         super().__init__()
@@ -110,13 +110,13 @@ class Greedy(nn.Module):
         return logits
 
 
-def test_out_of_memory_names_the_batch_size_and_what_to_try(tree: Path, here: Path, failing: Failing) -> None:
-    message = failing(fit(tree, "--model.net", "tests.test_checkpoints.Greedy"))
+def test_out_of_memory_error_reports_batch_size_and_suggestions(tree: Path, here: Path, failing: Failing) -> None:
+    message = failing(fit(tree, "--model.net", "tests.test_checkpoints.OutOfMemory"))
     assert "out of memory with data.batch_size 16 and images of 8 pixels" in message
     assert "try --data.batch_size 8" in message
 
 
-def test_a_checkpoint_from_python_is_plain_data_whatever_objects_were_given(
+def test_a_checkpoint_of_objects_built_in_python_is_plain_data(
     tree: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     augmentation: list[nn.Module] = [RandomHorizontalFlip(), RandomCrop(1)]

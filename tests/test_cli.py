@@ -1,9 +1,11 @@
-"""The commands, as a person types them."""
+"""End-to-end tests of the command line."""
 
 import csv
 import json
 import os
 import shutil
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +28,7 @@ Failing = Callable[[list[str]], str]
 
 
 def config_of(run: Path) -> dict[str, dict[str, object]]:
-    """Its config, with the arguments of model and data in the place of these."""
+    """Return the config of a run, with the `init_args` of model and data one level up."""
     loaded: dict[str, dict[str, object]] = yaml.safe_load((run / "config.yaml").read_text())
     return loaded | {key: loaded[key]["init_args"] for key in ("model", "data")}  # type: ignore[dict-item]
 
@@ -54,19 +56,19 @@ def test_fit_then_test_and_predict_from_the_checkpoint_alone(
     main(["test", "--ckpt_path", "best", *QUICK[:4]])
     assert "accuracy 100.00%" in capsys.readouterr().out
 
-    pictures = tmp_path / "mine"
-    write_images(pictures / "deep", 5, COLORS["red"], size=20)
-    write_images(pictures, 3, COLORS["blue"], size=9)
-    main(["predict", "--ckpt_path", "best", "--data.root", str(pictures), *QUICK[:4]])
+    images = tmp_path / "mine"
+    write_images(images / "nested", 5, COLORS["red"], size=20)
+    write_images(images, 3, COLORS["blue"], size=9)
+    main(["predict", "--ckpt_path", "best", "--data.root", str(images), *QUICK[:4]])
     assert "predictions: logs/predict/version_0/predictions.csv" in capsys.readouterr().out
-    main(["predict", "--ckpt_path", "best", "--data.root", str(pictures / "deep" / "000.png"), *QUICK[:4]])
-    assert "000.png: red " in capsys.readouterr().out, "of one image the answer is said"
+    main(["predict", "--ckpt_path", "best", "--data.root", str(images / "nested" / "000.png"), *QUICK[:4]])
+    assert "000.png: red " in capsys.readouterr().out, "the prediction for a single image is printed"
     with Path("logs/predict/version_0/predictions.csv").open() as stream:
         predicted = list(csv.DictReader(stream))
     assert [row["path"] for row in predicted] == sorted(row["path"] for row in predicted) and len(predicted) == 8
-    assert all(row["class"] == ("red" if row["path"].startswith("deep") else "blue") for row in predicted)
+    assert all(row["class"] == ("red" if row["path"].startswith("nested") else "blue") for row in predicted)
     assert sum(float(predicted[0][name]) for name in COLORS) == pytest.approx(1, abs=1e-5)
-    assert sorted(tree.rglob("*")) == before, "the data folder was written to"
+    assert sorted(tree.rglob("*")) == before, "the dataset directory is read-only"
 
 
 def test_precedence_and_resume(tree: Path, here: Path, failing: Failing, capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,18 +76,18 @@ def test_precedence_and_resume(tree: Path, here: Path, failing: Failing, capsys:
     options = ["--model.label_smoothing", "0.2", "--config", "mine.yaml"]
     main([*fit(tree), *options, "--data.val_fraction", "0.2"])
     run = here / "logs" / "run" / "version_0"
-    assert config_of(run)["model"]["label_smoothing"] == 0.2, "the command line beats a config that follows it"
+    assert config_of(run)["model"]["label_smoothing"] == 0.2, "the command line takes precedence over a config after it"
     assert config_of(run)["data"]["batch_size"] == 16
     capsys.readouterr()
 
     last = str(run / "checkpoints" / "last.ckpt")
     main(["validate", "--ckpt_path", last, "--config", "mine.yaml", *QUICK[:4]])
-    made = config_of(here / "logs" / "validate" / "version_0")
-    assert made["model"]["label_smoothing"] == 0.1, "a config beats the checkpoint"
-    assert made["data"]["val_fraction"] == 0.2, "the checkpoint beats the default"
+    config = config_of(here / "logs" / "validate" / "version_0")
+    assert config["model"]["label_smoothing"] == 0.1, "a config takes precedence over the checkpoint"
+    assert config["data"]["val_fraction"] == 0.2, "the checkpoint takes precedence over the default"
     assert "val: 12 images" in capsys.readouterr().out
 
-    assert "is finished: all 2 epochs; to train longer, add --trainer.max_epochs 4" in failing(
+    assert "is finished: all 2 epochs done; to train longer, add --trainer.max_epochs 4" in failing(
         ["fit", "--ckpt_path", "last"]
     )
     main(["fit", "--ckpt_path", "last", "--trainer.max_epochs", "4"])
@@ -94,7 +96,7 @@ def test_precedence_and_resume(tree: Path, here: Path, failing: Failing, capsys:
     assert epochs == [0, 1, 2, 3] and not (run.parent / "version_1").exists()
 
 
-def test_a_run_that_continues_keeps_what_an_overlay_does_not_say(tree: Path, here: Path) -> None:
+def test_resume_with_a_config_keeps_all_other_options(tree: Path, here: Path) -> None:
     main([*fit(tree), "--model.label_smoothing", "0.2"])
     Path("mine.yaml").write_text("trainer:\n  max_epochs: 3\n")
     main(["fit", "--ckpt_path", "last", "--config", "mine.yaml"])
@@ -103,7 +105,7 @@ def test_a_run_that_continues_keeps_what_an_overlay_does_not_say(tree: Path, her
     assert config["data"]["batch_size"] == 16
 
 
-def test_other_images_are_tested_by_a_table(tree: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_labels_table_selects_other_test_images(tree: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(fit(tree, "--test_after_fit", "false"))
     write_images(here / "mine", 4, COLORS["red"])
     rows = [f"{number:03d}.png,{name},test" for number, name in enumerate(("red", "red", "blue", "green"))]
@@ -115,18 +117,18 @@ def test_other_images_are_tested_by_a_table(tree: Path, here: Path, capsys: pyte
     assert shown.out.startswith("model     logs/run/version_0/checkpoints/best.ckpt (epoch ")
 
 
-def test_a_run_that_comes_to_nothing_leaves_nothing(tree: Path, here: Path, failing: Failing) -> None:
+def test_a_failed_run_leaves_no_folder(tree: Path, here: Path, failing: Failing) -> None:
     assert "no such folder: nowhere" in failing(fit(Path("nowhere")))
     assert not (here / "logs").exists()
     main(fit(tree, "--test_after_fit", "false"))
     shutil.copytree(tree, here / "mine" / "test")
     message = failing(["validate", "--ckpt_path", "best", "--data.root", "mine", *QUICK[:4]])
-    assert "mine has no images of the val split; it has 60 of test" in message
+    assert "mine has no images in the val split, only 60 in test" in message
     assert "trained on images of 8 pixels" in failing(["test", "--ckpt_path", "best", "--data.image_size", "16"])
     assert [run.name for run in (here / "logs").iterdir()] == ["run"]
 
 
-def test_the_help_is_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_is_readable(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["fit", "--help"])
     shown = capsys.readouterr().out
@@ -134,11 +136,11 @@ def test_the_help_is_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     assert "known subclasses" not in shown and "data_description" not in shown
 
 
-def test_a_restarted_job_continues_its_own_run(
+def test_a_restarted_job_resumes_its_own_run(
     tree: Path, here: Path, failing: Failing, capsys: pytest.CaptureFixture[str]
 ) -> None:
     quick = fit(tree, "--test_after_fit", "false", "--ckpt_path", "resume")
-    assert "give it by --run_name" in failing(quick)
+    assert "add --run_name NAME" in failing(quick)
     mine = here / "logs" / "mine"
     main([*quick, "--run_name", "mine"])
     main([*quick, "--run_name", "other"])
@@ -156,23 +158,23 @@ def test_a_run_that_stopped_early_is_finished(tree: Path, here: Path, failing: F
     assert "stopped early after 2 epochs" in failing(["fit", "--ckpt_path", "last", "--trainer.max_epochs", "20"])
 
 
-def test_a_test_split_alone_is_tested(tree: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dataset_with_only_a_test_split(tree: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(fit(tree, "--test_after_fit", "false", "--data.folds", "4"))
     shutil.copytree(tree, here / "mine" / "test")
     main(["test", "--ckpt_path", "best", "--data.root", "mine", *QUICK[:4]])
     assert "test: 60 images of the test split" in capsys.readouterr().out
 
 
-def test_weights_alone_cannot_be_continued(tree: Path, here: Path, failing: Failing) -> None:
+def test_weights_only_checkpoints_cannot_be_resumed(tree: Path, here: Path, failing: Failing) -> None:
     main(fit(tree, "--checkpoint.save_weights_only", "true", "--test_after_fit", "false"))
-    assert "holds weights only: start a new run from them by --model.init_from" in failing(
+    assert "has weights only: start a new run from them with --model.init_from" in failing(
         ["fit", "--ckpt_path", "best", "--trainer.max_epochs", "9"]
     )
     torch.save({"state_dict": {}, "hyper_parameters": {}}, "other.ckpt")
     assert "is not a checkpoint of this project" in failing(["test", "--ckpt_path", "other.ckpt"])
 
 
-def test_averaged_weights_are_tested_after_fit_and_from_the_file(
+def test_averaged_weights_are_tested_after_fit_and_from_the_checkpoint(
     tree: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ema = ["--trainer.callbacks", "EMAWeightAveraging", "--trainer.callbacks.decay", "0.8"]
@@ -186,15 +188,13 @@ def test_averaged_weights_are_tested_after_fit_and_from_the_file(
     assert capsys.readouterr().out.split("accuracy ")[1].splitlines()[0] == after_fit
 
 
-def test_tree_without_test_is_tested_on_val_and_says_so(
-    tmp_path: Path, here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_a_test_split_val_is_tested_on(tmp_path: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for split in ("train", "val"):
         for name, color in COLORS.items():
             write_images(tmp_path / "images" / split / name, 6, color)
     main(fit(tmp_path / "images"))
     shown = capsys.readouterr().out
-    assert "no test split: val will be tested on" in shown and "test: 18 images of the val split" in shown
+    assert "no test split: val is used for testing" in shown and "test: 18 images of the val split" in shown
 
 
 def test_callbacks_append(tree: Path, here: Path) -> None:
@@ -207,7 +207,7 @@ def test_callbacks_append(tree: Path, here: Path) -> None:
     assert [item["class_path"].rpartition(".")[2] for item in callbacks] == ["EarlyStopping", "ModelSummary"]
 
 
-def test_configs_merge_deeply_and_name_files_beside_them(tree: Path, here: Path) -> None:
+def test_configs_merge_deeply_and_resolve_relative_files(tree: Path, here: Path) -> None:
     Path("sub/model").mkdir(parents=True)
     Path("sub/model/x.yaml").write_text("net: {class_path: ConvNet, init_args: {dropout: 0.3}}\n")
     Path("sub/a.yaml").write_text("model: model/x.yaml\ntrainer: {max_epochs: 1, log_every_n_steps: 7}\n")
@@ -219,7 +219,7 @@ def test_configs_merge_deeply_and_name_files_beside_them(tree: Path, here: Path)
     assert config["trainer"]["log_every_n_steps"] == 7 and config["trainer"]["max_epochs"] == 2
 
 
-def test_a_data_set_by_name_is_not_written_down_beside_own_images(tree: Path, here: Path) -> None:
+def test_the_source_option_is_dropped_if_root_is_given(tree: Path, here: Path) -> None:
     main(fit(tree, "--data.source", "Digits", "--trainer.max_epochs", "1"))
     run = Path("logs/run/version_0")
     assert config_of(run)["data"]["source"] is None
@@ -227,7 +227,7 @@ def test_a_data_set_by_name_is_not_written_down_beside_own_images(tree: Path, he
 
 
 @pytest.mark.parametrize("command", ["validate", "test", "predict"])
-def test_a_runs_own_config_serves_every_command(
+def test_a_run_config_works_with_every_command(
     command: str, tree: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(fit(tree, "--test_after_fit", "false"))
@@ -236,29 +236,43 @@ def test_a_runs_own_config_serves_every_command(
     assert ("predictions:" if command == "predict" else "accuracy") in capsys.readouterr().out
 
 
-def test_every_command_is_listed_on_one_screen_by_what_a_person_wants(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_overview_lists_every_command_on_one_screen(capsys: pytest.CaptureFixture[str]) -> None:
     main(["--help"])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) <= 50 and max(map(len, lines)) <= 80
-    assert [line for line in lines if line in GROUPS] == list(
-        dict.fromkeys(group for _, group, *_ in commands().values())
-    )
+    headings = dict.fromkeys(f"{GROUPS[group]}:" for _, group, *_ in commands().values())
+    assert [line for line in lines if line in headings] == list(headings)
     for command in commands():
         assert sum(line.startswith(f"  {command} ") for line in lines) == 1, command
     with pytest.raises(SystemExit):
         main(["test", "--help"])
     shown = capsys.readouterr().out
-    assert "a file, or best or last" in shown and "hpc" not in shown  # not Lightning's words for it
+    assert "a file, or best or last" in shown and "hpc" not in shown  # Lightning's description of ckpt_path
 
 
-def test_help_lists_the_options_of_the_classes_that_are_chosen(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("args", [["--help"], ["fit", "--help"]])
+def test_help_into_a_closed_pipe(args: list[str], unbuffered: str) -> None:
+    """As in `python train.py --help | head -2`, once `head` has exited."""
+    command = [sys.executable, str(REPOSITORY / "train.py"), *args]
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stdout and running.stderr
+        running.stdout.close()
+        assert running.stderr.read() == ""
+    assert running.returncode in (0, 141)
+
+
+def test_help_lists_the_options_of_the_chosen_classes(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["fit", "--model", "tests.test_cli.Further", "--help"])
     assert "--model.further" in capsys.readouterr().out
 
 
 class Further(Classifier):
-    """A module of one's own."""
+    """A user-defined module with an additional option."""
 
     def __init__(self, further: int = 1, **rest: Any) -> None:
         super().__init__(**rest)
@@ -277,8 +291,8 @@ def test_class_help_of_callbacks(here: Path, capsys: pytest.CaptureFixture[str])
         (["fit", "--batch_size", "3"], "--batch_size; did you mean --data.batch_size?"),
         (["fit", "--learning_rate", "3"], "--learning_rate; did you mean --model.optimizer.lr?"),
         (["fit", "--model.net", "project.modules.ConvNot"], "project.modules has no ConvNot; did you mean ConvNet?"),
-        (["fit", "--test_after_fit"], "--test_after_fit wants a value, such as --test_after_fit true"),
-        (["--config", "typo.yaml"], "say first what to do, then the options: train.py fit, validate"),
+        (["fit", "--test_after_fit"], "--test_after_fit expects a value, e.g. --test_after_fit true"),
+        (["--config", "typo.yaml"], "missing command: train.py {fit,validate,"),
         (["fit", "--trainer.max_epochs", "abc"], "trainer.max_epochs: expected int, got 'abc'"),
         (["fit", "--data.batch_size", "abc"], "data.batch_size: expected int, got 'abc'"),
         (["fit", "--trainer.precision", "bf32"], "bf16-mixed, 32-true, 64-true, 64, 32, 16, bf16, got 'bf32'"),
@@ -289,15 +303,19 @@ def test_class_help_of_callbacks(here: Path, capsys: pytest.CaptureFixture[str])
         (["fit", "--model.net.dropou", "0.1"], "unknown key dropou; did you mean dropout?"),
         (["fit", "--config", "typo.yaml"], "unknown key trainer.max_epoch; did you mean trainer.max_epochs?"),
         (["fit", "--config", "none.yaml"], "no such config: "),
-        (["tset"], "; did you mean test?"),
+        (["tset"], "unknown command 'tset'; did you mean test?"),
+        (["xyz"], "unknown command 'xyz': choose from fit, validate, "),
         (["fit", "--data.rooot", "x"], "unknown option --data.rooot; did you mean --data.root?"),
-        (["fit", "--config", "old.yaml"], "unknown key data_description: this config is of an older version"),
-        (["fit", "--data.sampling", "poisson"], "is now --data.sampler project.privacy.PoissonBatchSampler"),
+        (["fit", "--config", "old.yaml"], "unknown key data_description: written by an older version"),
+        (["fit", "--data.sampling", "poisson"], "replaced by --data.sampler project.privacy.PoissonBatchSampler"),
         (["fit", "--model", "Classifyer"], "model: no class named Classifyer; did you mean Classifier?"),
         (["fit", "--data.root", "nowhere"], "no such folder: nowhere"),
         (["fit"], "no images: give --data.root DIR"),
         (["test"], "test needs a trained model"),
-        (["predict", "--ckpt_path", "best"], "train one with `fit` first"),
+        (
+            ["predict", "--ckpt_path", "best"],
+            "no best checkpoint found in logs: train a model with `train.py fit` first",
+        ),
         (["test", "--ckpt_path", "gone.ckpt"], "no such checkpoint: gone.ckpt"),
         (["test", "--ckpt_path", "typo.yaml"], "is not a checkpoint"),
         (["fit", "--data.val_fraction", "2"], "data.val_fraction must be"),
@@ -327,7 +345,7 @@ def test_mistakes_end_in_one_line(args: list[str], message: str, here: Path, fai
     assert message in failing(args)
 
 
-def test_a_config_whose_lines_are_all_comments_changes_nothing(tree: Path, here: Path) -> None:
+def test_a_config_of_comments_only_is_ignored(tree: Path, here: Path) -> None:
     Path("empty.yaml").write_text("# trainer:\n#   max_epochs: 3\n")
     main(fit(tree, "--config", "empty.yaml", "--test_after_fit", "false"))
     assert Path("logs/run/version_0/checkpoints/last.ckpt").is_file()
@@ -344,10 +362,10 @@ STOP = ["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "
         (["--model.scheduler", "project.modules.WarmupDecay", "--model.scheduler.warmup", "1"], "warmup must be"),
         (["--trainer.val_check_interval", "1000"], "val_check_interval"),
         (["--data.cache_dir", "file"], "cannot use file"),
-        (["--config", "stop.yaml", *STOP], "one already. Change that by its options alone"),
+        (["--config", "stop.yaml", *STOP], "change it by its options alone"),
     ],
 )
-def test_mistakes_that_show_once_the_images_are_known(
+def test_mistakes_found_after_reading_the_data(
     options: list[str], message: str, tree: Path, here: Path, failing: Failing
 ) -> None:
     Path("file").write_text("")
@@ -357,18 +375,18 @@ def test_mistakes_that_show_once_the_images_are_known(
     assert not Path("logs").exists()
 
 
-def test_a_few_batches_to_judge_by_are_of_all_classes(tree: Path, here: Path) -> None:
+def test_limited_test_batches_contain_all_classes(tree: Path, here: Path) -> None:
     main(fit(tree, "--trainer.limit_test_batches", "1", "--data.batch_size", "6"))
     with (here / "logs" / "run" / "version_0" / "test_predictions.csv").open() as stream:
         assert len({row["class"] for row in csv.DictReader(stream)}) == 3
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_a_gpu_that_is_not_there(tree: Path, here: Path, failing: Failing) -> None:
+def test_missing_gpu(tree: Path, here: Path, failing: Failing) -> None:
     assert "gpu" in failing(["fit", "--data.root", str(tree), "--trainer.accelerator", "gpu"])
 
 
-def test_unreadable_images_are_all_named_or_skipped(
+def test_unreadable_images_are_listed_or_skipped(
     tree: Path, here: Path, failing: Failing, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tree / "red" / "000.png").write_bytes(b"")
@@ -379,7 +397,7 @@ def test_unreadable_images_are_all_named_or_skipped(
         main(fit(tree))
     shown = capsys.readouterr().err
     assert f"{tree}/red/000.png: not an image\n" in shown and f"{tree}/blue/007.png: not an image\n" in shown
-    with pytest.warns(UserWarning, match="skipping 2 images"):
+    with pytest.warns(UserWarning, match="skipping 2 unreadable images"):
         main(fit(tree, "--data.on_corrupt", "skip"))
     assert "58 images" in capsys.readouterr().out
     split = (here / "logs" / "run" / "version_0" / "split.csv").read_text()
@@ -392,12 +410,12 @@ def test_unreadable_images_are_all_named_or_skipped(
 
 
 @pytest.mark.slow
-def test_images_without_permission_to_read(tree: Path, here: Path) -> None:
-    """Root may read everything, until it gives that up."""
+def test_images_without_read_permission(tree: Path, here: Path) -> None:
+    """As root, drop the capabilities that bypass file permissions."""
     prefix: tuple[str, ...] = ()
     if os.geteuid() == 0:
         if not (setpriv := shutil.which("setpriv")):
-            pytest.skip("root reads every file, and there is no setpriv to give that up by")
+            pytest.skip("root can read every file, and setpriv is not installed")
         prefix = (setpriv, "--bounding-set", "-dac_override,-dac_read_search", "--")
     for name in ("red/003.png", "blue/011.png"):
         (tree / name).chmod(0)
@@ -408,17 +426,17 @@ def test_images_without_permission_to_read(tree: Path, here: Path) -> None:
     )
     done = process(fit(tree, "--data.on_corrupt", "skip"), here, prefix=prefix)
     assert done.returncode == 0, done.stderr
-    assert "skipping 2 images that cannot be read" in done.stderr and "58 images" in done.stdout
+    assert "skipping 2 unreadable images" in done.stderr and "58 images" in done.stdout
 
 
 def test_an_image_that_disappears_during_training_is_named(tree: Path, here: Path, failing: Failing) -> None:
-    """Unpacked and read by a worker process, whose error must arrive as one line too."""
+    """The error of a worker process is reported as one line, too."""
     args = fit(tree, "--data.item_transforms+", "tests.test_cli.Vanish", "--data.item_transforms.tree", str(tree))
-    assert "gone since the images were found): No such file" in failing([*args, "--data.num_workers", "1"])
+    assert "removed since it was indexed): No such file" in failing([*args, "--data.num_workers", "1"])
 
 
 class Vanish(torch.nn.Module):
-    """An item transform that takes the files away while they are being read."""
+    """An item transform that deletes the files while they are being read."""
 
     def __init__(self, tree: str) -> None:
         super().__init__()
@@ -429,29 +447,29 @@ class Vanish(torch.nn.Module):
         return image
 
 
-def test_class_weights_and_net_are_checked_against_the_data(tree: Path, here: Path, failing: Failing) -> None:
+def test_class_weights_and_image_size_are_validated(tree: Path, here: Path, failing: Failing) -> None:
     assert "has 2 values, but the data has 3 classes" in failing(fit(tree, "--model.class_weights", "[1, 2]"))
     assert "image_size must be at least 4" in failing(fit(tree, "--data.image_size", "3"))
 
 
-def test_other_classes_than_the_checkpoints_are_refused(tree: Path, here: Path, failing: Failing) -> None:
+def test_a_missing_class_is_rejected(tree: Path, here: Path, failing: Failing) -> None:
     main(fit(tree))
     (tree / "red").rename(tree / "violet")
-    assert "lacks class 'red', which the model was trained on" in failing(["test", "--ckpt_path", "best", *QUICK[:4]])
+    assert "is missing class 'red', which the trained model has" in failing(["test", "--ckpt_path", "best", *QUICK[:4]])
 
 
 @pytest.mark.slow
-def test_changed_images_are_noticed(tree: Path, here: Path, failing: Failing) -> None:
+def test_changed_images_are_detected(tree: Path, here: Path, failing: Failing) -> None:
     main(fit(tree))
     shutil.copytree(tree, here / "moved")
     with warnings.catch_warnings():
-        warnings.filterwarnings("error", ".*not as it was when the model was trained.*")
+        warnings.filterwarnings("error", ".*has changed since the model was trained.*")
         main(["test", "--ckpt_path", "best", "--data.root", "moved", *QUICK[:4]])
     write_images(tree / "red" / "more", 1, COLORS["red"])
-    with pytest.warns(UserWarning, match="not as it was when the model was trained"):
+    with pytest.warns(UserWarning, match="has changed since the model was trained"):
         main(["test", "--ckpt_path", "best", *QUICK[:4]])
     refused = failing(["fit", "--ckpt_path", "logs/run/version_0/checkpoints/last.ckpt", "--trainer.max_epochs", "4"])
-    assert "changed since the checkpoint was made" in refused
+    assert "changed since the checkpoint was saved" in refused
 
 
 @pytest.mark.parametrize(
@@ -468,7 +486,7 @@ def test_any_schedule(tree: Path, here: Path, scheduler: list[str], capsys: pyte
 
 
 @pytest.mark.parametrize("config", sorted(REPOSITORY.glob("configs/*.yaml")), ids=lambda path: path.stem)
-def test_configs_run_a_batch(config: Path, tree: Path, here: Path) -> None:
+def test_configs_run_one_batch(config: Path, tree: Path, here: Path) -> None:
     offline = ["--model.net.weights", "null"] if config.stem == "transfer" else []
     quick = ["--trainer.fast_dev_run", "true", *QUICK[:6], *offline]
     main(["fit", "--config", str(config), "--data.root", str(tree), *quick])
@@ -483,9 +501,9 @@ def test_overlays_are_accepted(overlay: Path, capsys: pytest.CaptureFixture[str]
     with pytest.raises(SystemExit) as stopped:
         main(["fit", "--config", main_config, "--config", str(overlay), "--print_config"])
     assert stopped.value.code == 0
-    made = {option_name(key): value for key, value in flatten(yaml.safe_load(capsys.readouterr().out)).items()}
+    printed = {option_name(key): value for key, value in flatten(yaml.safe_load(capsys.readouterr().out)).items()}
     for key, value in flatten(yaml.safe_load(overlay.read_text())).items():
-        assert isinstance(value, list) or made[option_name(key)] == value
+        assert isinstance(value, list) or printed[option_name(key)] == value
 
 
 @pytest.mark.parametrize("overlay", ["photos", "mixing"])
@@ -494,11 +512,11 @@ def test_augmentations_train(overlay: str, tree: Path, here: Path, capsys: pytes
     main([*fit(tree, "--trainer.max_epochs", "4"), "--config", config])
     with (here / "logs" / "run" / "version_0" / "metrics.csv").open() as stream:
         rows = list(csv.DictReader(stream))
-    assert float(rows[-1]["test/acc"]) == 1, "colors survive"
+    assert float(rows[-1]["test/acc"]) == 1, "colors are preserved"
 
 
 def test_balance(tree: Path, here: Path) -> None:
-    """Two images of a class against twenty: drawn equally often, or weighed in the loss."""
+    """A class of 2 training images beside two of 14, with class-balanced sampling and a class-weighted loss."""
     for file in sorted((tree / "red").iterdir())[4:]:
         file.unlink()
     main(fit(tree, "--data.sampling", "balanced", "--model.class_weights", "balanced", "--trainer.max_epochs", "1"))
@@ -509,19 +527,19 @@ def test_balance(tree: Path, here: Path) -> None:
     assert (model.loss.weight * torch.tensor(counts)).tolist() == pytest.approx([10, 10, 10])
 
 
-def test_transforms_that_change_the_size_are_refused(tree: Path, here: Path, failing: Failing) -> None:
+def test_transforms_that_change_the_size_are_rejected(tree: Path, here: Path, failing: Failing) -> None:
     crop = ["--data.batch_transforms+", "kornia.augmentation.RandomCrop", "--data.batch_transforms.size", "[4, 4]"]
-    assert "turn images of [8, 8] pixels into [4, 4]" in failing(fit(tree, *crop))
+    assert "change the image size from [8, 8] to [4, 4]" in failing(fit(tree, *crop))
 
 
-def figures_of(tree: Path, place: Path, processes: int, *more: str) -> list[float]:
-    """Every loss and accuracy of a run by so many processes, which show one table and make one run folder."""
-    place.mkdir()
+def metrics_of(tree: Path, folder: Path, processes: int, *more: str) -> list[float]:
+    """Train with several processes, and return every loss and accuracy of the run."""
+    folder.mkdir()
     same = ["--data.batch_size", "16", "--data.batch_transforms", "[]", "--model.channels_last", "false", *more]
-    done = process(fit(tree, "--trainer.devices", str(processes), *same), place)
+    done = process(fit(tree, "--trainer.devices", str(processes), *same), folder)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("test: ") == 1, "one table"
-    runs = list((place / "logs" / "run").iterdir())
+    runs = list((folder / "logs" / "run").iterdir())
     assert [run.name for run in runs] == ["version_0"], "one run folder"
     with (runs[0] / "metrics.csv").open() as stream:
         rows = list(csv.DictReader(stream))
@@ -531,22 +549,24 @@ def figures_of(tree: Path, place: Path, processes: int, *more: str) -> list[floa
 
 @pytest.mark.slow
 @pytest.mark.ddp
-def test_two_processes_balance_alike(tree: Path, tmp_path: Path) -> None:
+def test_balanced_sampling_with_two_processes(tree: Path, tmp_path: Path) -> None:
     for file in sorted((tree / "red").iterdir())[4:]:
         file.unlink()
     balanced = ["--data.sampling", "balanced", "--model.class_weights", "balanced"]
     balanced += ["--trainer.callbacks", "tests.test_cli.CountLabels"]
-    one, two = (figures_of(tree, tmp_path / f"world{count}", count, *balanced) for count in (1, 2))
+    one, two = (metrics_of(tree, tmp_path / f"world{count}", count, *balanced) for count in (1, 2))
     assert one == pytest.approx(two, rel=2e-3) and len(one) == 7
     ranks = [json.loads((tmp_path / "world2" / f"rank{rank}.json").read_text()) for rank in (0, 1)]
-    assert [sum(map(sum, batches)) for batches in ranks] == [30, 30], "two epochs of 30 images, half on each"
+    assert [sum(map(sum, batches)) for batches in ranks] == [30, 30], (
+        "two epochs of 30 images, half of them on each process"
+    )
     for batches in ranks:
-        assert min(map(sum, zip(*batches, strict=True))) >= 6, "the class of two images among thirty is drawn as others"
+        assert min(map(sum, zip(*batches, strict=True))) >= 6, "the small class is sampled as often as the others"
     assert [sum(each) for each in zip(*ranks[0], *ranks[1], strict=True)] == [20, 20, 20]
 
 
 class CountLabels(Callback):
-    """Writes how many images of each class were in every batch of this process."""
+    """Write the number of images per class in each batch of this process."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -559,7 +579,7 @@ class CountLabels(Callback):
 
 
 @pytest.mark.slow
-def test_the_main_command_from_a_process(tmp_path: Path) -> None:
+def test_the_default_config_reaches_its_accuracy(tmp_path: Path) -> None:
     config = str(REPOSITORY / "configs" / "convnet.yaml")
     done = process(["fit", "--config", config, "--trainer.max_epochs", "6"], tmp_path, timeout=600)
     assert done.returncode == 0, done.stderr
@@ -568,12 +588,12 @@ def test_the_main_command_from_a_process(tmp_path: Path) -> None:
     Image.open(tmp_path / "data" / "digits" / "0" / "0000.png").verify()
 
 
-def test_a_tool_that_trains_nothing_takes_no_config(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for words in (
+def test_commands_that_do_not_train_reject_options_of_fit(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for args in (
         ["check_data", "--config", "c.yaml"],
         ["check_data", "--data.root", "x"],
         ["shard", "a", "b", "--", "--trainer.max_epochs", "1"],
     ):
         with pytest.raises(SystemExit) as stopped:
-            main(words)
-        assert stopped.value.code == 2 and f"{words[0]} trains nothing" in capsys.readouterr().err
+            main(args)
+        assert stopped.value.code == 2 and f"{args[0]} does not train" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Several processes, started in every way that people start them, against one."""
+"""Training with several processes, started in different ways, compared with one process."""
 
 import contextlib
 import csv
@@ -20,7 +20,7 @@ from project.cli import main
 from project.datamodules import DatasetBuilder
 from project.interface import ImageInput
 from tests.conftest import COLORS, QUICK, REPOSITORY, fit, process, write_images
-from tests.runs import RUN, finish, load, same_runs, saved_anew, start
+from tests.runs import RUN, finish, is_rewritten, load, same_runs, start
 
 pytestmark = [pytest.mark.slow, pytest.mark.ddp]
 TORCHRUN = str(REPOSITORY / "scripts" / "torchrun.sh")
@@ -28,7 +28,7 @@ SAME = ["--model.channels_last", "false", "--data.batch_transforms", "[]"]
 
 
 class Record(Callback):
-    """Writes what each process had: its split, the rows of each training batch, a pixel of each image, its net."""
+    """Record on each process the split, the rows and one pixel of each training batch, and the network's buffers."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[int, torch.Tensor, torch.Tensor]] = []
@@ -44,7 +44,7 @@ class Record(Callback):
 
 
 class Counted(DatasetBuilder):
-    """A data set that notes each time it is written."""
+    """A dataset that logs each time it is written."""
 
     def write(self, folder: Path) -> None:
         with Path("written.txt").open("a") as stream:
@@ -55,7 +55,7 @@ class Counted(DatasetBuilder):
 
 
 class Noted(torch.nn.Module):
-    """An item transform, applied when images are packed, that notes each image."""
+    """An item transform, applied when images are packed, that logs each image."""
 
     fixed = True
 
@@ -66,23 +66,23 @@ class Noted(torch.nn.Module):
 
 
 class Draw(torch.nn.Module):
-    """A batch transform that shows what it draws."""
+    """A batch transform that returns its random numbers."""
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         return torch.zeros_like(image) + torch.rand(len(image), 1, 1, 1)
 
 
 class Normed(torch.nn.Sequential):
-    """A net with batch norm."""
+    """A network with batch normalization."""
 
     def __init__(self, num_classes: int, inputs: ImageInput) -> None:
         pool = torch.nn.AdaptiveAvgPool2d(1)
         super().__init__(torch.nn.BatchNorm2d(3), pool, torch.nn.Flatten(), torch.nn.Linear(3, num_classes))
 
 
-def figures(place: Path) -> list[float]:
-    """The figures of a run that has the folder to itself."""
-    (run,) = (place / "logs").glob("*/*")
+def metrics_of(folder: Path) -> list[float]:
+    """Return the metrics of the only run in a folder."""
+    (run,) = (folder / "logs").glob("*/*")
     assert run.name == "version_0", "one run folder"
     with (run / "metrics.csv").open() as stream:
         rows = list(csv.DictReader(stream))
@@ -90,14 +90,14 @@ def figures(place: Path) -> list[float]:
     return [float(row[tag]) for row in rows for tag in tags if row[tag]]
 
 
-def weights(place: Path) -> dict[str, torch.Tensor]:
-    (file,) = place.glob("logs/*/version_0/checkpoints/last.ckpt")
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    (file,) = folder.glob("logs/*/version_0/checkpoints/last.ckpt")
     loaded: dict[str, torch.Tensor] = torch.load(file, weights_only=True)["state_dict"]
     return loaded
 
 
 def assert_same_run(one: Path, other: Path) -> None:
-    assert figures(other) == pytest.approx(figures(one), rel=1e-4, abs=1e-5) and len(figures(one)) >= 10
+    assert metrics_of(other) == pytest.approx(metrics_of(one), rel=1e-4, abs=1e-5) and len(metrics_of(one)) >= 10
     for key, value in weights(one).items():
         torch.testing.assert_close(weights(other)[key], value, rtol=1e-4, atol=1e-5)
 
@@ -113,11 +113,11 @@ def environment(**more: object) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable, "GLOO_SOCKET_IFNAME": "lo", **values}
 
 
-def together(commands: list[list[str]], place: Path, each: list[dict[str, str]]) -> str:
-    """Start several commands at once; what they printed, together."""
+def run_together(commands: list[list[str]], folder: Path, environments: list[dict[str, str]]) -> str:
+    """Run several commands at the same time and return their output."""
     started = [
-        subprocess.Popen(command, cwd=place, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for command, env in zip(commands, each, strict=True)
+        subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for command, env in zip(commands, environments, strict=True)
     ]
     try:
         shown = [one.communicate(timeout=240)[0] for one in started]
@@ -136,27 +136,27 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def alone(images: Path, place: Path, *more: str) -> Path:
-    """The folder of a run of one process, which has twice the batch of the others and accumulates nothing."""
-    place.mkdir(exist_ok=True)
-    with contextlib.chdir(place):
+def train_one_process(images: Path, folder: Path, *more: str) -> Path:
+    """Train on one process, with twice the batch size of the others and no gradient accumulation."""
+    folder.mkdir(exist_ok=True)
+    with contextlib.chdir(folder):
         main(fit(images, *SAME, "--data.batch_size", "20", *more))
-    return place
+    return folder
 
 
 @pytest.fixture(scope="module")
 def one(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return alone(images, tmp_path_factory.mktemp("one"))
+    return train_one_process(images, tmp_path_factory.mktemp("one"))
 
 
 def arguments(images: Path, devices: int = 2) -> list[str]:
-    """Half the batch, over all processes, and two batches a step: as `one` learns."""
+    """Return arguments for half the batch size and two accumulated batches, equivalent to `one`."""
     halves = ["--data.batch_size", "10", "--trainer.accumulate_grad_batches", "2"]
     return fit(images, *SAME, *halves, "--trainer.devices", str(devices))
 
 
-def test_two_processes_learn_what_one_does(images: Path, one: Path, tmp_path: Path) -> None:
-    """45 images in batches of 10: the last is of 5, on two processes 3 and 2, and makes a step by itself."""
+def test_two_processes_train_like_one(images: Path, one: Path, tmp_path: Path) -> None:
+    """45 images in batches of 10: the last batch has 5 images, 3 and 2 on two processes, and is a step by itself."""
     done = process([*arguments(images), "--trainer.strategy", "ddp"], tmp_path)
     assert done.returncode == 0, done.stderr
     assert "10 images (5 on each of 2 devices)" in done.stdout
@@ -167,14 +167,14 @@ def test_two_processes_learn_what_one_does(images: Path, one: Path, tmp_path: Pa
 def test_two_nodes_by_torchrun(images: Path, one: Path, tmp_path: Path) -> None:
     settings = {"NODES": 2, "HEAD": f"127.0.0.1:{free_port()}", "NAME": "two", "DEVICES": 1}
     command = [TORCHRUN, *arguments(images)[1:]]
-    shown = together([command] * 2, tmp_path, [environment(**settings)] * 2)
+    shown = run_together([command] * 2, tmp_path, [environment(**settings)] * 2)
     assert shown.count("accuracy ") == 1 and "5 on each of 2 devices" in shown
     assert_same_run(one, tmp_path)
 
 
 @pytest.fixture
 def hosts() -> Iterator[list[str]]:
-    """Two hosts of our own, joined by a cable: network namespaces with an address each."""
+    """Two simulated hosts: network namespaces joined by a virtual cable."""
     names = [f"scale{os.getpid()}{end}" for end in "ab"]
     ip = shutil.which("ip") or "/usr/sbin/ip"
 
@@ -184,10 +184,10 @@ def hosts() -> Iterator[list[str]]:
     if os.geteuid() != 0 or not Path(ip).exists():
         pytest.skip("network namespaces need root and the command ip")
     try:
-        made = all(run("netns", "add", name) for name in names)
+        created = all(run("netns", "add", name) for name in names)
         ends = ["type", "veth", "peer", "name", "eth0", "netns", names[1]]
-        if not (made and run("link", "add", "eth0", "netns", names[0], *ends)):
-            pytest.skip("this machine does not let us make network namespaces")
+        if not (created and run("link", "add", "eth0", "netns", names[0], *ends)):
+            pytest.skip("network namespaces cannot be created on this machine")
         for number, name in enumerate(names, 1):
             assert run("-n", name, "addr", "add", f"10.77.0.{number}/24", "dev", "eth0")
             assert run("-n", name, "link", "set", "eth0", "up") and run("-n", name, "link", "set", "lo", "up")
@@ -197,18 +197,18 @@ def hosts() -> Iterator[list[str]]:
             run("netns", "del", name)
 
 
-def test_two_hosts_of_lightnings_own_launcher(images: Path, one: Path, tmp_path: Path, hosts: list[str]) -> None:
-    """The same command on both, with the environment variables that docs/scale.md names."""
+def test_two_hosts_with_lightnings_launcher(images: Path, one: Path, tmp_path: Path, hosts: list[str]) -> None:
+    """The same command on both hosts, with the environment variables in docs/scale.md."""
     common = {"MASTER_ADDR": "10.77.0.1", "MASTER_PORT": 29500, "GLOO_SOCKET_IFNAME": "eth0"}
     train = [sys.executable, str(REPOSITORY / "train.py"), *arguments(images, devices=1)]
     train += ["--trainer.strategy", "ddp", "--trainer.num_nodes", "2"]
     commands = [["ip", "netns", "exec", host, *train] for host in hosts]
-    shown = together(commands, tmp_path, [environment(**common, NODE_RANK=rank) for rank in (0, 1)])
+    shown = run_together(commands, tmp_path, [environment(**common, NODE_RANK=rank) for rank in (0, 1)])
     assert shown.count("accuracy ") == 1
     assert_same_run(one, tmp_path)
 
 
-def test_processes_share_split_and_preparation_but_not_randomness(tmp_path: Path) -> None:
+def test_processes_share_split_and_preparation_but_no_random_numbers(tmp_path: Path) -> None:
     own = ["--data.source", "tests.test_launch.Counted", "--data.item_transforms+", "tests.test_launch.Noted"]
     own += ["--data.batch_transforms", "[tests.test_launch.Draw]", "--trainer.callbacks", "tests.test_launch.Record"]
     own += ["--model.net", "tests.test_launch.Normed"]
@@ -225,15 +225,17 @@ def test_processes_share_split_and_preparation_but_not_randomness(tmp_path: Path
     for epoch in range(2):
         rows = [int(row) for rank in seen for when, index, _ in rank if when == epoch for row in index]
         assert len(rows) == len(set(rows)) == 42, "every image once"
-    assert all(torch.equal(value, other_net[key]) for key, value in net.items()), "one net, batch norm's statistics too"
+    assert all(torch.equal(value, other_net[key]) for key, value in net.items()), (
+        "the same network, including batch norm statistics"
+    )
     drawn = [pixel for rank in seen for _, _, pixels in rank for pixel in pixels.tolist()]
-    assert len(set(drawn)) == len(drawn) == 2 * 42, "no two images, epochs or processes share a draw"
+    assert len(set(drawn)) == len(drawn) == 2 * 42, "all random numbers differ between images, epochs and processes"
 
 
-def wait_for(what: Path, running: subprocess.Popen[str], seconds: float = 120) -> None:
+def wait_for(file: Path, running: subprocess.Popen[str], seconds: float = 120) -> None:
     end = time.monotonic() + seconds
-    while not what.exists():
-        assert running.poll() is None and time.monotonic() < end, f"no {what}"
+    while not file.exists():
+        assert running.poll() is None and time.monotonic() < end, f"no {file}"
         time.sleep(0.02)
 
 
@@ -242,7 +244,7 @@ def workers_of(agent: int) -> list[int]:
     return sorted(int(pid) for pid in shown.split())
 
 
-def test_a_dead_process_is_started_again_and_its_run_continues(images: Path, tmp_path: Path) -> None:
+def test_torchrun_restarts_a_killed_process_and_resumes_its_run(images: Path, tmp_path: Path) -> None:
     other = tmp_path / "logs" / "other" / "version_7" / "checkpoints"
     args = [*arguments(images)[1:], "--trainer.max_epochs", "6"]
     command = [TORCHRUN, *args, "--trainer.callbacks", "tests.test_launch.Slow"]
@@ -252,7 +254,7 @@ def test_a_dead_process_is_started_again_and_its_run_continues(images: Path, tmp
         )
         try:
             wait_for(tmp_path / "logs/mine/version_0/checkpoints/last.ckpt", running)
-            other.mkdir(parents=True)  # another run, whose last checkpoint is newer, must not be taken for this one
+            other.mkdir(parents=True)  # a newer checkpoint of another run must not be resumed
             (other / "last.ckpt").write_bytes(b"newer")
             os.kill(workers_of(running.pid)[-1], signal.SIGKILL)
             assert running.wait(timeout=240) == 0, (tmp_path / "shown.txt").read_text()
@@ -260,20 +262,20 @@ def test_a_dead_process_is_started_again_and_its_run_continues(images: Path, tmp
             running.kill()
     shutil.rmtree(other.parents[1])
     text = (tmp_path / "shown.txt").read_text()
-    assert text.count("accuracy ") == 1 and text.count("net       ConvNet") == 2, "started twice, one table"
-    assert_same_run(alone(images, tmp_path / "whole", "--trainer.max_epochs", "6"), tmp_path)
+    assert text.count("accuracy ") == 1 and text.count("model     ConvNet") == 2, "started twice, one table"
+    assert_same_run(train_one_process(images, tmp_path / "uninterrupted", "--trainer.max_epochs", "6"), tmp_path)
 
 
-def test_a_signal_to_one_of_several_stops_all_within_an_epoch_and_they_continue(images: Path, tmp_path: Path) -> None:
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    whole.mkdir()
+def test_a_signal_to_one_process_stops_all_within_an_epoch_and_they_resume(images: Path, tmp_path: Path) -> None:
+    uninterrupted, stopped = tmp_path / "uninterrupted", tmp_path / "stopped"
+    uninterrupted.mkdir()
     stopped.mkdir()
     args = [*fit(images), "--data.batch_size", "4", "--trainer.max_epochs", "3", "--test_after_fit", "false"]
     args += ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.callbacks", "tests.test_launch.Slow"]
-    finish(args, whole, GLOO_SOCKET_IFNAME="lo")
+    finish(args, uninterrupted, GLOO_SOCKET_IFNAME="lo")
     running = start(args, stopped, GLOO_SOCKET_IFNAME="lo")
     last = stopped / RUN / "checkpoints" / "last.ckpt"
-    saved = saved_anew(last, times=2)
+    saved = is_rewritten(last, times=2)
     while not saved():
         assert running.poll() is None, running.communicate()[0]
         time.sleep(0.01)
@@ -284,11 +286,11 @@ def test_a_signal_to_one_of_several_stops_all_within_an_epoch_and_they_continue(
     assert shown.count("stopped by SIGTERM after step") == 1 and "Traceback" not in shown, shown
     assert load(stopped / RUN)["global_step"] % 11, "within an epoch"
     finish(["fit", "--ckpt_path", "last"], stopped, GLOO_SOCKET_IFNAME="lo")
-    same_runs(whole / RUN, stopped / RUN)
+    same_runs(uninterrupted / RUN, stopped / RUN)
 
 
 class Slow(Callback):
-    """Leaves time to be killed in."""
+    """Slow down training, so that it can be interrupted."""
 
     def on_train_batch_end(self, *_: object) -> None:
         time.sleep(0.2)

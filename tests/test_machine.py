@@ -1,4 +1,4 @@
-"""What is set for the machine."""
+"""Settings chosen for the hardware."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ import torch
 from project.cli import main
 from tests.conftest import fit
 
-AGAIN = """
+PAGE_FAULTS = """
 import resource, sys, torch
 from project.machine import keep_freed_memory
 
@@ -27,24 +27,26 @@ def faults():
 
 print(min(faults() for _ in range(20)))
 """
-"""Page faults of a piece of work once it was done some times before."""
+"""A script that prints the page faults of an operation after a warm-up."""
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
-@pytest.mark.parametrize(("what", "variables"), [("keep", {}), ("give back", {"MALLOC_ARENA_MAX": "8"})])
-def test_freed_memory_is_kept_unless_glibcs_own_variables_say_otherwise(what: str, variables: dict[str, str]) -> None:
+@pytest.mark.parametrize(("mode", "variables"), [("keep", {}), ("return", {"MALLOC_ARENA_MAX": "8"})])
+def test_freed_memory_is_kept_unless_malloc_variables_are_set(mode: str, variables: dict[str, str]) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", AGAIN, what], env=os.environ | variables, capture_output=True, text=True, check=True
+        [sys.executable, "-c", PAGE_FAULTS, mode],
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     pages = 2 * 2**26 // os.sysconf("SC_PAGE_SIZE")
-    assert int(done.stdout) < pages / 100 if what == "keep" else int(done.stdout) > pages / 2
+    assert int(done.stdout) < pages / 100 if mode == "keep" else int(done.stdout) > pages / 2
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_precision_suits_the_processor(
-    processor: str, tree: Path, here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_default_precision(processor: str, tree: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     expected = "bf16-mixed" if processor == "with bf16" else "32-true"
     args = fit(tree, "--trainer.max_epochs", "8")
     at = args.index("--trainer.precision")

@@ -1,4 +1,4 @@
-"""Class names of any script, in no encoding, or that read as something else, work in every command of the core."""
+"""Class names in any script, with invalid UTF-8, or that look like YAML values, in every core command."""
 
 import csv
 import os
@@ -18,7 +18,7 @@ ODD = ["\U0001f600", "\U00020bb7", os.fsdecode(b"caf\xe9"), "plain: {x}", "null"
 
 @pytest.fixture
 def odd(tmp_path: Path) -> Path:
-    """Six classes told by color."""
+    """Six classes that differ in color."""
     for number, name in enumerate(ODD):
         write_images(tmp_path / "odd" / name, 8, tuple(40 + 180 * (number >> bit & 1) for bit in range(3)))  # type: ignore[arg-type]
     return tmp_path / "odd"
@@ -29,7 +29,7 @@ def classes_of(file: Path) -> set[str]:
         return {row["class"] for row in csv.DictReader(stream)}
 
 
-def test_names_of_classes(odd: Path, here: Path) -> None:
+def test_class_names(odd: Path, here: Path) -> None:
     main(fit(odd, "--trainer.max_epochs", "1"))
     best = str(RUN / "checkpoints/best.ckpt")
     assert classes_of(RUN / "test_predictions.csv") == set(ODD)
@@ -47,7 +47,7 @@ def test_names_of_classes(odd: Path, here: Path) -> None:
         assert classes_of(Path("exported.csv")) <= set(ODD)
 
 
-def test_names_from_a_table_in_another_encoding(odd: Path, here: Path) -> None:
+def test_class_names_of_a_table_in_another_encoding(odd: Path, here: Path) -> None:
     shutil.copytree(odd, "images")
     rows = [f"{name}/{i:03d}.png,{label}" for name, label in (("null", "Tee"), ("1e5", "Caf\xe9")) for i in range(8)]
     Path("images/cp1252.csv").write_bytes("\n".join(["path,label", *rows]).encode("cp1252"))
@@ -57,7 +57,7 @@ def test_names_from_a_table_in_another_encoding(odd: Path, here: Path) -> None:
     main(["fit", "--ckpt_path", "last", "--trainer.max_epochs", "2"])
 
 
-def test_what_an_epoch_has_counted_does_not_grow_with_the_square_of_the_classes(odd: Path, here: Path) -> None:
+def test_saved_metric_states_are_linear_in_the_number_of_classes(odd: Path, here: Path) -> None:
     main(fit(odd, "--trainer.max_epochs", "1", "--test_after_fit", "false"))
     saved = load(RUN)
     assert max(value.numel() for value in saved["counted"].values()) == 3 * len(ODD)

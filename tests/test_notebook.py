@@ -1,4 +1,4 @@
-"""The notebook runs from its first cell to its last, and holds no results of an earlier time."""
+"""The notebook runs without errors and is saved without outputs."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from tests.conftest import REPOSITORY
 NOTEBOOK = REPOSITORY / "notebooks" / "tutorial.ipynb"
 
 
-def test_the_notebook_holds_no_outputs() -> None:
+def test_the_notebook_is_saved_without_outputs() -> None:
     cells = [cell for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.cell_type == "code"]
     assert not any(cell.outputs or cell.execution_count for cell in cells)
 

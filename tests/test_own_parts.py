@@ -1,4 +1,4 @@
-"""What docs/extend.md shows: parts of a user's own, in files outside the project, none of whose files changes."""
+"""Examples of docs/extend.md: custom components in files outside the project."""
 
 import csv
 import importlib
@@ -20,15 +20,15 @@ from tests.conftest import QUICK, REPOSITORY, fit
 PAGE = (REPOSITORY / "docs" / "extend.md").read_text()
 
 
-def shown(name: str) -> str:
-    """Return a file that docs/extend.md shows, maybe in several parts."""
+def example(name: str) -> str:
+    """Return a file of docs/extend.md, joined from its code blocks."""
     return "\n".join(re.findall(rf'```python title="{name}"\n(.*?)```', PAGE, re.DOTALL))
 
 
 @pytest.fixture
 def mine(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A current folder with mine.py, which can be imported."""
-    (here / "mine.py").write_text(shown("mine.py"))
+    """The current folder with an importable mine.py."""
+    (here / "mine.py").write_text(example("mine.py"))
     monkeypatch.syspath_prepend(str(here))
     importlib.invalidate_caches()
     yield here  # type: ignore[misc]
@@ -49,19 +49,19 @@ RUN = Path("logs/run/version_0")
 BY_LOSS = {"monitor": "val/loss", "mode": "min"}
 
 
-def test_a_regression_on_images(tree: Path, mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_image_regression(tree: Path, mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = write(
         {"data": {"class_path": "mine.BrightnessImages", "init_args": {"batch_transforms": []}}, "checkpoint": BY_LOSS}
     )
     main([*fit(tree, *config), "--trainer.max_epochs", "12", "--model.optimizer.lr", "0.01"])
-    shown = capsys.readouterr().out
-    assert "60 images, 1 output" in shown and "acc" not in shown
+    output = capsys.readouterr().out
+    assert "60 images, 1 output" in output and "acc" not in output
     tested = rows(RUN / "test_predictions.csv")
     assert list(tested[0]) == ["path", "target", "predicted"]
     assert all(abs(float(row["target"]) - float(row["predicted"])) < 0.05 for row in tested)
     if "report" in commands():
         page = (RUN / "report.html").read_text()
-        assert "Best epoch" in page and "report    logs" in shown
+        assert "Best epoch" in page and "report    logs" in output
 
     main(["test", "--ckpt_path", "best", *QUICK])
     main(["predict", "--ckpt_path", "best", "--data.root", str(tree / "red" / "000.png"), *QUICK])
@@ -74,13 +74,13 @@ def test_a_regression_on_images(tree: Path, mine: Path, capsys: pytest.CaptureFi
         assert f"{command} is for images with classes" in capsys.readouterr().err
 
 
-def test_texts_by_their_bytes(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_classification(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = write({"model": {"net": {"class_path": "mine.ByteNet"}}, "data": {"class_path": "mine.Texts"}})
     options = ["--trainer.max_epochs", "30", "--trainer.accelerator", "cpu", "--trainer.precision", "32-true"]
     main(["fit", *config, *options, "--model.optimizer.lr", "0.03"])
-    shown = capsys.readouterr().out
-    assert "30 texts, 2 classes" in shown and "accuracy 100.00%" in shown and "test: 10 texts" in shown
-    assert "a poor one" in json.dumps(json.loads((RUN / "test.json").read_text())["pictures"])
+    output = capsys.readouterr().out
+    assert "30 texts, 2 classes" in output and "accuracy 100.00%" in output and "test: 10 texts" in output
+    assert "a poor one" in json.dumps(json.loads((RUN / "test.json").read_text())["samples"])
     assert "report" not in commands() or "a poor one" in (RUN / "report.html").read_text()
 
     main(["test", "--ckpt_path", "best", *options[2:]])
@@ -91,7 +91,7 @@ def test_texts_by_their_bytes(mine: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "31/31" in capsys.readouterr().out
 
 
-def test_a_loss_and_a_metric(tree: Path, mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_custom_loss_and_metric(tree: Path, mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kappa = "torchmetrics.classification.MulticlassCohenKappa"
     metrics = [{"class_path": kappa, "init_args": {"num_classes": 3}}]
     config = write({"model": {"loss": {"class_path": "mine.Focal", "init_args": {"gamma": 1.0}}, "metrics": metrics}})
@@ -108,21 +108,21 @@ def test_a_loss_and_a_metric(tree: Path, mine: Path, capsys: pytest.CaptureFixtu
 
     with pytest.raises(SystemExit):
         main([*fit(tree, *config), "--model.label_smoothing", "0.1"])
-    assert "model.label_smoothing is not for a model.loss of your own" in capsys.readouterr().err
+    assert "model.label_smoothing is not supported by a custom model.loss" in capsys.readouterr().err
 
 
-def test_two_metrics_of_one_name(tree: Path, mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_duplicate_metric_names_are_rejected(tree: Path, mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kappa = {"class_path": "torchmetrics.classification.MulticlassCohenKappa", "init_args": {"num_classes": 3}}
     with pytest.raises(SystemExit):
         main(fit(tree, *write({"model": {"metrics": [kappa, kappa]}})))
-    assert "two of MulticlassCohenKappa, MulticlassCohenKappa have one name" in capsys.readouterr().err
+    assert "must be of different classes, got MulticlassCohenKappa, MulticlassCohenKappa" in capsys.readouterr().err
 
 
-def test_images_of_another_datamodule(tree: Path, mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What reads images by itself says in a sentence that it cannot, where a model is of images with classes."""
+def test_image_commands_reject_other_datamodules(tree: Path, mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Commands that read images themselves raise an error for other datamodules."""
     main([*fit(tree), "--test_after_fit", "false"])
-    served = [name for name in ("robustness", "export") if name in commands()]
-    for command in served:
+    image_commands = [name for name in ("robustness", "export") if name in commands()]
+    for command in image_commands:
         with pytest.raises(SystemExit):
             main([command, "--ckpt_path", "best", "--data", "mine.Texts", "--trainer.accelerator", "cpu"])
         assert f"{command} is for an ImageDataModule, and data is a Texts" in capsys.readouterr().err
@@ -130,8 +130,8 @@ def test_images_of_another_datamodule(tree: Path, mine: Path, capsys: pytest.Cap
 
 @pytest.fixture
 def count(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The package `count` of docs/extend.md, and one with a command of no parameters in a group of its own."""
-    files = {name: shown(f"src/project/count/{name}") for name in ("__init__.py", "run.py")}
+    """The package `count` of docs/extend.md, with an additional command without parameters in a new group."""
+    files = {name: example(f"src/project/count/{name}") for name in ("__init__.py", "run.py")}
     files["__init__.py"] += 'COMMANDS["hello"] = ("project.count.hello.hello", "greet", "say hello")\n'
     files["hello.py"] = "def hello() -> None:\n    print('hello')\n"
     (here / "count").mkdir()
@@ -147,14 +147,14 @@ def count(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         del sys.modules[name]
 
 
-def test_a_command(tree: Path, count: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_custom_command(tree: Path, count: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main([*fit(tree), "--trainer.max_epochs", "8", "--test_after_fit", "false"])
     capsys.readouterr()
     main(["count", "--ckpt_path", "best", *QUICK])
-    assert capsys.readouterr().out.endswith("9 right\n")
+    assert capsys.readouterr().out.endswith("9 correct\n")
     main(["count", "--ckpt_path", "best", "--least", "1.1", *QUICK])
-    assert capsys.readouterr().out.endswith("0 right\n")
+    assert capsys.readouterr().out.endswith("0 correct\n")
     main(["hello"])
     assert capsys.readouterr().out == "hello\n"
     main(["--help"])
-    assert "\ngreet\n  hello             say hello" in capsys.readouterr().out
+    assert "\nGreet:\n  hello             say hello" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""The package under a name of one's own; goes away with the tool."""
+"""Renaming of the package; deleted together with scripts/rename.py."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ GIT = ("git", "-c", "user.name=a", "-c", "user.email=a@example.org")
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """The files of the repository as they are now, committed."""
+    """A committed copy of the working tree."""
     folder = copy_repository(tmp_path / "clone")
     subprocess.run([*GIT, "init", "-q"], cwd=folder, check=True)
     commit(folder)
@@ -30,19 +30,19 @@ def commit(folder: Path) -> None:
 
 @pytest.fixture
 def run(clone: Path) -> Run:
-    """A Python module or script, in the clone and with its package alone."""
+    """Function that runs a Python module or script in the clone, with only its package on the path."""
 
-    def go(*args: str) -> subprocess.CompletedProcess[str]:
+    def run_python(*args: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "PYTHONPATH": str(clone / "src"), "OMP_NUM_THREADS": "1"}
         return subprocess.run(
             [sys.executable, *args], cwd=clone, env=environment, capture_output=True, text=True, timeout=300
         )
 
-    return go
+    return run_python
 
 
 @pytest.mark.slow
-def test_a_renamed_package_works_and_the_old_name_is_gone(clone: Path, run: Run, tree: Path) -> None:
+def test_renamed_package_works_without_old_name(clone: Path, run: Run, tree: Path) -> None:
     done = run("scripts/rename.py", "my_birds")
     assert done.returncode == 0, done.stderr
     assert run("-m", "ruff", "check", "--select", "I", "--fix", ".").returncode == 0
@@ -51,8 +51,8 @@ def test_a_renamed_package_works_and_the_old_name_is_gone(clone: Path, run: Run,
     modules = "|".join(sorted({path.stem for path in (clone / "src" / "my_birds").iterdir()} - {"__init__"}))
     old = rf"\bproject\.({modules})\b|\b(from|import|-m|src/) ?project\b|\"-m\", \"project|\bproject-serve"
     old += r"|[\"']project\.|scripts/rename|make rename"
-    left = subprocess.run(["git", "grep", "-nP", old], cwd=clone, capture_output=True, text=True).stdout
-    assert not left
+    matches = subprocess.run(["git", "grep", "-nP", old], cwd=clone, capture_output=True, text=True).stdout
+    assert not matches
     lint_imports = "from importlinter.cli import lint_imports_command; lint_imports_command()"
     for check in (["-m", "ruff", "check", "."], ["-m", "ruff", "format", "--check", "."], ["-c", lint_imports]):
         done = run(*check)
@@ -66,23 +66,29 @@ def test_a_renamed_package_works_and_the_old_name_is_gone(clone: Path, run: Run,
 
 
 @pytest.mark.parametrize(
-    ("name", "why"),
+    ("name", "message"),
     [
-        *(("torch", "already"), ("json", "already"), ("tests", "already"), ("project", "already"), ("", "which name")),
-        *(("class", "Python's own"), ("2birds", "no name"), ("my-birds", "try NAME=my_birds")),
+        *(
+            ("torch", "already"),
+            ("json", "already"),
+            ("tests", "already"),
+            ("project", "already"),
+            ("", "missing name"),
+        ),
+        *(("class", "keyword of Python"), ("2birds", "not a package name"), ("my-birds", "try NAME=my_birds")),
         ("My Birds", "try NAME=my_birds"),
     ],
 )
-def test_a_name_that_cannot_be_is_refused(name: str, why: str) -> None:
+def test_invalid_name_is_rejected(name: str, message: str) -> None:
     done = subprocess.run(
         [sys.executable, str(REPOSITORY / "scripts" / "rename.py"), name], capture_output=True, text=True
     )
-    assert done.returncode == 2 and why in done.stderr and len(done.stderr.splitlines()) == 1
+    assert done.returncode == 2 and message in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.slow
-def test_what_is_not_committed_is_not_renamed(clone: Path, run: Run) -> None:
-    (clone / "README.md").write_text("my own words")
+def test_rename_requires_clean_working_tree(clone: Path, run: Run) -> None:
+    (clone / "README.md").write_text("edited")
     done = run("scripts/rename.py", "my_birds")
-    assert done.returncode == 2 and "commit or stash first" in done.stderr and "README.md" in done.stderr
-    assert (clone / "src" / "project").is_dir() and (clone / "README.md").read_text() == "my own words"
+    assert done.returncode == 2 and "commit or stash them first" in done.stderr and "README.md" in done.stderr
+    assert (clone / "src" / "project").is_dir() and (clone / "README.md").read_text() == "edited"

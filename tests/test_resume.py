@@ -1,4 +1,4 @@
-"""A run that was killed ends as the one that was not: real processes, real kills."""
+"""Killed and resumed runs end identically to uninterrupted ones; uses real processes and signals."""
 
 import os
 import random
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.runs import RUN, finish, go_on, kill, later, load, same, same_runs, saved_anew, start
+from tests.runs import RUN, delayed, finish, is_rewritten, kill, load, resume, same, same_runs, start
 
 LAST = RUN / "checkpoints" / "last.ckpt"
 EXACT = [
@@ -27,7 +27,7 @@ EXACT = [
     *("--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "val/loss"),
     *("--trainer.callbacks.patience", "50", "--model.scheduler", "OneCycleLR", "--model.scheduler.max_lr", "0.01"),
 ]
-"""Augmentation is on by default; also transforms by image, dropout, a schedule, averaged weights, early stopping."""
+"""Default augmentation, item transforms, dropout, a schedule, weight averaging, early stopping."""
 STEPS = ["--trainer.max_epochs", "-1", "--trainer.max_steps", "36"]
 WORKERS = ["--data.num_workers", "2"]
 pytestmark = pytest.mark.slow
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="session")
 def noise(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Options of a run on three classes of 50 images that are hard to tell apart, so that no figure comes to rest."""
+    """Options of a run on three similar classes of 50 noise images, so that metrics keep changing."""
     root, draw = tmp_path_factory.mktemp("noise"), np.random.default_rng(0)
     for label in range(3):
         (root / str(label)).mkdir()
@@ -47,7 +47,7 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.fixture(scope="session")
 def whole(noise: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run that was never killed, of three epochs."""
+    """Folder of an uninterrupted run of three epochs."""
     folder = tmp_path_factory.mktemp("whole")
     shown = finish([*noise, "--data.num_workers", "0"], folder)
     seconds = int(re.search(r"trained for (\d+) s", shown)[1])  # type: ignore[index]
@@ -56,26 +56,26 @@ def whole(noise: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def kill_often(args: list[str], folder: Path, seconds: float) -> None:
-    """Kill a run three times, each time at another moment after it got a step further."""
+    """Kill a run three times, each at a random time after it made progress."""
     draw, kills = random.Random(), 0
     for _ in range(3):
         continued = (folder / LAST).exists()
         process = start(["fit", "--ckpt_path", "last"] if continued else args, folder)
-        kills += kill(process, later(saved_anew(folder / LAST), draw.uniform(0, seconds))) is not None
-    assert kills, "done before it could be killed"
+        kills += kill(process, delayed(is_rewritten(folder / LAST), draw.uniform(0, seconds))) is not None
+    assert kills, "finished before it could be killed"
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_killed_at_random_moments(workers: str, noise: list[str], whole: Path, tmp_path: Path) -> None:
-    """Also: the number of workers changes nothing."""
+    """The number of workers does not matter."""
     seconds = int((whole / "seconds").read_text())
     kill_often([*noise, "--data.num_workers", workers], tmp_path, seconds / 2)
-    go_on(tmp_path)
+    resume(tmp_path)
     same_runs(whole / RUN, tmp_path / RUN)
 
 
-def test_killed_where_steps_set_the_length(noise: list[str], tmp_path: Path) -> None:
-    """The last of the three epochs is cut short; a kill after its last step leaves the row of that epoch unwritten."""
+def test_killed_with_max_steps(noise: list[str], tmp_path: Path) -> None:
+    """The last of three epochs is incomplete; a kill after its last step leaves its metrics unwritten, so retry."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     whole.mkdir()
     shown = finish([*noise, *STEPS, "--data.num_workers", "0"], whole)
@@ -83,7 +83,7 @@ def test_killed_where_steps_set_the_length(noise: list[str], tmp_path: Path) -> 
     for _ in range(5):
         killed.mkdir()
         kill_often([*noise, *STEPS, *WORKERS], killed, seconds / 2)
-        if "is finished" not in go_on(killed):
+        if "is finished" not in resume(killed):
             break
         shutil.rmtree(killed)
     same_runs(whole / RUN, killed / RUN)
@@ -94,41 +94,41 @@ def test_the_same_seed_gives_the_same_run(noise: list[str], whole: Path, tmp_pat
     same_runs(whole / RUN, tmp_path / RUN)
 
 
-def test_killed_while_a_checkpoint_is_written(noise: list[str], whole: Path, tmp_path: Path) -> None:
+def test_killed_while_saving_a_checkpoint(noise: list[str], whole: Path, tmp_path: Path) -> None:
     partial = tmp_path / RUN / "checkpoints" / ".next.ckpt.partial"
-    written = saved_anew(tmp_path / LAST, times=4)
+    written = is_rewritten(tmp_path / LAST, times=4)
     assert kill(start(noise, tmp_path), lambda: written() and partial.exists()) is not None
-    assert partial.exists(), "it was killed in the middle"
-    go_on(tmp_path)
+    assert partial.exists(), "killed while writing"
+    resume(tmp_path)
     same_runs(whole / RUN, tmp_path / RUN)
 
 
-@pytest.mark.parametrize("harm", ["truncate", "corrupt", "remove"])
-def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(
-    harm: str, noise: list[str], whole: Path, tmp_path: Path
+@pytest.mark.parametrize("damage", ["truncate", "corrupt", "remove"])
+def test_falls_back_from_a_corrupted_last_checkpoint(
+    damage: str, noise: list[str], whole: Path, tmp_path: Path
 ) -> None:
-    assert kill(start([*noise, *WORKERS], tmp_path), saved_anew(tmp_path / LAST, times=5)) is not None
+    assert kill(start([*noise, *WORKERS], tmp_path), is_rewritten(tmp_path / LAST, times=5)) is not None
     last = tmp_path / LAST
     content = bytearray(last.read_bytes())
     content[len(content) // 2] ^= 1
-    if harm == "remove":
+    if damage == "remove":
         last.unlink()
     else:
-        last.write_bytes(content if harm == "corrupt" else content[: len(content) // 2])
-    assert "going back to the one before it, previous.ckpt" in go_on(tmp_path)
+        last.write_bytes(content if damage == "corrupt" else content[: len(content) // 2])
+    assert "falling back to previous.ckpt" in resume(tmp_path)
     same_runs(whole / RUN, tmp_path / RUN)
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-def test_a_signal_ends_the_step_and_saves(name: str, noise: list[str], whole: Path, tmp_path: Path) -> None:
-    """The workers get it too, as from a terminal or a scheduler."""
+def test_a_signal_finishes_the_step_and_saves(name: str, noise: list[str], whole: Path, tmp_path: Path) -> None:
+    """The workers receive the signal too, as from a terminal or a scheduler."""
     number = signal.Signals[name]
     process = start([*noise, *WORKERS, "--last.every_n_steps", "0"], tmp_path)
-    shown = kill(process, later(saved_anew(tmp_path / LAST, 2), 0.1), number)  # in the second epoch of three
-    assert shown is not None, "done before it could be signalled"
+    shown = kill(process, delayed(is_rewritten(tmp_path / LAST, 2), 0.1), number)  # in the second epoch of three
+    assert shown is not None, "finished before it received the signal"
     assert process.returncode == 128 + number, shown
     step = load(tmp_path / RUN)["global_step"]
-    assert f"stopped by {name} after step {step}; nothing is lost" in shown and "Traceback" not in shown
+    assert f"stopped by {name} after step {step}; all progress is saved" in shown and "Traceback" not in shown
     assert step > 0
     command = shown.rpartition("train.py ")[2].split()
     assert command[:2] == ["fit", "--ckpt_path"]
@@ -136,7 +136,7 @@ def test_a_signal_ends_the_step_and_saves(name: str, noise: list[str], whole: Pa
     same_runs(whole / RUN, tmp_path / RUN)
 
 
-def test_a_second_interrupt_stops_at_once(noise: list[str], tmp_path: Path) -> None:
+def test_a_second_interrupt_stops_immediately(noise: list[str], tmp_path: Path) -> None:
     slow = ["--trainer.callbacks", "tests.test_resume.Slow"]
     process = start([*noise, *slow], tmp_path)
     while not (tmp_path / "slow").exists():
@@ -152,7 +152,7 @@ def test_a_second_interrupt_stops_at_once(noise: list[str], tmp_path: Path) -> N
 
 
 class Slow(L.Callback):
-    """Makes a step last."""
+    """Callback that makes a step last."""
 
     def on_before_zero_grad(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: object) -> None:
         if trainer.global_step == 1:
@@ -160,7 +160,7 @@ class Slow(L.Callback):
             time.sleep(100)
 
 
-def test_slurm_queues_the_job_again_and_it_continues(noise: list[str], whole: Path, tmp_path: Path) -> None:
+def test_slurm_requeues_the_job_and_it_resumes(noise: list[str], whole: Path, tmp_path: Path) -> None:
     tools = tmp_path / "bin"
     tools.mkdir()
     (tools / "scontrol").write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\n')
@@ -169,39 +169,41 @@ def test_slurm_queues_the_job_again_and_it_continues(noise: list[str], whole: Pa
     job = {"SLURM_JOB_ID": "41", "SLURM_NTASKS": "1", "SLURM_JOB_NAME": "train", "SLURM_PROCID": "0"}
     job |= {"SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_NODELIST": "localhost", "PATH": path}
     process = start([*noise, *WORKERS], tmp_path, **job)
-    saved = later(saved_anew(tmp_path / LAST), 0.3)
+    saved = delayed(is_rewritten(tmp_path / LAST), 0.3)
     while not saved():
         assert process.poll() is None, process.communicate()[0]
     process.send_signal(signal.SIGUSR1)
     process.send_signal(signal.SIGTERM)
     shown, _ = process.communicate(timeout=60)
-    assert "the job is queued again" in shown, shown
+    assert "job requeued" in shown, shown
     assert (tmp_path / "asked").read_text().split() == ["requeue", "41"]
     assert not list(tmp_path.rglob("hpc_ckpt*"))
-    begun = tmp_path / "logs" / "other" / "version_0" / "environment.yaml"  # by a run that was killed as it began
-    begun.parent.mkdir(parents=True)
-    begun.write_text("--- {time: [")
+    killed = (
+        tmp_path / "logs" / "other" / "version_0" / "environment.yaml"
+    )  # truncated, of a run that was killed at its start
+    killed.parent.mkdir(parents=True)
+    killed.write_text("--- {time: [")
     finish([*noise, *WORKERS], tmp_path, **job, SLURM_RESTART_COUNT="1")
     same_runs(whole / RUN, tmp_path / RUN)
     assert len(list((tmp_path / RUN).parent.iterdir())) == 1
 
 
 @pytest.mark.parametrize("step", [20, 26])
-def test_a_time_limit_costs_nothing(step: int, noise: list[str], whole: Path, tmp_path: Path) -> None:
-    """Within an epoch and at the end of one."""
-    limit = ["--trainer.max_time", "00:00:00:09", "--trainer.callbacks", "tests.test_resume.UseUp"]
+def test_a_time_limit_loses_nothing(step: int, noise: list[str], whole: Path, tmp_path: Path) -> None:
+    """Stop within an epoch and at the end of one."""
+    limit = ["--trainer.max_time", "00:00:00:09", "--trainer.callbacks", "tests.test_resume.UseUpTime"]
     finish([*noise, *WORKERS, *limit, "--trainer.callbacks.step", str(step)], tmp_path)
     assert load(tmp_path / RUN)["global_step"] == step
     process = start(["fit", "--ckpt_path", "last"], tmp_path)
-    assert "its time is used up" in process.communicate(timeout=60)[0] and process.returncode == 2
+    assert "time limit reached" in process.communicate(timeout=60)[0] and process.returncode == 2
     finish(["fit", "--ckpt_path", "last", "--trainer.max_time", "00:01:00:00"], tmp_path)
     ends = [load(folder / RUN) for folder in (whole, tmp_path)]
     for part in ("state_dict", "current_model_state", "optimizer_states", "lr_schedulers"):
         same(*(end[part] for end in ends), part)
 
 
-class UseUp(L.Callback):
-    """Makes one step last until the run's time is over."""
+class UseUpTime(L.Callback):
+    """Callback that makes a step last until the time limit is reached."""
 
     def __init__(self, step: int) -> None:
         self.step = step
@@ -211,17 +213,17 @@ class UseUp(L.Callback):
             time.sleep(9)
 
 
-def test_killed_while_packing_then_continued(noise: list[str], tmp_path: Path) -> None:
-    """Packed images are made anew when the cache is gone; a kill in the middle of that leaves nothing behind."""
+def test_killed_while_packing(noise: list[str], tmp_path: Path) -> None:
+    """Images are packed again if the cache is missing; a kill while packing leaves no incomplete file."""
     plain = [arg for arg in noise if "item_transforms" not in arg and "RandomResizedCrop" not in arg]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     whole.mkdir()
     killed.mkdir()
     finish(plain, whole)
-    assert kill(start(plain, killed), later(saved_anew(killed / LAST), 0.3)) is not None
+    assert kill(start(plain, killed), delayed(is_rewritten(killed / LAST), 0.3)) is not None
     shutil.rmtree(killed / "data")
-    partial = later(lambda: bool(list(killed.glob("data/packed/*.partial"))), 0)
+    partial = delayed(lambda: bool(list(killed.glob("data/packed/*.partial"))), 0)
     assert kill(start(["fit", "--ckpt_path", "last"], killed), partial) is not None
     assert not list(killed.glob("data/packed/*.npy"))
-    go_on(killed)
+    resume(killed)
     same_runs(whole / RUN, killed / RUN)

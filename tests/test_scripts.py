@@ -1,4 +1,4 @@
-"""The scripts for clusters, against stand-ins for the cluster's own commands."""
+"""Cluster scripts, tested with mocks of the SLURM commands."""
 
 import csv
 import os
@@ -26,33 +26,33 @@ sys.exit(max(abs(process.wait()) for process in processes))
 
 
 @pytest.mark.parametrize("script", sorted((REPOSITORY / "scripts").glob("*.sh")), ids=lambda path: path.name)
-def test_scripts_are_well_formed_and_executable(script: Path) -> None:
+def test_scripts_are_valid_and_executable(script: Path) -> None:
     assert subprocess.run(["bash", "-n", str(script)], capture_output=True).returncode == 0
     assert os.access(script, os.X_OK)
 
 
-def test_slurm_reads_every_option_before_the_first_command() -> None:
+def test_slurm_options_precede_first_command() -> None:
     lines = [line for line in SLURM.read_text().splitlines() if line]
     options = [number for number, line in enumerate(lines) if line.startswith("#SBATCH ")]
     first_command = next(number for number, line in enumerate(lines) if not line.startswith("#"))
-    assert options and max(options) < first_command, "sbatch ignores what stands behind a command"
+    assert options and max(options) < first_command, "sbatch ignores options after the first command"
     given = {lines[number].removeprefix("#SBATCH --").partition("=")[0] for number in options}
     assert {"requeue", "signal", "open-mode", "ntasks-per-node", "gpus-per-node"} <= given
 
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> dict[str, str]:
-    """The environment of a job of two tasks on this machine, with srun and scontrol of our own."""
-    commands = tmp_path / "bin"
-    commands.mkdir()
-    (commands / "srun").write_text(SRUN.format(python=sys.executable))
-    (commands / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/requeued\n')
-    for command in commands.iterdir():
+    """Environment of a SLURM job with two tasks on this machine, with mocks of srun and scontrol."""
+    mocks = tmp_path / "bin"
+    mocks.mkdir()
+    (mocks / "srun").write_text(SRUN.format(python=sys.executable))
+    (mocks / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/requeued\n')
+    for command in mocks.iterdir():
         command.chmod(0o755)
     job = {"JOB_ID": 4711, "JOB_NAME": "train", "NNODES": 1, "NTASKS": 2, "NTASKS_PER_NODE": 2, "NODEID": 0}
     return {
         **os.environ,
-        "PATH": f"{commands}:{os.environ['PATH']}",
+        "PATH": f"{mocks}:{os.environ['PATH']}",
         "PYTHON": sys.executable,
         "OMP_NUM_THREADS": "1",
         "SLURM_JOB_NODELIST": "127.0.0.1",
@@ -62,28 +62,28 @@ def cluster(tmp_path: Path) -> dict[str, str]:
 
 @pytest.mark.slow
 @pytest.mark.ddp
-def test_a_job_out_of_time_is_queued_again_and_continues(tree: Path, tmp_path: Path, cluster: dict[str, str]) -> None:
+def test_job_is_requeued_and_resumes_at_time_limit(tree: Path, tmp_path: Path, cluster: dict[str, str]) -> None:
     (tmp_path / "train.py").symlink_to(REPOSITORY / "train.py")  # the job starts in the root of the repository
     slow = ["--trainer.callbacks", "tests.test_launch.Slow", "--trainer.max_epochs", "4"]
-    other = ["--trainer.strategy", "ddp", "--test_after_fit", "false"]
-    command = ["bash", str(SLURM), *fit(tree, *slow, *other)[1:]]
+    options = ["--trainer.strategy", "ddp", "--test_after_fit", "false"]
+    command = ["bash", str(SLURM), *fit(tree, *slow, *options)[1:]]
     cluster["PYTHONPATH"] = f"{REPOSITORY}:{cluster.get('PYTHONPATH', '')}"
     last = tmp_path / "logs" / "train-4711" / "version_0" / "checkpoints" / "last.ckpt"
 
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     job = subprocess.Popen(command, cwd=tmp_path, env=cluster, **streams)  # type: ignore[call-overload]
-    end = time.monotonic() + 120
+    deadline = time.monotonic() + 120
     while not last.exists():
-        assert job.poll() is None and time.monotonic() < end
+        assert job.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
     job.send_signal(signal.SIGUSR1)
-    shown = job.communicate(timeout=120)[0]
-    assert (tmp_path / "requeued").read_text() == "requeue 4711\n", shown
-    assert " 4/4 " not in shown
+    output = job.communicate(timeout=120)[0]
+    assert (tmp_path / "requeued").read_text() == "requeue 4711\n", output
+    assert " 4/4 " not in output
 
     done = subprocess.run(command, cwd=tmp_path, env=cluster, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
-    assert [run.name for run in last.parents[2].iterdir()] == ["version_0"], "continued, not begun anew"
+    assert [run.name for run in last.parents[2].iterdir()] == ["version_0"], "resumed in the same run directory"
     with (last.parents[1] / "metrics.csv").open() as stream:
         assert [float(row["epoch"]) for row in csv.DictReader(stream) if row["val/loss"]] == [0, 1, 2, 3]
-    assert (tmp_path / "requeued").read_text() == "requeue 4711\n", "a job that is done is not queued again"
+    assert (tmp_path / "requeued").read_text() == "requeue 4711\n", "a finished job is not requeued"

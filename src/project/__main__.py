@@ -1,4 +1,4 @@
-"""`python -m project COMMAND` is `python train.py COMMAND`."""
+"""Run the command line as a module: `python -m project COMMAND` equals `python train.py COMMAND`."""
 
 from project.cli import main
 

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and tables that people write."""
+"""Atomic file writing, and reading and writing of CSV tables."""
 
 import csv
 import os
@@ -12,11 +12,19 @@ from project.errors import UserError
 
 @contextmanager
 def atomic_write(file: Path, mode: int | None = None) -> Iterator[Path]:
-    """A path to write to, which takes the name of the file once all is written; until then that is as it was.
+    """Yield a temporary path that replaces `file` when the block ends without an error.
 
-    `mode` are permissions that it has from the beginning, such as 0o600.
+    Until then `file` is unchanged, also if the process is killed.
+
+    Args:
+        file: The file to create or replace.
+        mode: Permissions to create it with, e.g. 0o600.
+
+    Raises:
+        UserError: The file cannot be written.
     """
-    partial = file.with_name(f".partial_{os.getpid()}_{file.name}")  # the ending says to some what to write
+    # Keep the extension: some writers choose the format by it.
+    partial = file.with_name(f".partial_{os.getpid()}_{file.name}")
     try:
         if mode is not None:
             os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
@@ -32,13 +40,13 @@ def atomic_write(file: Path, mode: int | None = None) -> Iterator[Path]:
 
 
 def flush_to_disk(file: Path) -> None:
-    """See that a file's content survives a power cut; else one that is renamed after may come back full of zeros."""
+    """Flush a file's content to disk; otherwise a file renamed later may be all zeros after a power failure."""
     with file.open("rb") as stream:
         os.fsync(stream.fileno())
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring names in a folder to the disk, so that a power cut does not undo a rename."""
+    """Flush a folder's entries to disk, so that a power failure does not undo a rename."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -48,13 +56,19 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write text as UTF-8; parts of file names that are none become question marks."""
+    """Write text as UTF-8 atomically; bytes of file names that are not valid UTF-8 become question marks."""
     with atomic_write(file) as partial:
         partial.write_text(text, encoding="utf-8", errors="replace")
 
 
 def write_table(file: Path, rows: Sequence[dict[str, Any]], heading: Sequence[str] = ()) -> None:
-    """Write rows of the same columns as a CSV, floats with six digits; the heading is that of a table without rows."""
+    """Write rows with the same columns as a CSV file, atomically.
+
+    Args:
+        file: The file to write.
+        rows: Cells by column; floats are written with six digits.
+        heading: Columns of a table without rows.
+    """
     with (
         atomic_write(file) as partial,
         partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream,
@@ -65,9 +79,16 @@ def write_table(file: Path, rows: Sequence[dict[str, Any]], heading: Sequence[st
 
 
 def read_table(file: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Return the rows of a CSV that somebody wrote: UTF-8, its header has these columns; a missing cell is empty.
+    """Return the rows of a CSV file in UTF-8, with empty strings for missing cells.
 
-    Bytes that are no UTF-8 are kept, as they are in names of files.
+    Bytes that are not valid UTF-8 are kept (`surrogateescape`), as file names may contain them.
+
+    Args:
+        file: The file to read.
+        columns: Required columns.
+
+    Raises:
+        UserError: The file cannot be read, is not a CSV file, or lacks a required column.
     """
     try:
         with file.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
@@ -75,10 +96,10 @@ def read_table(file: Path, columns: Sequence[str]) -> list[dict[str, str]]:
             rows = list(reader)
     except (OSError, csv.Error) as error:
         raise UserError(f"cannot read {file}: {error}") from error
-    found = ", ".join(reader.fieldnames or ())
-    if not found.isprintable():
-        raise UserError(f"{file} is no comma-separated text in UTF-8: save it as CSV")
+    header = ", ".join(reader.fieldnames or ())
+    if not header.isprintable():
+        raise UserError(f"{file} is not a CSV file in UTF-8: save it as comma-separated text")
     for column in columns:
         if column not in (reader.fieldnames or ()):
-            raise UserError(f"{file} has no column '{column}'; it has {found or 'nothing'}")
+            raise UserError(f"{file} has no column '{column}'; it has {header or 'no columns'}")
     return rows

@@ -17,7 +17,7 @@ from project.errors import UserError
 Pixels = NDArray[np.uint8]
 BLOCK = 8  # output pixels computed together, from the slice of input pixels that contributes to them
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""Formats that are decoded, regardless of the extension; Pillow supports others, some of which run external programs."""
+"""Formats to decode, regardless of the extension; Pillow supports others, some of which run external programs."""
 EXTENSIONS = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """Extensions of image files, in lower case."""
 

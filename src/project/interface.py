@@ -131,7 +131,7 @@ class Target:
 
     Subclasses are frozen dataclasses whose fields are plain values, because checkpoints store them. Their methods
     require NumPy only, because exported models run without torch. Of their arguments, `scores` is the prediction for
-    one sample, float32 (outputs,), e.g. class probabilities, and `threshold` is the confidence threshold, if one is set.
+    one sample, float32 (outputs,), e.g. class probabilities, and `threshold` is the confidence threshold, if set.
     """
 
     kind: ClassVar[str] = "answers"

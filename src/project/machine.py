@@ -1,4 +1,4 @@
-"""What this machine can do, the settings that suit it, and the fonts that it has."""
+"""Hardware of this machine, settings that suit it, and installed fonts."""
 
 import ctypes
 import os
@@ -12,7 +12,7 @@ from project.output import pluralize
 
 
 def default_precision(accelerator: str) -> str:
-    """The Trainer precision that suits the hardware: bf16 where there are instructions for it, else what is fastest.
+    """Return the Trainer precision for this hardware: bf16 if natively supported, else fp16 on CUDA, float32 elsewhere.
 
     Args:
         accelerator: The Trainer's `accelerator` option.
@@ -25,7 +25,7 @@ def default_precision(accelerator: str) -> str:
 
 
 def cpu_has_bf16() -> bool:
-    """Whether the processor multiplies bfloat16 matrices in hardware; emulated, they are slower than float32."""
+    """Return True if the CPU has bfloat16 matrix instructions; emulated bfloat16 is slower than float32."""
     try:
         flags = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -35,21 +35,21 @@ def cpu_has_bf16() -> bool:
 
 @cache
 def keep_freed_memory() -> bool:
-    """Have the C library keep what a training step frees for the next step; whether it does.
+    """Make glibc keep freed memory for the next training step, and return True if it does.
 
-    glibc gives blocks of some megabytes back to the system at once, as activations and gradients are, and the next step
-    waits for the system to hand out and clear every page again. Its own variables (MALLOC_TRIM_THRESHOLD_ and the
-    others that begin with MALLOC_) have precedence.
+    By default glibc returns large blocks, such as activations and gradients, to the operating system as soon as they
+    are freed, and the next step waits until every page is mapped and zeroed again. Environment variables of glibc
+    (MALLOC_TRIM_THRESHOLD_ and others that start with MALLOC_) take precedence.
     """
     if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
         return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
-    trim_threshold, mmap_max = -1, -4  # as in <malloc.h>
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # missing in musl
+    trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX in <malloc.h>
     return mallopt is not None and bool(mallopt(mmap_max, 0)) and bool(mallopt(trim_threshold, 2**31 - 1))
 
 
 def describe_device(device: torch.device) -> str:
-    """One device in words."""
+    """Return a description of the device for the console."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "cpu":
@@ -59,11 +59,11 @@ def describe_device(device: torch.device) -> str:
 
 
 def memory() -> int:
-    """Bytes of memory of this machine."""
+    """Return the physical memory of this machine in bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-FAMILIES = (
+FONT_FAMILIES = (
     *(
         "DejaVu Sans",
         "Noto Sans CJK SC",
@@ -75,32 +75,32 @@ FAMILIES = (
     *("Microsoft YaHei", "SimHei", "PingFang SC", "Noto Sans CJK JP", "Hiragino Sans", "Yu Gothic", "Noto Sans CJK KR"),
     *("Malgun Gothic", "Noto Sans Arabic", "Noto Sans Devanagari", "Noto Sans Thai", "Arial Unicode MS"),
 )
-"""The first comes with matplotlib; the others are looked for on the machine."""
+"""Fonts to draw class names with, in order of preference; the first one comes with matplotlib."""
 
 
 @lru_cache
-def _installed() -> dict[str, Path]:
+def _installed_fonts() -> dict[str, Path]:
     from matplotlib.font_manager import fontManager
 
     files: dict[str, Path] = {}
     for font in fontManager.ttflist:
         if (font.style, font.weight, font.stretch) == ("normal", 400, "normal"):
             files.setdefault(font.name, Path(font.fname))
-    return {family: files[family] for family in FAMILIES if family in files}
+    return {family: files[family] for family in FONT_FAMILIES if family in files}
 
 
 def font_families() -> list[str]:
-    """The families on this machine, for matplotlib to take each character from the first that has it."""
-    return list(_installed())
+    """Return the installed font families; matplotlib draws each character with the first one that contains it."""
+    return list(_installed_fonts())
 
 
 @lru_cache
 def font_file(text: str) -> Path:
-    """The font that has most of a text's characters, the first of several."""
+    """Return the installed font file that covers most characters of a text."""
     from matplotlib.ft2font import FT2Font
 
-    def found(file: Path) -> int:
+    def coverage(file: Path) -> int:
         font = FT2Font(str(file))
         return sum(font.get_char_index(ord(character)) > 0 for character in set(text))
 
-    return max(_installed().values(), key=found)
+    return max(_installed_fonts().values(), key=coverage)

@@ -1,4 +1,4 @@
-"""What people read: what is printed and what is not, words, and texts without secrets."""
+"""Console output: warnings, formatting of numbers and names, redaction of secrets, spelling suggestions."""
 
 import difflib
 import logging
@@ -6,35 +6,52 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 IGNORED_WARNINGS = (
-    r".*does not have many workers.*",  # workers are chosen for the machine
+    r".*does not have many workers.*",  # the number of workers is chosen for this machine
     r".*sync_dist=True.*",  # the metrics are synchronized when they are computed
     r".*number of training batches .* is smaller than the logging interval.*",
     r".*Checkpoint directory .* exists and is not empty.*",
     r".*isinstance\(treespec, LeafSpec\).*",  # lightning against torch 2.14
     r".*You.re using the WeightAveraging callback with a model that overrides.*",
-    r".*your dataloader is not resumable.*",  # it is: it asks where the epoch stands
+    r".*your dataloader is not resumable.*",  # it is: its sampler resumes at the trainer's position
     r".*distributed\.nn\.functional\.all_gather is deprecated.*",
     r".*You called `self\.log\('.*_per_second'.*",
-    r".*module\(s\) in eval mode at the start of training.*",  # the frozen ones
-    r".*callbacks used to create the checkpoint.*",  # such as early stopping, for a test
+    r".*module\(s\) in eval mode at the start of training.*",  # frozen modules
+    r".*callbacks used to create the checkpoint.*",  # e.g. early stopping, when testing
     r".*The dirpath has changed from .*",
-    r"Glyph \d+ .* missing from font.*",  # a box is drawn in its place
+    r"Glyph \d+ .* missing from font.*",  # a box is drawn instead
 )
-"""Warnings that a user could do nothing about."""
+"""Warnings that do not apply to this project or that a user cannot act on."""
 
 
 def configure_output() -> None:
-    """Print a warning as its message alone, without the place in the code; names of files in whatever encoding."""
+    """Print warnings without their source line, and escape characters that the terminal cannot encode."""
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
-    if hasattr(sys.stdout, "reconfigure"):  # a notebook's has none
+    if hasattr(sys.stdout, "reconfigure"):  # not in a notebook
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
+@contextmanager
+def exit_on_closed_pipe() -> Iterator[None]:
+    """Exit without a traceback if the reader of standard output has exited, as in `train.py --help | head -2`."""
+    try:
+        yield
+        print(end="", flush=True)
+    except (BrokenPipeError, SystemExit) as error:
+        try:
+            # Fails again if standard output is the closed pipe; unbuffered, only if there is something to write.
+            print(end="\n" if isinstance(error, BrokenPipeError) else "", flush=True)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more on exit
+            raise SystemExit(getattr(error, "code", None) or 141) from None  # 128 + SIGPIPE
+        raise
+
+
 def silence_lightning() -> None:
-    """Leave out what Lightning says of itself, and warns of without need."""
+    """Suppress Lightning's info messages and the warnings in `IGNORED_WARNINGS`."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in IGNORED_WARNINGS:
@@ -42,28 +59,28 @@ def silence_lightning() -> None:
 
 
 def pluralize(number: int, noun: str) -> str:
-    """1 epoch, 2 epochs, 1,000 images."""
+    """Return a number with its noun, e.g. 1 epoch, 2 epochs, 1,000 images."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds in words: 42 s, 3 min 5 s, 2 h 10 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
+    """Return a duration for display, e.g. 42 s, 3 min 5 s, 2 h 10 min."""
+    total = round(seconds)
+    if total < 60:
+        return f"{total} s"
+    return f"{total // 60} min {total % 60} s" if total < 3600 else f"{total // 3600} h {total % 3600 // 60} min"
 
 
 def printable(name: str) -> str:
-    """A name of a file or class as it can be shown; bytes of it that are no UTF-8 become question marks."""
+    """Return a file or class name for display; bytes that are not valid UTF-8 become question marks."""
     return name.encode(errors="replace").decode()
 
 
 def redact_secrets(text: str) -> str:
-    """A text that is to be kept or shown, without passwords of addresses and what the environment keeps secret.
+    """Return a text without the passwords of URLs and the values of secret environment variables.
 
-    USER:PASSWORD@ becomes USER:***@, and the value of a variable with TOKEN, SECRET, PASSWORD or KEY in its name
-    becomes that name.
+    USER:PASSWORD@ becomes USER:***@, and the value of an environment variable with TOKEN, SECRET, PASSWORD or KEY in
+    its name becomes $NAME.
     """
     text = re.sub(r"(://[^/@\s:]*):[^@/\s]+@", r"\1:***@", text)
     for name, value in os.environ.items():
@@ -73,12 +90,17 @@ def redact_secrets(text: str) -> str:
 
 
 def did_you_mean(name: str, known: Mapping[str, str]) -> str:
-    """The likely spelling of a name, of those that are known; empty if none is close."""
+    """Return "; did you mean X?" for the most similar known name, or an empty string if none is similar.
+
+    Args:
+        name: The unknown name, e.g. `trainer.max_epoch`.
+        known: Suggestion by known name.
+    """
     last = name.rpartition(".")[2]
-    known = {key: option for key, option in known.items() if option != f"--{name}"}  # of another class
+    known = {key: option for key, option in known.items() if option != f"--{name}"}  # an option of another class
     if last in known:
         return f"; did you mean {known[last]}?"
-    for wanted in (name, last):
-        if close := difflib.get_close_matches(wanted, list(known), n=1, cutoff=0.7):
-            return f"; did you mean {known[close[0]]}?"
+    for spelling in (name, last):
+        if matches := difflib.get_close_matches(spelling, list(known), n=1, cutoff=0.7):
+            return f"; did you mean {known[matches[0]]}?"
     return ""

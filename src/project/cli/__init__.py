@@ -1,4 +1,4 @@
-"""The command line. `train.py COMMAND` and `python -m project COMMAND` are the same program."""
+"""The command line: `train.py COMMAND`."""
 
 from project.cli.dispatch import main
 

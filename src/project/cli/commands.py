@@ -1,9 +1,12 @@
-"""The list of commands: those of the core, and what each package declares in its `__init__`, as strings only.
+"""Registry of commands: those of the core, and those that packages declare in their `__init__`.
 
-A package may declare `COMMANDS`, name -> (path of a function, group, one line) and, for those that do not serve every
-model, what inputs with what targets they serve; `CALLBACKS`, class paths of callbacks that are added to every run;
-`OPTIONS`, name -> (path of a function (file, value), help): an option of all commands with a Trainer, whose function
-checks every model file before it is read.
+A package may declare, with dotted paths instead of imports:
+
+* `COMMANDS`: name -> (function, group, summary), and optionally the models that the command supports, e.g. "images with
+  classes". By default a command supports every model.
+* `CALLBACKS`: classes of callbacks that are added to every run.
+* `OPTIONS`: name -> (function, help), an option of every command with a Trainer. The function is called with the file
+  and the option's value before a model file is loaded.
 """
 
 import importlib
@@ -15,48 +18,65 @@ import project
 from project.interface import import_object
 
 CORE_PACKAGES = ("callbacks", "cli", "datamodules", "modules", "runs")
-Declared = tuple[str, ...]
-GROUPS = ("train", "evaluate", "explain", "tune", "deploy", "data", "security")
-CORE: dict[str, Declared] = {
-    "fit": ("project.cli.loops.fit", "train", "train a network and test its best checkpoint; continue a run"),
+Command = tuple[str, ...]
+GROUPS = {
+    "train": "Training",
+    "evaluate": "Evaluation",
+    "explain": "Explanation",
+    "tune": "Hyperparameter tuning",
+    "deploy": "Deployment",
+    "data": "Data",
+    "security": "Security",
+}
+"""Headings of the command groups, in the order of the overview."""
+CORE: dict[str, Command] = {
+    "fit": ("project.cli.loops.fit", "train", "train a model and test its best checkpoint, or resume a run"),
     "validate": ("project.cli.loops.validate", "evaluate", "evaluate a trained model on the val split"),
     "test": ("project.cli.loops.test", "evaluate", "evaluate a trained model on the test split"),
-    "predict": ("project.cli.loops.predict", "evaluate", "predict the class of each image of a folder, or of one"),
-    "check_data": ("project.datamodules.images.check.check_data", "data", "look for what would spoil a result"),
-    "shard": ("project.datamodules.images.shards.shard", "data", "write images as a few large files"),
+    "predict": ("project.cli.loops.predict", "evaluate", "predict the classes of images"),
+    "check_data": (
+        "project.datamodules.images.check.check_data",
+        "data",
+        "find unreadable files, duplicates and data leakage",
+    ),
+    "shard": ("project.datamodules.images.shards.shard", "data", "write a dataset as shards, a few large files"),
 }
 
 
 @cache
 def packages() -> list[Any]:
-    """Return the packages of the project that declare something; those that were deleted are not missed."""
+    """Return the optional packages that are present."""
     names = {item.name for item in pkgutil.iter_modules(project.__path__) if item.ispkg}.difference(CORE_PACKAGES)
     return [importlib.import_module(f"{project.__name__}.{name}") for name in sorted(names)]
 
 
 @cache
-def commands() -> dict[str, Declared]:
-    """Return all commands by name, in the order of their groups."""
-    found = dict(CORE)
+def commands() -> dict[str, Command]:
+    """Return all commands by name, sorted by group."""
+    declared = dict(CORE)
     for package in packages():
-        found |= getattr(package, "COMMANDS", {})
-    groups = [*GROUPS, *(group for _, group, *_ in found.values())]  # a package may have a group of its own
-    return dict(sorted(found.items(), key=lambda item: groups.index(item[1][1])))
+        declared |= getattr(package, "COMMANDS", {})
+    groups = [*GROUPS, *(group for _, group, *_ in declared.values())]  # packages may add groups
+    return dict(sorted(declared.items(), key=lambda item: groups.index(item[1][1])))
 
 
 def callbacks() -> list[Any]:
-    """Return a callback of each class that packages add to every run."""
+    """Create the callbacks that packages add to every run."""
     return [import_object(path)() for package in packages() for path in getattr(package, "CALLBACKS", ())]
 
 
 def options() -> dict[str, tuple[str, str]]:
-    """Return the options that packages add to commands with a Trainer."""
+    """Return the options that packages add to commands with a Trainer, as name -> (function, help)."""
     return {name: option for package in packages() for name, option in getattr(package, "OPTIONS", {}).items()}
 
 
 def overview() -> str:
-    """Return the list of commands, by group, a line each."""
-    lines = ["usage: train.py COMMAND [options]        options: train.py COMMAND --help"]
-    for group in dict.fromkeys(group for _, group, *_ in commands().values()):
-        lines += ["", group, *(f"  {name:<18}{line}" for name, (_, at, line, *_) in commands().items() if at == group)]
-    return "\n".join(lines)
+    """Return the help of `train.py`: usage, and one line per command."""
+    lines = ["usage: train.py COMMAND [options]"]
+    current = None
+    for name, (_, group, summary, *_) in commands().items():
+        if group != current:
+            lines += ["", f"{GROUPS.get(group, group.capitalize())}:"]
+            current = group
+        lines.append(f"  {name:<18}{summary}")
+    return "\n".join([*lines, "", "Options of a command: train.py COMMAND --help"])

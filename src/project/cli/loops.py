@@ -1,4 +1,4 @@
-"""The commands that are loops of Lightning's."""
+"""Commands that run a loop of the Trainer: fit, validate, test and predict."""
 
 from pathlib import Path
 from typing import Any
@@ -11,42 +11,42 @@ from project.runs.logger import RunLogger
 
 
 def fit(training: Training, test_after_fit: bool = True) -> None:
-    """Train a net, and test its best checkpoint.
+    """Train a model and test its best checkpoint.
 
     Args:
-        training: The model and the data.
-        test_after_fit: Test the best checkpoint after fit.
+        training: Trainer, module and datamodule.
+        test_after_fit: Test the best checkpoint after training.
     """
     trainer: Any = training.trainer
-    trainer.fit(**_given(training))
+    trainer.fit(**_loop_arguments(training))
     best = getattr(trainer.checkpoint_callback, "best_model_path", "")
     if trainer.fast_dev_run or not best:
         return
-    # Left in place, it would put the weights that were not averaged back in on loading the checkpoint.
+    # It would restore the non-averaged weights when the checkpoint is loaded.
     trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, WeightAveraging)]
     if test_after_fit:
-        trainer.test(**_given(training) | {"ckpt_path": best}, verbose=False)
+        trainer.test(**_loop_arguments(training) | {"ckpt_path": best}, verbose=False)
     if isinstance(trainer.logger, RunLogger):
         trainer.logger.log_results()
-    run = trainer.log_dir  # on every process: it is broadcast
-    if trainer.is_global_zero and run:
-        print("", *next_commands(Path(run), Path(best), test_after_fit), sep="\n")
+    run_folder = trainer.log_dir  # read on every process, as it is broadcast
+    if trainer.is_global_zero and run_folder:
+        print("", *next_commands(Path(run_folder), Path(best), test_after_fit), sep="\n")
 
 
 def validate(trained: Evaluation) -> None:
     """Evaluate a trained model on the val split."""
-    trained.trainer.validate(**_given(trained), verbose=False)
+    trained.trainer.validate(**_loop_arguments(trained), verbose=False)
 
 
 def test(trained: Evaluation) -> None:
     """Evaluate a trained model on the test split."""
-    trained.trainer.test(**_given(trained), verbose=False)
+    trained.trainer.test(**_loop_arguments(trained), verbose=False)
 
 
 def predict(trained: Evaluation) -> None:
-    """Predict the class of each image of a folder, or of a single one."""
-    trained.trainer.predict(**_given(trained), return_predictions=False)
+    """Predict the classes of a folder of images or of one image, and write predictions.csv."""
+    trained.trainer.predict(**_loop_arguments(trained), return_predictions=False)
 
 
-def _given(job: Job) -> dict[str, Any]:
+def _loop_arguments(job: Job) -> dict[str, Any]:
     return {"model": job.module, "datamodule": job.data, "ckpt_path": job.checkpoint, "weights_only": True}

@@ -1,4 +1,4 @@
-"""The parser of every command: errors that a person can act on."""
+"""Argument parser of all commands, with error messages of one line."""
 
 import importlib
 import inspect
@@ -24,36 +24,36 @@ ALIASES = {
     "smallest": "min_batch_size",
     "workers": "data.num_workers",
 }
-"""Names that other tools or earlier versions use, and the option here."""
+"""Option by the name that it has in other programs or had in earlier versions."""
 REMOVED = {
-    "data_description": "this config is of an older version: take the line out",
-    "poisson": "data.sampling poisson is now --data.sampler project.privacy.PoissonBatchSampler",
-    "views": "it is now model.tta, with none, flip or flip_translate for one, mirror or mirror_shift",
-    "sure_above": "it is now model.confidence_threshold",
-    "project.privacy.PoissonBatches": "it is now project.privacy.PoissonBatchSampler",
-    "project.explain.Watch": "it is now project.explain.ErrorAnalysis",
+    "data_description": "written by an older version, remove it from the config",
+    "poisson": "replaced by --data.sampler project.privacy.PoissonBatchSampler",
+    "views": "renamed to model.tta, and its values one, mirror, mirror_shift to none, flip, flip_translate",
+    "sure_above": "renamed to model.confidence_threshold",
+    "project.privacy.PoissonBatches": "renamed to project.privacy.PoissonBatchSampler",
+    "project.explain.Watch": "renamed to project.explain.ErrorAnalysis",
 }
-"""Keys, values and class paths of earlier versions, and what replaces them."""
+"""Options, values and class paths of earlier versions, and their replacements."""
 
 
 class Parser(ArgumentParser):
-    """The parser of every command; an error is one line, the last on the screen, with the likely spelling."""
+    """Parser that reports an error as one line with a spelling suggestion."""
 
     def format_help(self, *formatter: Any) -> str:
-        """The help without lists of all classes that torch knows."""
+        """Return the help without jsonargparse's lists of known subclasses."""
         return re.sub(r",\s+known\s+subclasses:[^)]*\)", ")", super().format_help(*formatter))
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print the message as the last line and exit with code 2; a parser within another hands it on."""
+        """Print the message as one line and exit with code 2; a nested parser raises instead."""
         if not self.exit_on_error:
             super().error(message, ex)
-        print(f"error: {self.explain(message)}", file=sys.stderr)
+        print(f"error: {self.simplify(message)}", file=sys.stderr)
         raise SystemExit(2)
 
-    def explain(self, message: str) -> str:
-        """One line from jsonargparse's several, with the likely spelling of a name that it does not know."""
-        typed = match[1] if (match := re.search(r"Given value: NestedArg\(key='([^']+)'", message)) else ""
-        key, chosen, message = innermost(message)
+    def simplify(self, message: str) -> str:
+        """Return one line for jsonargparse's multi-line message, with a suggestion for an unknown name."""
+        nested_key = match[1] if (match := re.search(r"Given value: NestedArg\(key='([^']+)'", message)) else ""
+        key, class_path, message = innermost(message)
         if match := re.search(r"unrecognized arguments: --([^\s=]+)", message):
             return f"unknown option --{match[1]}{did_you_mean(match[1], self.options())}"
         not_accepted = r"'([^']+)' is not (?:expected|accepted)|(?:Group '(.*)' does )?not accept [a-z ]+ '([^']+)'"
@@ -61,11 +61,11 @@ class Parser(ArgumentParser):
             name = match[1] or ".".join(filter(None, (match[2], match[3])))
             if name in REMOVED:
                 return f"unknown key {name}: {REMOVED[name]}"
-            if name == typed and key in ("model", "data"):
+            if name == nested_key and key in ("model", "data"):
                 return f"unknown option --{key}.{name}{did_you_mean(f'{key}.{name}', self.options())}"
-            options = {option: text.lstrip("-") for option, text in self.options().items()}
-            likely = did_you_mean(name, _arguments(message, chosen) or options)
-            return f"unknown key {name}{f' in {key}' if key and not typed else ''}{likely}"
+            keys = {option: text.lstrip("-") for option, text in self.options().items()}
+            suggestion = did_you_mean(name, _arguments(message, class_path) or keys)
+            return f"unknown key {name}{f' in {key}' if key and not nested_key else ''}{suggestion}"
         if match := re.search(r"Expected a dot import path string: (\S+)", message):
             return f"{key}: no class named {match[1]}{did_you_mean(match[1], {name: name for name in _class_names()})}"
         if match := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", message):
@@ -78,63 +78,63 @@ class Parser(ArgumentParser):
         if match := re.search(r"File does not exist: '(.*)'", message):
             return f"no such {key or 'file'}: {match[1]}"
         if match := re.search(r"argument (--[\w.]+): expected one argument", message):
-            return f"{match[1]} wants a value, such as {match[1]} true where it is a switch"
+            return f"{match[1]} expects a value, e.g. {match[1]} true for a boolean option"
         if match := re.search(r"(?:Given|Got) value: (.*)", message):
             if match[1] in REMOVED:
                 return f"{key} {match[1]}: {REMOVED[match[1]]}"
-            return f"{key}: expected {_wanted(message)}, got {match[1]!r}"
+            return f"{key}: expected {_expected(message)}, got {match[1]!r}"
         return " ".join(message.split())
 
     def options(self) -> dict[str, str]:
-        """Every option of this command; see `named`."""
-        return named(self._actions)
+        """Return the options of this command by all names that a user may type; see `option_spellings`."""
+        return option_spellings(self._actions)
 
 
-def named(actions: Iterable[Any]) -> dict[str, str]:
-    """Return options by their names, by the last part of that, and by what others call them."""
+def option_spellings(actions: Iterable[Any]) -> dict[str, str]:
+    """Return options by their full name, by its last part, and by their aliases."""
     names = [option.lstrip("-") for action in actions for option in action.option_strings]
-    own = {name: f"--{name}" for name in names}
-    others = {other: f"--{name}" for other, name in ALIASES.items() if name.partition(".")[0] in own}
-    return {name.rpartition(".")[2]: f"--{name}" for name in reversed(names)} | own | others
+    full = {name: f"--{name}" for name in names}
+    aliases = {alias: f"--{name}" for alias, name in ALIASES.items() if name.partition(".")[0] in full}
+    return {name.rpartition(".")[2]: f"--{name}" for name in reversed(names)} | full | aliases
 
 
 def innermost(message: str) -> tuple[str, str, str]:
-    """Return the whole key that a message is about, the class path it belongs to, and what is said without the rest."""
+    """Return the full key, the class path and the innermost part of jsonargparse's nested message."""
     keys: list[str] = []
-    chosen = ""
-    inside = r"^( *)- Problem with given class_path '([^']+)':\n((?:(?:\1 +.*)?\n)*(?:\1 +.*)?)"
+    class_path = ""
+    nested = r"^( *)- Problem with given class_path '([^']+)':\n((?:(?:\1 +.*)?\n)*(?:\1 +.*)?)"
     while True:
-        problem = re.search(inside, message, re.MULTILINE)
+        problem = re.search(nested, message, re.MULTILINE)
         if match := re.search(r'Parser key "([^"]+)"', message[: problem.start()] if problem else message):
             keys.append(match[1])
         if problem is None:
-            return ".".join(keys), chosen, message
-        chosen, message = problem[2], textwrap.dedent(problem[3])
+            return ".".join(keys), class_path, message
+        class_path, message = problem[2], textwrap.dedent(problem[3])
 
 
-def _wanted(message: str) -> str:
-    """What kinds of values an option takes."""
+def _expected(message: str) -> str:
+    """Return the values and types that an option accepts."""
     values = re.findall(r"'([^']+)'", " ".join(re.findall(r"Expected a typing\.Literal\[(.*?)\]", message)))
     kinds = [kind for kind in re.findall(r"Expected a <class '(\w+)'>", message) if kind != "NoneType"]
-    if values:  # a kind that these values are of, or a list of these, goes without saying
+    if values:  # omit the type of these values, or of a list of them
         kinds = [kind for kind in kinds if re.search(rf"Subtypes: .*(<class '{kind}'|\b{kind}\[(?!typing))", message)]
-    listed = f"{'one of ' if len(values) > 1 else ''}{', '.join(dict.fromkeys(values))}"
-    return " or ".join(dict.fromkeys([listed] * bool(values) + kinds)) or "another type"
+    choices = f"{'one of ' if len(values) > 1 else ''}{', '.join(dict.fromkeys(values))}"
+    return " or ".join(dict.fromkeys([choices] * bool(values) + kinds)) or "another type"
 
 
-def _arguments(message: str, chosen: str) -> dict[str, str]:
-    """Arguments of the class whose argument is not accepted; none where no class is named."""
-    path = match[1] if (match := re.search(r"class_path='([\w.]+)'", message)) else chosen
+def _arguments(message: str, class_path: str) -> dict[str, str]:
+    """Return the parameters of the class that the message is about, or an empty dictionary if it names no class."""
+    path = match[1] if (match := re.search(r"class_path='([\w.]+)'", message)) else class_path
     return {name: name for name in inspect.signature(import_object(path)).parameters} if path else {}
 
 
 def _class_names() -> list[str]:
-    """Names of the classes that can be given by their short name."""
+    """Return the names of classes that can be given without a module path."""
     import lightning.pytorch.callbacks as callbacks
     import torch
 
     import project.datamodules as datamodules
     import project.modules as modules
 
-    spaces = (callbacks, torch.optim, torch.optim.lr_scheduler, modules, datamodules)
-    return [name for space in spaces for name in vars(space) if name[0].isupper()]
+    namespaces = (callbacks, torch.optim, torch.optim.lr_scheduler, modules, datamodules)
+    return [name for namespace in namespaces for name in vars(namespace) if name[0].isupper()]

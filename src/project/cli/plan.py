@@ -1,4 +1,4 @@
-"""What must be known before options are parsed: which run is meant, and what it says of them."""
+"""Steps before parsing: find the checkpoint, and use the options of its run as defaults."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,26 +24,36 @@ from project.runs.resume import (
 
 @dataclass
 class Plan:
-    """How a command line is to be parsed, once.
+    """How to parse a command line.
 
     Attributes:
-        args: What is parsed: configs first, that of a continued run before all others.
-        said: Options by their plain names, as far as they can be told without parsing.
-        defaults: `model` and `data` of the checkpoint, beneath all configs.
-        checkpoint: The file that is meant; None for none.
-        saved: What it holds.
-        restarted: Whether a job that was started again continues its run, by options of its own.
+        args: Arguments to parse: configs first, starting with that of a resumed run.
+        options_given: Options on the command line and in configs by name, read without the parser.
+        defaults: `model` and `data` of the checkpoint, which configs and options override.
+        checkpoint: The checkpoint to use, if any.
+        saved: Content of the checkpoint.
+        restarted: True if the same command was started again, e.g. after preemption, and resumes its run.
     """
 
     args: list[str]
-    said: dict[str, Any] = field(default_factory=dict)
+    options_given: dict[str, Any] = field(default_factory=dict)
     defaults: dict[str, Any] = field(default_factory=dict)
     checkpoint: Path | None = None
     saved: dict[str, Any] = field(default_factory=dict)
     restarted: bool = False
 
+    @property
+    def said(self) -> dict[str, Any]:
+        """Former name of `options_given`."""
+        return self.options_given
+
     def check(self, config: Any) -> None:
-        """See that the run of the checkpoint can go on with what was parsed; end where a restarted job has finished."""
+        """Check that the checkpoint's run can be resumed with the parsed options.
+
+        Raises:
+            UserError: The model differs, or the run is finished.
+            SystemExit: Code 0, the run of a restarted job is finished.
+        """
         assert self.checkpoint is not None
         check_same_model(self.checkpoint, self.saved["hyper_parameters"], config.model.init_args)
         try:
@@ -56,51 +66,56 @@ class Plan:
 
 
 def make_plan(name: str, kind: type[Job], args: list[str]) -> Plan:
-    """Find the run that a command means, from arguments and plain YAML alone.
+    """Find the checkpoint that a command uses, and read the options saved with it.
 
-    Precedence is then that of the parser: command line, later config, earlier config, checkpoint, default.
+    Options take precedence in this order: command line, later config, earlier config, checkpoint, default.
+
+    Args:
+        name: The command.
+        kind: Annotation of the first parameter of the command's function.
+        args: The command line.
     """
-    given = configs_first(args)[1:]
-    said = peek_options(given)
-    if any(arg.partition("=")[0] in ("-h", "--help", "--print_config") or arg.endswith(".help") for arg in given):
-        return Plan(given, said)
-    root, run_name = Path(said.get("trainer.default_root_dir") or "logs"), said.get("run_name")
-    wanted = None if (found := said.get("ckpt_path")) in (None, "", "null") else str(found)
+    args = configs_first(args)[1:]
+    given = peek_options(args)
+    if any(arg.partition("=")[0] in ("-h", "--help", "--print_config") or arg.endswith(".help") for arg in args):
+        return Plan(args, given)
+    root, run_name = Path(given.get("trainer.default_root_dir") or "logs"), given.get("run_name")
+    ckpt_path = None if (value := given.get("ckpt_path")) in (None, "", "null") else str(value)
     validate_run_name(run_name)
     if issubclass(kind, Untrained):
-        if wanted:
-            raise UserError(f"{name} begins anew: to begin from trained weights, give --model.init_from FILE")
-        return Plan(given, said)
+        if ckpt_path:
+            raise UserError(f"{name} takes no --ckpt_path: to start from trained weights, use --model.init_from FILE")
+        return Plan(args, given)
     fitting = issubclass(kind, Training)
-    restarted = fitting and wanted in (None, "resume")  # such a job comes with its own options
-    if fitting and wanted == "resume":
-        wanted = last_if_any(root, run_name)
+    restarted = fitting and ckpt_path in (None, "resume")  # the same command again, with all options of the run
+    if fitting and ckpt_path == "resume":
+        ckpt_path = last_if_any(root, run_name)
     elif restarted:
         requeued = requeued_run(root)
-        wanted = str(requeued) if requeued else None
-    elif fitting and any(plain == "model.init_from" for plain, _ in option_pairs(given)):
-        raise UserError("--ckpt_path continues a run, --model.init_from begins a new one: give one of them")
-    if not wanted:
+        ckpt_path = str(requeued) if requeued else None
+    elif fitting and any(option == "model.init_from" for option, _ in option_pairs(args)):
+        raise UserError("--ckpt_path resumes a run, --model.init_from starts a new one: give one of them")
+    if not ckpt_path:
         if not fitting:
-            raise UserError(f"{name} needs a trained model: give --ckpt_path FILE, or best or last")
-        return Plan(given, said)
-    path = resolve_checkpoint(wanted, root, run_name)
-    check_file(path, said)
+            raise UserError(f"{name} needs a trained model: give --ckpt_path FILE, best or last")
+        return Plan(args, given)
+    path = resolve_checkpoint(ckpt_path, root, run_name)
+    check_file(path, given)
     saved = load_checkpoint(path)
-    served, description = commands()[name][3:], DataDescription.from_dict(saved["data_description"])
-    if served and (model := f"{description.input.kind}s with {description.target.kind}") != served[0]:
-        raise UserError(f"{name} is for {served[0]}, and {path} is a model for {model}")
-    plan = Plan(given, said, {}, path, saved, restarted)
+    supported, description = commands()[name][3:], DataDescription.from_dict(saved["data_description"])
+    if supported and (model := f"{description.input.kind}s with {description.target.kind}") != supported[0]:
+        raise UserError(f"{name} is for {supported[0]}, but {path} is a model for {model}")
+    plan = Plan(args, given, {}, path, saved, restarted)
     if not restarted:
-        plan.defaults = saved_options(saved, elsewhere=not fitting and any(said.get(f"data.{key}") for key in ORIGIN))
+        plan.defaults = saved_options(saved, elsewhere=not fitting and any(given.get(f"data.{key}") for key in ORIGIN))
         run = run_folder(path)
         if fitting and run and (run / "config.yaml").is_file():
-            plan.args = ["--config", str(run / "config.yaml"), *given]
+            plan.args = ["--config", str(run / "config.yaml"), *args]
     return plan
 
 
-def check_file(file: Path, given: Any) -> None:
-    """Let the options that packages add, such as one that requires a signature, check a file before it is read."""
+def check_file(file: Path, config: Any) -> None:
+    """Check a model file before it is loaded, by the options that packages add, e.g. `--require_signature`."""
     for name, (function, _) in options().items():
-        if value := given.get(name):
+        if value := config.get(name):
             import_object(function)(file, Path(value))

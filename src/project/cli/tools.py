@@ -1,4 +1,4 @@
-"""Commands without a Trainer: the arguments of a function are the options, and what is left is handed on to `fit`."""
+"""Commands without a Trainer: the parameters of a function are the options."""
 
 import inspect
 import itertools
@@ -12,40 +12,39 @@ from project.errors import UserError
 from project.runs.options import configs_first
 
 
-def run_tool(name: str, tool: Callable[..., Any], args: list[str]) -> None:
-    """Run the function of a command.
+def run_function(name: str, function: Callable[..., Any], args: list[str]) -> None:
+    """Parse the options of a command and call its function.
 
-    Configs, options with a dot in their names, and what stands behind ` -- `, are handed on to `fit` by tools that
-    train, which have a parameter `fit_options`.
+    If the function has a parameter `fit_options`, it receives the arguments of `train.py fit`: configs, options with a
+    dot in their names, and all arguments after ` -- `.
     """
     from jsonargparse import auto_cli
 
-    at = args.index("--") if "--" in args else len(args)
-    # --short-side and --short_side are the same, as people type both.
-    rest = [re.sub(r"^--[\w-]+", lambda name: f"--{name[0][2:].replace('-', '_')}", arg) for arg in args[:at]]
-    own, of_fit = separate(configs_first(rest)[1:])
-    of_fit += args[at + 1 :]
-    wanted = inspect.signature(tool).parameters
-    if (of_fit or at < len(args)) and "fit_options" not in wanted:
-        unwanted = " ".join(of_fit) or "--"
-        raise UserError(f"{name} trains nothing: it takes no options of train.py fit, such as {unwanted}")
-    first = next(iter(wanted.values()), None)
-    if first and get_origin(first.annotation) is list and first.default is first.empty:  # such as RUN RUN ...
-        words = list(itertools.takewhile(lambda arg: not arg.startswith("-"), own))
-        own = [json.dumps(words), *own[len(words) :]] if words else own
-    given = {"fit_options": of_fit} if of_fit else {}
+    end = args.index("--") if "--" in args else len(args)
+    # Accept --short-side for --short_side.
+    args_before = [re.sub(r"^--[\w-]+", lambda option: f"--{option[0][2:].replace('-', '_')}", a) for a in args[:end]]
+    own_args, fit_args = split_fit_options(configs_first(args_before)[1:])
+    fit_args += args[end + 1 :]
+    parameters = inspect.signature(function).parameters
+    if (fit_args or end < len(args)) and "fit_options" not in parameters:
+        raise UserError(f"{name} does not train: it takes no options of train.py fit, got {' '.join(fit_args) or '--'}")
+    first = next(iter(parameters.values()), None)
+    if first and get_origin(first.annotation) is list and first.default is first.empty:  # positional, e.g. RUN RUN ...
+        values = list(itertools.takewhile(lambda arg: not arg.startswith("-"), own_args))
+        own_args = [json.dumps(values), *own_args[len(values) :]] if values else own_args
+    defaults = {"fit_options": fit_args} if fit_args else {}
     program = f"train.py {name}"
-    auto_cli(tool, args=own, set_defaults=given, parser_class=Parser, prog=program, allow_abbrev=False)
+    auto_cli(function, args=own_args, set_defaults=defaults, parser_class=Parser, prog=program, allow_abbrev=False)
 
 
-def separate(args: list[str]) -> tuple[list[str], list[str]]:
-    """Return a tool's own options, and configs and options with a dot in their names, which are those of `fit`."""
-    own: list[str] = []
-    of_fit: list[str] = []
+def split_fit_options(args: list[str]) -> tuple[list[str], list[str]]:
+    """Split arguments into a command's own and those of `fit`: configs, and options with a dot in their names."""
+    own_args: list[str] = []
+    fit_args: list[str] = []
     remaining = iter(args)
     for arg in remaining:
         if arg == "--config" or re.match(r"--\w+\.", arg):
-            of_fit += [arg] if "=" in arg else [arg, next(remaining, "")]
+            fit_args += [arg] if "=" in arg else [arg, next(remaining, "")]
         else:
-            own.append(arg)
-    return own, of_fit
+            own_args.append(arg)
+    return own_args, fit_args

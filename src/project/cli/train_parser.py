@@ -1,4 +1,4 @@
-"""The parser of commands with a Trainer: model and data are chosen by class."""
+"""Argument parser of commands with a Trainer, in which `model` and `data` are chosen by class."""
 
 import json
 import re
@@ -8,14 +8,15 @@ import yaml
 from jsonargparse import set_loader
 from jsonargparse._loaders_dumpers import yaml_load
 from lightning.pytorch.cli import LightningArgumentParser
+from typing_extensions import override
 
 from project import datamodules, modules
-from project.cli.parser import Parser, named
+from project.cli.parser import Parser, option_spellings
 from project.interface import import_object
 
 
 def load_yaml(text: str) -> Any:
-    """Read YAML; a name that is no UTF-8, at which libyaml fails, is taken as it is, or from its escapes."""
+    """Parse YAML, and return a value that is not valid UTF-8, on which libyaml fails, as a string."""
     if r"\uDC" in text:
         return yaml.safe_load(text)
     try:
@@ -28,48 +29,51 @@ set_loader("yaml", load_yaml, (yaml.YAMLError,))
 
 
 class TrainParser(Parser, LightningArgumentParser):
-    """The parser of commands with a Trainer.
+    """Parser of commands with a Trainer.
 
     Attributes:
-        chosen: The classes whose options `model` and `data` have.
+        chosen: Classes of `model` and `data`.
     """
 
     chosen: dict[str, type[Any]]
 
+    @override
     def options(self) -> dict[str, str]:
-        """With those of the chosen classes."""
-        shown = LightningArgumentParser()
+        parser = LightningArgumentParser()
         for key, chosen in self.chosen.items():
-            shown.add_lightning_class_args(chosen, key)
-        return named([*self._actions, *shown._actions])
+            parser.add_lightning_class_args(chosen, key)
+        return option_spellings([*self._actions, *parser._actions])
 
 
 def class_of(path: Any, default: type[Any]) -> type[Any]:
-    """The class that a class path, or the name of a class of ours, means; a mistake is the parser's to tell."""
-    known = {name: found for space in (modules, datamodules) for name, found in vars(space).items()}
+    """Return the class with this class path or short name; `default` if there is none, which the parser reports."""
+    short_names = {name: value for namespace in (modules, datamodules) for name, value in vars(namespace).items()}
     try:
-        found = known.get(path) or import_object(str(path))
+        cls = short_names.get(path) or import_object(str(path))
     except (ImportError, AttributeError, ValueError):
         return default
-    return found if isinstance(found, type) else default
+    return cls if isinstance(cls, type) else default
 
 
 def nulls_as_configs(args: list[str]) -> list[str]:
-    """Arguments with `--model.net.weights null` as a config: two classes deep, jsonargparse 4.53 makes "None" of it."""
-    found: list[str] = []
+    """Replace options such as `--model.net.weights null` by configs.
+
+    For an option of a class within a class, jsonargparse 4.53 parses null as the string "None".
+    """
+    result: list[str] = []
     remaining = iter(args)
     for arg in remaining:
         name, equals, value = arg.partition("=")
         if not re.match(r"--(model|data)\.\w+\.", name) or name.endswith(".help"):
-            found.append(arg)
+            result.append(arg)
             continue
         value = value if equals else next(remaining, "")
         if value != "null":
-            found.append(f"{name}={value}")
+            result.append(f"{name}={value}")
             continue
         group, *parts = name.removeprefix("--").replace(".init_args", "").split(".")
         nested: Any = None
         for part in reversed(parts):
             nested = {"init_args": {part: nested}}
-        found += ["--config", json.dumps({group: nested})]
-    return found
+        result += ["--config", json.dumps({group: nested})]
+    return result
