@@ -1,4 +1,4 @@
-"""last.ckpt at every step of runs of many kinds: what a kill leaves is a copy of the folder."""
+"""Resuming from last.ckpt of any step, for several kinds of runs; a copy of the run folder simulates a kill."""
 
 import shutil
 from collections.abc import Callable
@@ -20,8 +20,8 @@ PLATEAU += ["--model.scheduler.patience", "0", "--model.scheduler.threshold", "0
 BEST = ["--checkpoint.save_top_k", "2"]
 
 
-class Copy(L.Callback):
-    """Copies the run's folder as it is when a step begins: what a kill would leave."""
+class CopyRun(L.Callback):
+    """Callback that copies the run folder at the start of a step: the state that a kill would leave."""
 
     def __init__(self, step: int, to: str) -> None:
         self.step, self.to = step, to
@@ -49,9 +49,9 @@ class Copy(L.Callback):
         (7, ["--trainer.max_epochs", "-1", "--trainer.max_steps", "8", *PLATEAU]),
     ],
 )
-def test_continues_from_any_step(step: int, options: list[str], tree: Path, here: Path) -> None:
+def test_resumes_from_any_step(step: int, options: list[str], tree: Path, here: Path) -> None:
     copy = here / "elsewhere" / "run" / "version_0"
-    watch = ["--trainer.callbacks", "tests.callbacks.test_last_checkpoint.Copy"]
+    watch = ["--trainer.callbacks", "tests.callbacks.test_last_checkpoint.CopyRun"]
     watch += ["--trainer.callbacks.step", str(step), "--trainer.callbacks.to", str(copy)]
     short = ["--trainer.max_epochs", "3", "--data.batch_size", "12", "--trainer.log_every_n_steps", "1"]
     main(fit(tree, *short, *options, *watch, "--last.every_n_steps", "1"))
@@ -65,7 +65,7 @@ def test_continues_from_any_step(step: int, options: list[str], tree: Path, here
     same_runs(RUN, copy)
 
 
-def test_a_larger_patience_is_heeded_on_continuing(tree: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_larger_patience_applies_when_resuming(tree: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stop = ["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "val/loss"]
     stop += ["--trainer.callbacks.min_delta", "100", "--trainer.callbacks.patience"]
     main(fit(tree, *stop, "1", "--trainer.max_epochs", "9", "--test_after_fit", "false"))
@@ -75,7 +75,7 @@ def test_a_larger_patience_is_heeded_on_continuing(tree: Path, here: Path, capsy
     main(["fit", "--ckpt_path", "last"])
     shown = capsys.readouterr().out
     assert " 4/9" in shown and " 5/9" not in shown and "did not improve for 3 epochs" in shown
-    assert "3/9" in shown and "best" not in shown.split("3/9")[1].splitlines()[0], "the best is older"
+    assert "3/9" in shown and "best" not in shown.split("3/9")[1].splitlines()[0], "the best epoch is an earlier one"
 
 
 def test_several_best_checkpoints_are_found(tree: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -86,20 +86,20 @@ def test_several_best_checkpoints_are_found(tree: Path, here: Path, capsys: pyte
     assert capsys.readouterr().out.split("accuracy ")[1].splitlines()[0] == accuracy
 
 
-def test_wrong_intervals(tree: Path, here: Path, failing: Callable[[list[str]], str]) -> None:
+def test_invalid_intervals(tree: Path, here: Path, failing: Callable[[list[str]], str]) -> None:
     assert "last.every_minutes must be above 0" in failing(fit(tree, "--last.every_minutes", "0"))
 
 
-def test_what_was_counted_is_shared_out_over_other_processes() -> None:
+def test_metric_counts_resume_on_another_number_of_processes() -> None:
     from project.modules.tasks.multiclass import ClassCounts
 
-    whole = ClassCounts(3)
+    expected = ClassCounts(3)
     logits, labels = torch.randn(12, 3), torch.randint(3, (12,))
     sums = []
     for rank in range(4):
         part = ClassCounts(3)
         part.update(torch.tensor(float(rank)), logits[rank::4], labels[rank::4])
-        whole.update(torch.tensor(float(rank)), logits[rank::4], labels[rank::4])
+        expected.update(torch.tensor(float(rank)), logits[rank::4], labels[rank::4])
         sums.append(part.sums())
     stacked = {name: torch.stack([each[name] for each in sums]) for name in sums[0]}
     total = torch.zeros(3, 3, dtype=torch.int64)
@@ -107,4 +107,4 @@ def test_what_was_counted_is_shared_out_over_other_processes() -> None:
         share = ClassCounts(3)
         share.resume({name: values[rank::2].sum(0) for name, values in stacked.items()})
         total += share.counts
-    assert torch.equal(total, whole.counts)
+    assert torch.equal(total, expected.counts)

@@ -1,4 +1,4 @@
-"""What a person sees in TensorBoard."""
+"""Tags and pages of TensorBoard."""
 
 import re
 import subprocess
@@ -22,16 +22,16 @@ SCALARS = {
 }
 
 
-def test_tags_are_tidy(tree: Path, here: Path) -> None:
+def test_logged_tags(tree: Path, here: Path) -> None:
     main(fit(tree))
     tags = EventAccumulator(str(here / "logs" / "run" / "version_0")).Reload().Tags()
-    assert set(tags["scalars"]) == SCALARS, "and no hp_metric"
+    assert set(tags["scalars"]) == SCALARS, "no hp_metric"
     assert set(tags["images"]) == {"train/first_batch", "val/confusion_matrix", "test/confusion_matrix"}
 
 
 @pytest.fixture
 def board(tree: Path, here: Path) -> Iterator[str]:
-    """Address of a TensorBoard that shows one run."""
+    """URL of a TensorBoard that shows one run."""
     main(fit(tree))
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", "logs", "--port", "0", "--load_fast", "false"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
@@ -45,12 +45,12 @@ def board(tree: Path, here: Path) -> Iterator[str]:
 
 @pytest.mark.slow
 @pytest.mark.browser
-def test_tensorboard_shows_curves_pictures_and_hyperparameters(board: str, browser: Browser) -> None:  # noqa: F811
-    browser.set_window_size(1400, 6000)  # cards are drawn once they are in view
+def test_tensorboard_shows_curves_figures_and_hyperparameters(board: str, browser: Browser) -> None:  # noqa: F811
+    browser.set_window_size(1400, 6000)  # cards are rendered only when in view
     browser.get(f"{board}#timeseries")
     for tag in ("val/acc", "train/loss", "train/images_per_second", "test/confusion_matrix"):
         browser.wait_for(tag.rpartition("/")[2])
     assert "hp_metric" not in browser.text()
     browser.get(f"{board}?fresh#hparams")
-    for words in ("data.batch_size", "test/acc"):
-        browser.wait_for(words)
+    for text in ("data.batch_size", "test/acc"):
+        browser.wait_for(text)

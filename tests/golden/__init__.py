@@ -1,1 +1,1 @@
-"""Whether a change of the code changed what it computes."""
+"""Regression check: record numerical results and compare them between commits."""

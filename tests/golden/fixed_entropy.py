@@ -1,4 +1,4 @@
-"""train.py with what it draws from the operating system drawn from fixed seeds: only so can private runs repeat."""
+"""Run train.py with fixed seeds in place of operating-system entropy, to make private training reproducible."""
 
 import itertools
 import runpy
@@ -14,7 +14,7 @@ default_rng = np.random.default_rng
 
 
 def seeded(seed: Any = None) -> np.random.Generator:
-    """NumPy's generator; without a seed, the next fixed one."""
+    """Return a NumPy generator; without a seed, use the next fixed one."""
     return default_rng(next(draws) if seed is None else seed)
 
 

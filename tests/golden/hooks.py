@@ -1,4 +1,4 @@
-"""Callbacks that record a run from inside, and one that kills it; they know Lightning only."""
+"""Callbacks that record the losses of a run or kill it; they depend on Lightning only."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import Callback
 
 
 class StepLosses(Callback):
-    """Appends the loss of every training batch of this process to losses_RANK.txt, to the last bit."""
+    """Callback that appends the exact loss of every training batch of this process to losses_RANK.txt."""
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         with Path(f"losses_{trainer.global_rank}.txt").open("a") as stream:
@@ -17,7 +17,7 @@ class StepLosses(Callback):
 
 
 class KillOnce(Callback):
-    """Kills the process before a batch, the first time only.
+    """Callback that kills the process before a batch, once.
 
     Args:
         step: The optimizer step.

@@ -1,12 +1,12 @@
-"""Record what the commands compute, to the last bit, and compare with another commit.
+"""Record the exact results of the commands and compare them with another commit.
 
-    python tests/golden/record.py OUT.json                  what this tree computes
-    python tests/golden/record.py OUT.json --tree DIR       what another checkout computes, such as a git worktree
-    python tests/golden/record.py OUT.json --against OLD.json
+    python tests/golden/record.py OUT.json                  record this tree
+    python tests/golden/record.py OUT.json --tree DIR       record another checkout, e.g. a git worktree
+    python tests/golden/record.py OUT.json --against OLD.json    record and compare
 
-In float32, one thread, on the CPU. Compared are per-step losses, final weights, tables and answers of exported files.
-The figures hold for one machine and one set of package versions: nothing of them is kept in the repository. Takes about
-three minutes.
+Runs in float32 with one thread on the CPU. Records losses per step, final weights, tables and predictions of exported
+models. Results are comparable only on one machine with the same package versions, so none are in the repository. Takes
+about three minutes.
 """
 
 import argparse
@@ -35,7 +35,7 @@ RUN = Path("logs/golden/version_0")
 
 
 def make_images(root: Path) -> None:
-    """Three classes of 40 noisy images; some of a class look like the next, so that there are mistakes."""
+    """Write 40 noise images per class for three classes; some resemble the next class, so that there are errors."""
     noise = np.random.default_rng(0)
     for number in range(120):
         folder = root / ("ant", "bee", "wasp")[number % 3]
@@ -46,21 +46,21 @@ def make_images(root: Path) -> None:
 
 
 class Recorder:
-    """Runs commands of a checkout in folders of their own.
+    """Runs commands of a checkout in separate folders and records their results.
 
     Args:
         tree: The checkout.
-        scratch: Where the folders are.
+        scratch: Parent of the folders.
     """
 
     def __init__(self, tree: Path, scratch: Path) -> None:
         self.tree, self.scratch, self.images = tree, scratch, scratch / "images"
         make_images(self.images)
-        self.found: dict[str, Any] = {}
+        self.records: dict[str, Any] = {}
 
-    def run(self, place: str, args: list[str], fails: bool = False, fixed_entropy: bool = False) -> str:
-        """Run a command of train.py, or of `python -m project` where it has no Trainer; returns what it printed."""
-        folder = self.scratch / place
+    def run(self, case: str, args: list[str], fails: bool = False, fixed_entropy: bool = False) -> str:
+        """Run a command of train.py, or of `python -m project` if it has no Trainer; return its output."""
+        folder = self.scratch / case
         folder.mkdir(exist_ok=True)
         path = os.pathsep.join([str(self.tree / "src"), str(HERE / "tests")])
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
@@ -71,28 +71,28 @@ class Recorder:
             [sys.executable, *start, *args], cwd=folder, env=environment, capture_output=True, text=True
         )
         if bool(done.returncode) != fails:
-            raise SystemExit(f"{place}: {' '.join(args)} ended with {done.returncode}\n{done.stdout}{done.stderr}")
+            raise SystemExit(f"{case}: {' '.join(args)} ended with {done.returncode}\n{done.stdout}{done.stderr}")
         return done.stdout
 
-    def note_run(self, place: str) -> None:
-        """Losses, and weights and optimizer state at the end."""
-        folder = self.scratch / place
+    def note_run(self, case: str) -> None:
+        """Record the losses, the metrics and the final weights and optimizer state."""
+        folder = self.scratch / case
         saved = torch.load(folder / RUN / "checkpoints/last.ckpt", map_location="cpu", weights_only=True)
-        self.found[f"{place}: losses"] = {file.name: file.read_text() for file in sorted(folder.glob("losses_*.txt"))}
+        self.records[f"{case}: losses"] = {file.name: file.read_text() for file in sorted(folder.glob("losses_*.txt"))}
         weights = {name: value for name, value in saved["state_dict"].items() if name.startswith("net.")}
-        self.found[f"{place}: weights"] = digest(weights)
-        self.found[f"{place}: optimizer"] = digest(saved["optimizer_states"])
+        self.records[f"{case}: weights"] = digest(weights)
+        self.records[f"{case}: optimizer"] = digest(saved["optimizer_states"])
         metrics = list(csv.DictReader((folder / RUN / "metrics.csv").open(newline="")))
         timing = "train/images_per_second"
-        self.found[f"{place}: metrics"] = [{k: v for k, v in row.items() if k != timing and v} for row in metrics]
+        self.records[f"{case}: metrics"] = [{k: v for k, v in row.items() if k != timing and v} for row in metrics]
 
     def note_table(self, name: str, file: Path, key: Callable[[str], str] = str) -> None:
-        """A table, row by row."""
+        """Record the rows of a table."""
         text = key((self.scratch / file).read_text(encoding="utf-8"))
-        self.found[name] = text.splitlines()
+        self.records[name] = text.splitlines()
 
     def record(self) -> dict[str, Any]:
-        """Everything."""
+        """Run all commands and return the records."""
         root, name = ["--data.root", str(self.images)], ["--run_name", "golden"]
         configs = self.tree / "configs"
         self.run("convnet", ["fit", "--config", f"{configs}/convnet.yaml", *name, *QUICK, "--trainer.max_epochs", "2"])
@@ -111,36 +111,36 @@ class Recorder:
         self.run("private", private, fixed_entropy=True)
         self.note_run("private")
 
-        place = "cifar10"
+        case = "cifar10"
         best = str(RUN / "checkpoints/best.ckpt")
         trained = ["--ckpt_path", best, *USED]
-        self.note_table("after fit: test", Path(place) / RUN / "test_predictions.csv")
-        self.run(place, ["test", *trained])
-        self.note_table("test", Path(place) / "logs/test/version_0/test_predictions.csv")
-        self.run(place, ["predict", *trained, *root])
-        self.note_table("predict", Path(place) / "logs/predict/version_0/predictions.csv")
-        self.run(place, ["groups", str(RUN), "--folder_level", "0"])
+        self.note_table("after fit: test", Path(case) / RUN / "test_predictions.csv")
+        self.run(case, ["test", *trained])
+        self.note_table("test", Path(case) / "logs/test/version_0/test_predictions.csv")
+        self.run(case, ["predict", *trained, *root])
+        self.note_table("predict", Path(case) / "logs/predict/version_0/predictions.csv")
+        self.run(case, ["groups", str(RUN), "--folder_level", "0"])
         for table in ("groups", "gaps"):
-            self.note_table(table, Path(place) / RUN / f"{table}.csv")
-        self.run(place, ["robustness", *trained, "--images", "12"])
+            self.note_table(table, Path(case) / RUN / f"{table}.csv")
+        self.run(case, ["robustness", *trained, "--images", "12"])
         self.note_table(
-            "robustness", Path(place) / RUN / "robustness.csv", lambda text: text.replace(str(self.images), "")
+            "robustness", Path(case) / RUN / "robustness.csv", lambda text: text.replace(str(self.images), "")
         )
-        self.run(place, ["export", *trained, "--output", "model.onnx"])
-        self.run(place, ["predict_exported", "model.onnx", str(self.images), "--output", "exported.csv"])
-        self.note_table("exported", Path(place) / "exported.csv")
-        shown = self.run(place, ["calibrate", *trained])
+        self.run(case, ["export", *trained, "--output", "model.onnx"])
+        self.run(case, ["predict_exported", "model.onnx", str(self.images), "--output", "exported.csv"])
+        self.note_table("exported", Path(case) / "exported.csv")
+        shown = self.run(case, ["calibrate", *trained])
         figures = [
             line.split()[:1] + line.split()[1:] for line in shown.splitlines() if line.startswith(("val ", "test "))
         ]
-        self.found["calibrate"] = [" ".join(line) for line in figures]
-        self.run(place, ["predict", *trained, *root])
-        self.note_table("calibrated: predict", Path(place) / "logs/predict/version_1/predictions.csv")
-        return self.found
+        self.records["calibrate"] = [" ".join(line) for line in figures]
+        self.run(case, ["predict", *trained, *root])
+        self.note_table("calibrated: predict", Path(case) / "logs/predict/version_1/predictions.csv")
+        return self.records
 
 
 def digest(value: Any) -> Any:
-    """Nested values with each tensor as its shape and a hash of its bytes."""
+    """Replace every tensor in nested values by its shape and a hash of its bytes."""
     if isinstance(value, torch.Tensor):
         data = value.detach().contiguous().cpu()
         return (
@@ -152,19 +152,19 @@ def digest(value: Any) -> Any:
 
 
 def main() -> None:
-    """Record; compare where asked to, and exit with 1 where something differs."""
+    """Record, and with `--against` compare; exit with 1 on differences."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--tree", type=Path, default=HERE)
     parser.add_argument("--against", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        found = Recorder(options.tree.resolve(), Path(scratch)).record()
-    options.out.write_text(json.dumps(found, indent=1))
+        records = Recorder(options.tree.resolve(), Path(scratch)).record()
+    options.out.write_text(json.dumps(records, indent=1))
     if options.against:
         before = json.loads(options.against.read_text())
-        differing = [name for name in before | found if before.get(name) != found.get(name)]
-        print("\n".join(f"differs: {name}" for name in differing) or f"all {len(found)} records are the same")
+        differing = [name for name in before | records if before.get(name) != records.get(name)]
+        print("\n".join(f"differs: {name}" for name in differing) or f"all {len(records)} records are the same")
         raise SystemExit(1 if differing else 0)
 
 

@@ -1,4 +1,4 @@
-"""What a person reads while a run goes on."""
+"""Progress bar and console output."""
 
 import csv
 import time
@@ -11,6 +11,7 @@ import numpy as np
 from lightning.pytorch.callbacks import EarlyStopping, RichProgressBar
 from rich.console import Console as RichConsole
 from rich.table import Table
+from typing_extensions import override
 
 from project.callbacks.describe import describe_run
 from project.interface import SPLITS, Split, data_of, module_of
@@ -18,99 +19,101 @@ from project.output import format_duration, pluralize
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's bar with loss and images a second; it vanishes at the end, the lines of the epochs stay."""
+    """Progress bar of an epoch with loss and images per second; it is removed at the end of training."""
 
     def __init__(self) -> None:
         super().__init__(refresh_rate=10)
         self._loss: Any = None
         self._images, self._started = 0, 0.0
 
+    @override
     def on_train_epoch_start(self, trainer: L.Trainer, *args: Any) -> None:
-        """Begin to count."""
         self._images, self._started = 0, time.monotonic()
         super().on_train_epoch_start(trainer, *args)
 
+    @override
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, *args: Any) -> None:
-        """Remember the loss; it is fetched from the device only when the bar is redrawn."""
-        self._loss = outputs["loss"]
+        self._loss = outputs["loss"]  # copied from the device only when the bar is redrawn
         self._images += len(batch.index) * trainer.world_size
         super().on_train_batch_end(trainer, pl_module, outputs, batch, *args)
 
     def _get_train_description(self, current_epoch: int) -> str:
-        return f"epoch {_of_all(self.trainer, current_epoch + 1)}".ljust(len(self.validation_description))
+        return f"epoch {_format_epoch(self.trainer, current_epoch + 1)}".ljust(len(self.validation_description))
 
     def get_metrics(self, *_: Any) -> dict[str, Any]:
-        """What stands to the right of the bar."""
+        """Return the loss and the images per second."""
         speed = self._images / (time.monotonic() - self._started)
         return {} if self._loss is None else {"loss": f"{float(self._loss):.4f}", "images/s": f"{speed:,.0f}"}
 
 
 class Console(L.Callback):
-    """Says what was found and chosen, then a line an epoch, and the table of a test; nothing on other processes."""
+    """Callback that prints a summary of the run, one line per epoch and the results of a test, on rank 0 only."""
 
     def __init__(self) -> None:
         self._out = RichConsole()
         self._epoch, self._best_epoch, self._started = 0, 0, 0.0
         self._best: float | None = None
 
-    def _say(self, trainer: L.Trainer, *lines: Any) -> None:
+    def _print(self, trainer: L.Trainer, *lines: Any) -> None:
         if trainer.is_global_zero:
-            # A bar that is being drawn must know of the line.
+            # Printing to another console would break an active progress bar.
             out = getattr(trainer.progress_bar_callback, "_console", None) or self._out
             for line in lines:
                 out.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
-        """Say what was found in the data and what was chosen."""
+        """Print the summary of the run and the header of the epoch table."""
         self._started = time.monotonic()
-        self._best = _best(trainer)  # of a run that continues
+        self._best = _best(trainer)  # not None in a resumed run
         if trainer.fit_loop.restarted_mid_epoch:
-            self._epoch = trainer.current_epoch + 1  # no start of it will be told
-        self._say(trainer, *describe_run(trainer), "")
-        name = f" {shown[0]:>8}" if (shown := module_of(trainer).task.headline) else ""
-        self._say(trainer, f"{'epoch':>9} {'train loss':>11}{name} {'val loss':>9}{name} {'images/s':>9}")
+            self._epoch = trainer.current_epoch + 1  # on_train_epoch_start is not called for it
+        self._print(trainer, *describe_run(trainer), "")
+        name = f" {headline[0]:>8}" if (headline := module_of(trainer).task.headline) else ""
+        self._print(trainer, f"{'epoch':>9} {'train loss':>11}{name} {'val loss':>9}{name} {'images/s':>9}")
 
     def on_train_epoch_start(self, trainer: L.Trainer, *_: Any) -> None:
-        """Say how the epoch before went; by now its checkpoint is written."""
+        """Print the line of the previous epoch, whose checkpoint has been written by now."""
         self._epoch_line(trainer)
         self._epoch = trainer.current_epoch + 1
 
     def on_train_end(self, trainer: L.Trainer, *_: Any) -> None:
-        """Say how the last epoch went, and why it was the last."""
+        """Print the line of the last epoch, the reason for stopping and the duration."""
         self._epoch_line(trainer)
         for callback in trainer.early_stopping_callbacks:
             if isinstance(callback, EarlyStopping) and callback.stopped_epoch:
-                waited = pluralize(callback.patience, "epoch")
-                self._say(trainer, f"stopped early: {callback.monitor} did not improve for {waited}")
-        watched = getattr(trainer.checkpoint_callback, "monitor", None)
-        best = f", best at epoch {self._best_epoch} by {watched}" if self._best_epoch else ""
-        self._say(trainer, f"trained for {format_duration(time.monotonic() - self._started)}{best}", "")
+                patience = pluralize(callback.patience, "epoch")
+                self._print(trainer, f"stopped early: {callback.monitor} did not improve for {patience}")
+        monitor = getattr(trainer.checkpoint_callback, "monitor", None)
+        best = f", best epoch {self._best_epoch} by {monitor}" if self._best_epoch else ""
+        self._print(trainer, f"trained for {format_duration(time.monotonic() - self._started)}{best}", "")
 
     def _epoch_line(self, trainer: L.Trainer) -> None:
         if self._epoch == 0:
             return
         value = {name: float(metric) for name, metric in trainer.callback_metrics.items()}
-        shown = module_of(trainer).task.headline
+        headline = module_of(trainer).task.headline
 
-        def cell(name: str, form: str) -> str:
-            return format(value[name], form) if name in value else "-"
+        def cell(name: str, spec: str) -> str:
+            return format(value[name], spec) if name in value else "-"
 
-        train, val = (f" {cell(f'{stage}/{shown[0]}', shown[1]):>8}" if shown else "" for stage in ("train", "val"))
-        before, self._best = self._best, _best(trainer)
-        mark = " best" if self._best != before else ""
+        train, val = (
+            f" {cell(f'{stage}/{headline[0]}', headline[1]):>8}" if headline else "" for stage in ("train", "val")
+        )
+        previous, self._best = self._best, _best(trainer)
+        mark = " best" if self._best != previous else ""
         self._best_epoch = self._epoch if mark else self._best_epoch
-        for name, number in value.items():  # what a callback logs under a name of its own, such as privacy/epsilon
+        for name, number in value.items():  # metrics of other callbacks, e.g. privacy/epsilon
             if "/" in name and name.partition("/")[0] not in ("train", *SPLITS):
                 mark = f" {name.rpartition('/')[2]} {number:.2f}{mark}"
-        self._say(
+        self._print(
             trainer,
-            f"{_of_all(trainer, self._epoch):>9} {cell('train/loss', '.4f'):>11}{train}"
+            f"{_format_epoch(trainer, self._epoch):>9} {cell('train/loss', '.4f'):>11}{train}"
             f" {cell('val/loss', '.4f'):>9}{val} {cell('train/images_per_second', ',.0f'):>9}{mark}",
         )
         self._epoch = 0
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Show the table of a test, or of `validate`, and say so where val stood in."""
+        """Print the results of `test` or `validate`."""
         if trainer.state.fn == "fit":
             return
         model = module_of(trainer)
@@ -124,34 +127,34 @@ class Console(L.Callback):
                 table.add_column(heading, justify="left" if heading == rows[0][0] else "right")
             for row in rows[1:]:
                 table.add_row(*row, end_section=row is rows[-2])
-            self._say(trainer, table)
+            self._print(trainer, table)
         else:
-            self._say(trainer, title)
+            self._print(trainer, title)
         if stage != split:
-            self._say(trainer, "no test split: these are the val images, which also chose the best checkpoint")
-        self._say(trainer, model.task.describe({name: float(value) for name, value in result.scalars.items()}))
+            self._print(trainer, "no test split: evaluated on val, which was also used to select the best checkpoint")
+        self._print(trainer, model.task.describe({name: float(value) for name, value in result.scalars.items()}))
 
     on_validation_end = on_test_end
 
     def on_predict_end(self, trainer: L.Trainer, *_: Any) -> None:
-        """Say what was predicted, of a few images, and where the table is."""
+        """Print the predictions, for up to 5 samples, and the path of the table."""
         file, description = Path(trainer.log_dir or ".") / "predictions.csv", module_of(trainer).data_description
         if trainer.is_global_zero and file.is_file():
             with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
                 rows = list(islice(csv.reader(stream), 7))[1:]
             for row in rows if len(rows) <= 5 else []:
                 scores = np.array(row[-description.target.outputs :], np.float32)
-                self._say(trainer, f"{row[0]}: {description.target.describe(scores)}")
+                self._print(trainer, f"{row[0]}: {description.target.describe(scores)}")
         data = data_of(trainer)
-        self._say(trainer, f"predictions: {file}, {pluralize(data.size, description.input.kind)} of {data.folder}")
+        self._print(trainer, f"predictions: {file}, {pluralize(data.size, description.input.kind)} of {data.folder}")
 
 
-def _of_all(trainer: L.Trainer, epoch: int) -> str:
-    """An epoch, counted from 1, as in 3/10; 3/- where any number may follow."""
+def _format_epoch(trainer: L.Trainer, epoch: int) -> str:
+    """Format a 1-based epoch as 3/10, or 3/- without an epoch limit."""
     return f"{epoch}/{trainer.max_epochs if (trainer.max_epochs or -1) >= 0 else '-'}"
 
 
 def _best(trainer: L.Trainer) -> float | None:
-    """The best val score so far."""
+    """Return the best score of the checkpoint callback so far."""
     score = getattr(trainer.checkpoint_callback, "best_model_score", None)
     return None if score is None else float(score)

@@ -1,4 +1,4 @@
-"""The figures that say whether training runs well: learning rate and speed."""
+"""Callback that monitors the learning rate, the step loss and the throughput."""
 
 import time
 from typing import Any
@@ -9,9 +9,10 @@ from project.interface import Batch
 
 
 class Monitor(L.Callback):
-    """Logs `train/learning_rate` and `train/step_loss` each logging step, `train/images_per_second` each epoch.
+    """Callback that logs learning rate and step loss every `log_every_n_steps`, and images per second every epoch.
 
-    The loss is that of the first process's batch, the speed that of all devices; its clock stops while validation runs.
+    `train/step_loss` is the loss of the first process's batch. `train/images_per_second` sums over all devices and
+    excludes validation.
     """
 
     def __init__(self) -> None:
@@ -19,24 +20,24 @@ class Monitor(L.Callback):
         self._step_before = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the clock of an epoch that continues in the middle."""
+        """Start timing: on_train_epoch_start is not called when training resumes in the middle of an epoch."""
         self._since = time.perf_counter()
 
     on_validation_end = on_train_start
 
     def on_train_epoch_start(self, *_: Any) -> None:
-        """Start the epoch's clock."""
+        """Reset the image count and the timer."""
         self._images, self._seconds, self._since = 0, 0.0, time.perf_counter()
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Batch, batch_idx: int) -> None:
-        """Log the learning rate of this step now and then."""
+        """Log the learning rate every `log_every_n_steps`."""
         step, first = trainer.global_step, batch_idx % trainer.accumulate_grad_batches == 0
         if first and (batch_idx == 0 or (step + 1) % trainer.log_every_n_steps == 0):  # type: ignore[attr-defined]
             _log(trainer, {"train/learning_rate": float(trainer.optimizers[0].param_groups[0]["lr"])}, step)
         self._step_before = step
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Batch, *_: Any) -> None:
-        """Count the batch; log its loss now and then."""
+        """Log the loss every `log_every_n_steps` and update the image count and the time."""
         step = trainer.global_step
         if step > self._step_before and step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             _log(trainer, {"train/step_loss": float(outputs["loss"])}, step - 1)
@@ -46,7 +47,7 @@ class Monitor(L.Callback):
         self._since = now
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Log the epoch's speed."""
+        """Log the images per second of the epoch."""
         if self._seconds:
             pl_module.log("train/images_per_second", self._images / self._seconds, rank_zero_only=True)
 

@@ -1,4 +1,4 @@
-"""Watching for losses and gradients that are not finite."""
+"""Detection of non-finite losses and gradients."""
 
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -7,17 +7,18 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
+from typing_extensions import override
 
 from project.errors import UserError
 from project.interface import Batch, data_of
 from project.runs.checkpoints import LAST
 
 SHOWN = 20
-"""Files of a batch that a message names."""
+"""Maximum number of files listed in a message."""
 
 
 class _Step(NamedTuple):
-    """What was noted of an optimizer step; its gradients until their norm is known."""
+    """A recorded optimizer step, with its gradients until their norm is computed."""
 
     number: int
     epoch: int
@@ -27,20 +28,20 @@ class _Step(NamedTuple):
     norm: Tensor | None
 
     def values(self) -> Tensor:
-        """Loss and gradient norm."""
+        """Return loss and gradient norm, (2,)."""
         return torch.stack([self.loss, _norm(self.gradients) if self.norm is None else self.norm])
 
 
 class NonFiniteGuard(L.Callback):
-    """Stops a run whose loss or gradient is not finite, and keeps such weights out of every checkpoint.
+    """Callback that stops a run on a non-finite loss or gradient and never saves non-finite weights.
 
-    On a GPU the figures are fetched every `log_every_n_steps` and before a checkpoint is written, so that no step
-    waits for the device; the run then stops that much later. With `skip` each step waits, as the optimizer has to. A
-    single process on a CPU looks at gradients once the next loss is not finite: it would take a hundredth of a step.
+    With `stop` on a GPU, losses and gradient norms are checked every `log_every_n_steps` and before saving, so that no
+    step synchronizes with the device. A single CPU process computes the gradient norm, which takes 1 % of a step, only
+    if the next loss is non-finite. With `skip` the values are checked in every step.
 
     Args:
-        nonfinite: `stop` ends the run, naming step, files and gradient norm; `skip` leaves the weights as they are,
-            goes on, and counts (`train/skipped_batches`).
+        nonfinite: `stop` raises an error with the step, the files of the batch and the gradient norm; `skip` leaves
+            out the optimizer step, continues, and logs the number of skipped batches (`train/skipped_batches`).
     """
 
     def __init__(self, nonfinite: Literal["stop", "skip"] = "stop") -> None:
@@ -50,99 +51,99 @@ class NonFiniteGuard(L.Callback):
         self._losses: list[Tensor] = []
         self._buffers: list[tuple[Tensor, Tensor]] = []
 
+    @override
     def state_dict(self) -> dict[str, Any]:
-        """How many were skipped."""
         return {"skipped": self.skipped}
 
+    @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """How many were skipped before."""
         self.skipped = state_dict["skipped"]
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, *_: Any) -> None:
-        """Note the batch; before one that may be skipped, also running means, which it would spoil."""
+        """Record the rows of the batch and, with `skip`, the buffers such as running means, to restore them."""
         if self.nonfinite == "skip" and not self._losses:
             self._buffers = [(buffer, buffer.clone()) for buffer in pl_module.buffers()]
         self._rows.append(batch.index)
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
-        """Note the loss; one that is not finite may be due to the step before."""
+        """Record the loss; if it is non-finite, check the gradients of the previous step first."""
         self._losses.append(loss.detach() * trainer.accumulate_grad_batches)
-        if self._waits(trainer, loss):
+        if self._is_deferred(trainer, loss):
             if not loss.isfinite():
-                self._judge_or_stop(trainer)
+                self._check(trainer)
             self._steps = []
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any) -> None:
-        """Note the gradient; judge at once where that costs nothing, or where it must be."""
+        """Record the step and, if it is due, check the recorded steps."""
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         loss, rows = torch.stack(self._losses).float().mean(), torch.cat(self._rows)
         self._rows, self._losses = [], []
-        if self._waits(trainer, loss) and loss.isfinite():
-            # Until the next backward pass they are in memory anyway.
+        if self._is_deferred(trainer, loss) and loss.isfinite():
+            # Keeping the gradients costs nothing: they stay in memory until the next backward pass.
             self._steps = [_Step(trainer.global_step, trainer.current_epoch, rows, loss, gradients, None)]
             return
         self._steps.append(_Step(trainer.global_step, trainer.current_epoch, rows, loss, [], _norm(gradients)))
         due = loss.device.type == "cpu" or len(self._steps) >= trainer.log_every_n_steps  # type: ignore[attr-defined]
         if self.nonfinite == "stop" and due:
-            self._judge_or_stop(trainer)
-        elif self.nonfinite == "skip" and (bad := self._judge(trainer)):
+            self._check(trainer)
+        elif self.nonfinite == "skip" and (bad := self._first_nonfinite(trainer)):
             self._skip(trainer, pl_module, bad)
 
-    def _waits(self, trainer: L.Trainer, loss: Tensor) -> bool:
-        """Whether gradients are judged a step later. Other processes would not know of this one's next loss."""
+    def _is_deferred(self, trainer: L.Trainer, loss: Tensor) -> bool:
+        """Return True if gradients are checked one step later; several processes do not share the next loss."""
         return self.nonfinite == "stop" and loss.device.type == "cpu" and trainer.world_size == 1
 
-    def _judge(self, trainer: L.Trainer) -> _Step | None:
-        """The first step noted since the last time that is not finite."""
+    def _first_nonfinite(self, trainer: L.Trainer) -> _Step | None:
+        """Return the first recorded step with a non-finite loss or gradient, and clear the records."""
         steps, self._steps = self._steps, []
         if not steps:
             return None
-        figures = torch.stack([step.values() for step in steps]).cpu()
+        values = torch.stack([step.values() for step in steps]).cpu()
         if getattr(trainer.precision_plugin, "scaler", None) is not None:
-            figures = figures[:, :1]  # of infinite gradients the scaler takes care, and they are no fault
-        bad = (~figures.isfinite()).any(1).tolist()
+            values = values[:, :1]  # the gradient scaler handles infinite gradients, which are expected
+        bad = (~values.isfinite()).any(1).tolist()
         return steps[bad.index(True)] if any(bad) else None
 
     def _skip(self, trainer: L.Trainer, pl_module: L.LightningModule, bad: _Step) -> None:
         for parameter in pl_module.parameters():
-            parameter.grad = None  # an optimizer passes over what has no gradient: no decay and no momentum either
+            parameter.grad = None  # optimizers skip parameters without gradient, including weight decay and momentum
         with torch.no_grad():
             for buffer, before in self._buffers:
                 buffer.copy_(before)
         self.skipped += 1
-        what, files = _describe(trainer, bad)
-        rank_zero_warn(f"skipped a batch: {what}; its files: {', '.join(files)}")
+        description, files = _describe(trainer, bad)
+        rank_zero_warn(f"skipped a batch: {description}; files: {', '.join(files)}")
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Judge the rest of the epoch; log how many batches were skipped so far."""
-        self._judge_or_stop(trainer)
+        """Check the remaining steps of the epoch; log the number of skipped batches so far."""
+        self._check(trainer)
         if self.nonfinite == "skip":
             pl_module.log("train/skipped_batches", float(self.skipped))
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Keep a checkpoint from being written with weights that are not finite."""
-        self._judge_or_stop(trainer)
+        """Raise a UserError instead of saving non-finite weights."""
+        self._check(trainer)
         for name, value in checkpoint["state_dict"].items():
             if isinstance(value, Tensor) and not value.isfinite().all():
                 raise UserError(
-                    f"training diverged: {name} is not finite after step {trainer.global_step:,}; this checkpoint is"
-                    " not written, those before it are good: start anew with a smaller learning rate"
+                    f"training diverged: {name} is not finite after step {trainer.global_step:,}, so this checkpoint is"
+                    " not saved; earlier checkpoints are good. Train again with a smaller learning rate"
                 )
 
-    def _judge_or_stop(self, trainer: L.Trainer) -> None:
-        if self.nonfinite == "stop" and (bad := self._judge(trainer)):
-            what, files = _describe(trainer, bad)
+    def _check(self, trainer: L.Trainer) -> None:
+        if self.nonfinite == "stop" and (bad := self._first_nonfinite(trainer)):
+            description, files = _describe(trainer, bad)
             last = Path(getattr(trainer.checkpoint_callback, "dirpath", None) or ".") / LAST
             raise UserError(
-                f"training diverged: {what}; the files of that batch are listed above. The last good checkpoint is"
-                f" {last}: start anew from it with a smaller learning rate (--model.init_from {last}), clip gradients"
-                " (--trainer.gradient_clip_val 1), or go on without such batches (--guard.nonfinite skip)",
+                f"training diverged: {description}; the files of the batch are listed above. The last good checkpoint"
+                f" is {last}: start a new run from it with a smaller learning rate (--model.init_from {last}), clip"
+                " gradients (--trainer.gradient_clip_val 1) or skip such batches (--guard.nonfinite skip)",
                 files,
             )
 
 
 def _describe(trainer: L.Trainer, bad: _Step) -> tuple[str, list[str]]:
-    """Say what a step came to, and name the files of its batch."""
+    """Return a description of a step and the files of its batch."""
     (loss, norm), data, rows = bad.values().tolist(), data_of(trainer), bad.rows.tolist()
     more = [f"and {len(rows) - SHOWN} more"] if len(rows) > SHOWN else []
     files = [str(data.folder / data.path(row)) for row in rows[:SHOWN]]

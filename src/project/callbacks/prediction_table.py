@@ -1,4 +1,4 @@
-"""The tables that `predict` and a test write."""
+"""Prediction tables of `predict` and `test`."""
 
 import csv
 import heapq
@@ -15,12 +15,11 @@ from project.runs.folder import TEST_PREDICTIONS
 
 
 class PredictionTable(L.Callback):
-    """Writes what is predicted into the run, a row an image, in the order of the paths.
+    """Callback that writes a CSV table of predictions, one row per sample in the order of the dataset.
 
-    `predict` writes predictions.csv, a test writes test_predictions.csv: the path, and the columns of the target.
+    `predict` writes predictions.csv, `test` writes test_predictions.csv, with the path and the columns of the target.
 
-    Rows go to disk batch by batch, so that a million images need no memory; with several processes each writes its
-    own part and the first one joins them.
+    Rows are written batch by batch to keep memory constant. Each process writes its own part, and rank 0 merges them.
     """
 
     def __init__(self) -> None:
@@ -30,7 +29,7 @@ class PredictionTable(L.Callback):
         self._row: Callable[[Any, Any], list[str]] = lambda scores, true: []
 
     def on_predict_start(self, trainer: L.Trainer, *_: Any) -> None:
-        """Open this process's part."""
+        """Open the part of this process."""
         folder = Path(trainer.strategy.broadcast(trainer.log_dir or "."))
         folder.mkdir(parents=True, exist_ok=True)
         target, threshold = module_of(trainer).data_description.target, module_of(trainer).confidence_threshold
@@ -38,7 +37,7 @@ class PredictionTable(L.Callback):
         self._open(trainer, folder / "predictions.csv")
 
     def on_test_start(self, trainer: L.Trainer, *_: Any) -> None:
-        """Open this process's part, if the test has a folder."""
+        """Open the part of this process if the test has an output folder."""
         if folder := test_folder(trainer):
             target = module_of(trainer).data_description.target
             self._columns, self._row = target.test_columns, target.test_row
@@ -54,14 +53,14 @@ class PredictionTable(L.Callback):
     def on_test_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Write one batch."""
+        """Write the predictions of a batch."""
         if self._stream is not None:
             path, columns = data_of(trainer).path, (batch.index.tolist(), outputs.cpu().numpy(), batch.target.tolist())
             rows = ([i, path(i), *self._row(scores, true)] for i, scores, true in zip(*columns, strict=True))
             csv.writer(self._stream).writerows(rows)
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Join the parts, each of which ascends in its first column, the row in the index."""
+        """Merge the parts, each sorted by its first column, the row in the index."""
         if self._stream is None:
             return
         self._stream.close()

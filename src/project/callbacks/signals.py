@@ -1,4 +1,4 @@
-"""What asks a run to stop: Ctrl-C, a scheduler, a machine that is about to go."""
+"""Signal handling: Ctrl-C, preemption, and requeueing of SLURM jobs."""
 
 import os
 import signal
@@ -13,50 +13,50 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 
 class Signals:
-    """Notes SIGINT, SIGTERM and, in a SLURM job, the signal to requeue; a second SIGINT stops at once.
+    """Records SIGINT, SIGTERM and SLURM's requeue signal; a second SIGINT stops immediately.
 
-    Lightning's own handlers give way to these: they drop the step at SIGINT, write a checkpoint in the middle of a step
-    at SLURM's signal, and with several processes communicate from within the handler.
+    Replaces the handlers of Lightning, which drop the current step on SIGINT, save in the middle of a step on the
+    requeue signal, and communicate between processes inside the handler.
 
     Attributes:
-        received: Number of the signal, 0 while there is none.
+        received: Number of the received signal, 0 if none.
     """
 
     def __init__(self) -> None:
         self.received = 0
-        self._requeue: int | None = None
-        self._before: dict[int, Any] = {}
-        self._speaks = False
+        self._requeue_signal: int | None = None
+        self._previous: dict[int, Any] = {}
+        self._is_global_zero = False
 
-    def listen(self, trainer: L.Trainer) -> None:
-        """Take the handlers over."""
+    def install(self, trainer: L.Trainer) -> None:
+        """Install the signal handlers."""
         self.received = int(signal.SIGTERM) if trainer.received_sigterm else 0
-        self._speaks = trainer.is_global_zero
+        self._is_global_zero = trainer.is_global_zero
         environment = trainer._accelerator_connector.cluster_environment
         if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
-            self._requeue = environment.requeue_signal
+            self._requeue_signal = environment.requeue_signal
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM, self._requeue):
+            for number in (signal.SIGINT, signal.SIGTERM, self._requeue_signal):
                 if number is not None:
-                    self._before[number] = signal.signal(number, self._note)
+                    self._previous[number] = signal.signal(number, self._handle)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.received == signal.SIGINT:
             signal.default_int_handler(number, frame)
-        if number == signal.SIGINT and self._speaks:  # print would fail if it was interrupted itself
-            os.write(2, b"\nstopping after this step and saving; press Ctrl-C again to stop at once\n")
-        # Of a scheduler's two signals the first counts: it says whether to queue again.
+        if number == signal.SIGINT and self._is_global_zero:  # print is not reentrant
+            os.write(2, b"\nstopping after this step and saving; press Ctrl-C again to stop immediately\n")
+        # Keep the first: SIGTERM often follows the requeue signal.
         self.received = self.received or number
 
-    def leave(self) -> None:
-        """Put the handlers back that were there."""
-        for number, handler in self._before.items():
+    def restore(self) -> None:
+        """Restore the previous handlers."""
+        for number, handler in self._previous.items():
             signal.signal(number, handler)
-        self._before = {}
+        self._previous = {}
 
     def requeue(self, number: int) -> bool:
-        """Queue this SLURM job again, if that is what the signal asked for; the first process does it."""
-        if number != self._requeue:
+        """Requeue this SLURM job if the signal is its requeue signal; return True on success."""
+        if number != self._requeue_signal:
             return False
         array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
         job = f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"]
@@ -66,5 +66,5 @@ class Signals:
         except OSError as error:
             problem = str(error)
         if problem:
-            rank_zero_warn(f"job {job} could not be queued again: {problem}")
+            rank_zero_warn(f"cannot requeue job {job}: {problem}")
         return not problem

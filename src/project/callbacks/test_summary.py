@@ -1,4 +1,4 @@
-"""What a report needs of a test besides the table of predictions."""
+"""Test results that a report needs in addition to the table of predictions."""
 
 import base64
 import heapq
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import override
 
 from project.files import write_text
 from project.interface import Batch, data_of, module_of, test_folder
@@ -26,85 +27,82 @@ from project.runs.checkpoints import load_checkpoint
 from project.runs.folder import TEST_SUMMARY
 
 ScoredSample = tuple[float, int, Any]
-"""How much a sample is worth a look, its row in the index, and whatever is kept of it."""
+"""Score of a sample, its row in the index, and the data kept with it."""
 SHOWN = 12
-"""Samples kept of the most confident mistakes, of the least certain, and of one a class."""
+"""Number of most confident mistakes, of least confident predictions and of examples (one per class) to keep."""
 Overlays = Callable[[Any, Tensor, Tensor, int], list[Any] | None]
-"""Lays the evidence over images, for a module, uint8 (N, 3, H, W), classes int64 (N,), pixels."""
+"""Overlays attribution maps on images, given (module, uint8 (N, 3, H, W), classes int64 (N,), size in pixels)."""
 
 
 class TestSummary(L.Callback):
-    """Writes test.json into the run: what was tested on what, and the samples worth a look.
+    """Callback that writes test.json: model, dataset, metrics, and selected samples such as confident mistakes.
 
-    Images are kept as the net saw them, as data URIs, so that a report stays whole when they are gone or were never
-    files.
+    Images are embedded as data URIs, as the network saw them, so that a report does not depend on the dataset.
 
     Attributes:
-        overlays: Shows beside mistakes and the least certain images what the prediction goes by; None for nothing.
+        overlays: Computes attribution overlays of mistakes and of the least confident images; None to omit them.
     """
 
     def __init__(self) -> None:
         self.overlays: Overlays | None = None
         self._started = 0.0
-        self._seconds: float | None = None
+        self._training_seconds: float | None = None
         self._folder: Path | None = None
         self._kept: dict[str, TopK] = {}
 
+    @override
     def on_train_start(self, *_: Any) -> None:
-        """Start the clock of training."""
         self._started = time.monotonic()
 
+    @override
     def on_train_end(self, *_: Any) -> None:
-        """Stop it."""
-        self._seconds = time.monotonic() - self._started
+        self._training_seconds = time.monotonic() - self._started
 
+    @override
     def on_test_start(self, trainer: L.Trainer, *_: Any) -> None:
-        """Begin without samples."""
         self._folder, self._kept = test_folder(trainer), {}
 
     def on_test_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, *_: Any
     ) -> None:
-        """Keep the samples of the batch that are worth it so far."""
+        """Keep the samples with the highest scores so far."""
         if self._folder is None:
             return
         index = batch.index.cpu()
-        for kind, worth in (
-            module_of(trainer).task.rank_samples(outputs.cpu(), batch.target.cpu(), index, SHOWN).items()
-        ):
-            shortlist = self._kept.setdefault(kind, TopK(_limit(kind)))
-            shortlist.offer(worth.numpy(), index.numpy(), batch.inputs)
+        scores = module_of(trainer).task.rank_samples(outputs.cpu(), batch.target.cpu(), index, SHOWN)
+        for kind, score in scores.items():
+            self._kept.setdefault(kind, TopK(_limit(kind))).offer(score.numpy(), index.numpy(), batch.inputs)
 
     def on_test_end(self, trainer: L.Trainer, *_: Any) -> None:
-        """Bring the samples of all processes together and write the file."""
+        """Gather the samples of all processes and write test.json."""
         if self._folder is None:
             return
-        mine = {kind: self._as_text(trainer, kind, kept.kept) for kind, kept in self._kept.items()}
+        local = {kind: self._serialize(trainer, kind, top.kept) for kind, top in self._kept.items()}
         parts = [self._folder / f"{TEST_SUMMARY}.part{rank}" for rank in range(trainer.world_size)]
-        parts[trainer.global_rank].write_text(json.dumps(mine))
+        parts[trainer.global_rank].write_text(json.dumps(local))
         trainer.strategy.barrier()
         if not trainer.is_global_zero:
             return
-        found = [json.loads(part.read_text()) for part in parts]
+        gathered = [json.loads(part.read_text()) for part in parts]
         path, samples = data_of(trainer).path, dict[str, list[dict[str, str]]]()
-        for kind in {kind: None for part in found for kind in part}:
-            best = top_k([tuple(each) for part in found for each in part.get(kind, [])], _limit(kind))
+        for kind in {kind: None for part in gathered for kind in part}:
+            best = top_k([tuple(sample) for part in gathered for sample in part.get(kind, [])], _limit(kind))
             samples.setdefault(kind.split()[0], []).extend({"path": path(i), **texts} for _, i, texts in best)
-        write_text(self._folder / TEST_SUMMARY, json.dumps({**self._facts(trainer), "samples": samples}))
+        write_text(self._folder / TEST_SUMMARY, json.dumps({**self._metadata(trainer), "samples": samples}))
         for part in parts:
             part.unlink()
 
-    def _as_text(self, trainer: L.Trainer, kind: str, kept: list[ScoredSample]) -> list[ScoredSample]:
+    def _serialize(self, trainer: L.Trainer, kind: str, kept: list[ScoredSample]) -> list[ScoredSample]:
         module, render = module_of(trainer), data_of(trainer).description.input.render
         texts = [as_text(render(sample.numpy())) for _, _, sample in kept]
         if kept and self.overlays is not None and not kind.startswith("sample"):
             inputs = torch.stack([sample for _, _, sample in kept])
             predicted = module(inputs.to(module.device)).argmax(1)
-            for text, picture in zip(texts, self.overlays(module, inputs, predicted, 160) or (), strict=False):
-                text["attribution"] = _encoded(picture, "jpeg")
-        return [(worth, index, text) for (worth, index, _), text in zip(kept, texts, strict=True)]
+            for text, overlay in zip(texts, self.overlays(module, inputs, predicted, 160) or (), strict=False):
+                text["attribution"] = _data_uri(overlay, "jpeg")
+        return [(score, index, text) for (score, index, _), text in zip(kept, texts, strict=True)]
 
-    def _facts(self, trainer: L.Trainer) -> dict[str, Any]:
+    def _metadata(self, trainer: L.Trainer) -> dict[str, Any]:
         model, data = module_of(trainer), data_of(trainer)
         sizes, description = data.split_sizes(), model.data_description
         scalars = {name: float(value) for name, value in model.results["test"].scalars.items()}
@@ -113,7 +111,7 @@ class TestSummary(L.Callback):
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "command": redact_secrets(shlex.join(sys.orig_argv)),
             "checkpoint": str(Path(trainer.ckpt_path).resolve()) if trainer.ckpt_path else None,
-            "seconds_of_training": self._seconds,
+            "seconds_of_training": self._training_seconds,
             "split": "test" if sizes.get("test") else "val",
             "loss": scalars["loss"],
             "scalars": scalars,
@@ -135,39 +133,43 @@ def _limit(kind: str) -> int:
 
 
 def as_text(rendered: Any) -> dict[str, str]:
-    """Return a rendered sample as a page can hold it: an image as a data URI, of at most 224 pixels, or text."""
+    """Return a rendered sample for embedding in HTML: text, or an image of at most 224 pixels as a data URI."""
     if isinstance(rendered, str):
         return {"text": rendered}
     rendered.thumbnail((224, 224))
-    return {"image": _encoded(rendered, "png" if max(rendered.size) <= 64 else "jpeg")}
+    return {"image": _data_uri(rendered, "png" if max(rendered.size) <= 64 else "jpeg")}
 
 
-def _encoded(picture: Any, form: str) -> str:
+def _data_uri(image: Any, format: str) -> str:
     file = io.BytesIO()
-    picture.save(file, form, quality=85, optimize=True)
-    return f"data:image/{form};base64,{base64.b64encode(file.getvalue()).decode()}"
+    image.save(file, format, quality=85, optimize=True)
+    return f"data:image/{format};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 class TopK:
-    """Keeps the best `count` candidates seen so far, of equals the one with the lower row."""
+    """Keeps the `count` samples with the highest scores; ties go to the lower row."""
 
     def __init__(self, count: int) -> None:
         self.count = count
         self.kept: list[ScoredSample] = []
 
-    def offer(self, worth: NDArray[Any], index: NDArray[Any], inputs: Tensor, *facts: NDArray[Any]) -> None:
-        """Consider a batch: what each sample is worth, float (N,), -inf for nothing; its row, int64 (N,); the sample.
+    def offer(self, scores: NDArray[Any], index: NDArray[Any], inputs: Tensor, *facts: NDArray[Any]) -> None:
+        """Update with a batch.
 
-        What is kept is the sample, or a tuple of it and of further columns, (N,) each.
+        Args:
+            scores: Scores of the samples, float (N,); -inf excludes a sample.
+            index: Rows of the samples in the index, int64 (N,).
+            inputs: The samples, (N, ...).
+            facts: Further columns, each (N,); if given, a tuple of the sample and its values is kept.
         """
-        for i in np.argsort(-worth, kind="stable")[: self.count]:
-            if worth[i] > -np.inf:
-                sample = inputs[int(i)].to("cpu", copy=True)  # copied, as loaders use the memory of a batch again
+        for i in np.argsort(-scores, kind="stable")[: self.count]:
+            if scores[i] > -np.inf:
+                sample = inputs[int(i)].to("cpu", copy=True)  # copied, because dataloaders reuse the batch buffer
                 kept = (sample, *(column[i].item() for column in facts)) if facts else sample
-                self.kept.append((float(worth[i]), int(index[i]), kept))
+                self.kept.append((float(scores[i]), int(index[i]), kept))
         self.kept = top_k(self.kept, self.count)
 
 
 def top_k(candidates: list[ScoredSample], count: int) -> list[ScoredSample]:
-    """Return the best, best first."""
+    """Return the `count` candidates with the highest scores, in descending order."""
     return heapq.nlargest(count, candidates, key=lambda candidate: (candidate[0], -candidate[1]))

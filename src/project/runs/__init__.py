@@ -1,1 +1,1 @@
-"""A run's folder: naming, logger, checkpoints, continuing, provenance, and reading what a run left."""
+"""Run folders: names, loggers, checkpoints, resuming, provenance, and reading the results of a run."""

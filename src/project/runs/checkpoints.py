@@ -1,4 +1,4 @@
-"""Checkpoint files: written whole or not at all, read without running their code."""
+"""Atomic writing and safe loading of checkpoint files."""
 
 import os
 import pickle
@@ -19,24 +19,24 @@ LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
 
 class DurableCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint under another name, flushes it to the disk, then renames it: whole at every moment.
+    """Checkpoint IO that writes atomically: to a temporary file, flushed to disk, then renamed.
 
-    Lightning's own renames too, but does not flush, passes over a folder that it may not write to without a word, and
-    holds three copies in memory.
+    Lightning's own also renames, but does not flush, ignores folders without write permission silently, and holds
+    three copies in memory.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write a checkpoint; what stood at the path stays until the new one is whole."""
+        """Write a checkpoint; an existing file is replaced only when the new one is complete."""
         path = Path(path)
         partial = path.with_name(f".{path.name}.partial")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with partial.open("wb") as stream:
-                sink = _Sink(stream)
+                file = _ErrorRecordingFile(stream)
                 try:
-                    torch.save(checkpoint, cast(IO[bytes], sink))
-                except RuntimeError as error:  # what torch makes of a write that failed
-                    raise sink.error or error from error
+                    torch.save(checkpoint, cast(IO[bytes], file))
+                except RuntimeError as error:  # torch hides the OSError of a failed write
+                    raise file.error or error from error
                 stream.flush()
                 os.fsync(stream.fileno())
             partial.replace(path)
@@ -45,14 +45,14 @@ class DurableCheckpointIO(TorchCheckpointIO):
             with suppress(OSError):
                 partial.unlink()
             raise UserError(
-                f"cannot write checkpoint {path}: {error.strerror or error}. The checkpoints before it are whole"
-                f" ({', '.join(sorted(file.name for file in path.parent.glob('*.ckpt'))) or 'there is none'}):"
-                f" make room or permit writing, then continue by --ckpt_path {path.parent / LAST}"
+                f"cannot write checkpoint {path}: {error.strerror or error}. Earlier checkpoints are intact"
+                f" ({', '.join(sorted(file.name for file in path.parent.glob('*.ckpt'))) or 'none'}):"
+                f" free disk space or fix permissions, then resume with --ckpt_path {path.parent / LAST}"
             ) from error
 
 
-class _Sink:
-    """A file that remembers why a write failed."""
+class _ErrorRecordingFile:
+    """A file that stores the error of a failed write."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -70,29 +70,29 @@ class _Sink:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint; only plain types and tensors are let in, so that no file can run code."""
+    """Load a checkpoint with `weights_only=True`, so that the file cannot execute code."""
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         checkpoint["hyper_parameters"], checkpoint["state_dict"]
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is not a checkpoint of this project, or it is damaged ({reason(error)})") from error
+        raise UserError(f"{path} is not a checkpoint of this project or is corrupted ({reason(error)})") from error
     if checkpoint.get("format_version") != FORMAT_VERSION:
         ours = "data_description" in {*checkpoint, *checkpoint["hyper_parameters"]}
         what = "was written by another version of this project" if ours else "is not a checkpoint of this project"
-        raise UserError(f"{path} {what}: train again, or use it with the version that wrote it")
+        raise UserError(f"{path} {what}: train again or use the version that wrote it")
     return checkpoint
 
 
 def reason(error: Exception) -> str:
-    """Why torch would not read a file, without its advice to let the file run its code."""
+    """Return why torch cannot load a file, without its advice to disable `weights_only`."""
     if not isinstance(error, pickle.UnpicklingError):
-        return "it is no archive of torch.save" if str(error).startswith("mmap can only be used") else str(error)
-    wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
-    return f"it holds {wanted[1] if wanted else 'more than plain data'}, which may run code when read, so it was not"
+        return "not a file written by torch.save" if str(error).startswith("mmap can only be used") else str(error)
+    match = re.search(r"GLOBAL ([\w.]+)", str(error))
+    return f"it contains {match[1] if match else 'more than plain data'}, which may execute code when loaded"
 
 
 def find_damage(path: Path) -> str:
-    """What is wrong with a checkpoint file, by the checksums within it; empty if nothing is."""
+    """Verify the checksums of a checkpoint file; return the problem, or an empty string if it is intact."""
     try:
         with zipfile.ZipFile(path) as archive:
             bad = archive.testzip()

@@ -1,4 +1,4 @@
-"""The first parameter of a command with a Trainer; its type says whether the command trains or needs a trained model.
+"""Types of the first parameter of a command with a Trainer: whether it trains or needs a trained model.
 
 Does not import torch.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """What a command with a Trainer is called with; subclasses say what the command does with the checkpoint."""
+    """Arguments of a command with a Trainer; the subclass defines how the command uses the checkpoint."""
 
     trainer: "L.Trainer"
     module: "Classifier"
@@ -28,44 +28,50 @@ class Job:
 
 @dataclass(frozen=True)
 class Training(Job):
-    """For commands that train: without a checkpoint they start a run, with one they continue its run."""
+    """For commands that train: start a run, or resume the run of the checkpoint if there is one."""
 
 
 @dataclass(frozen=True)
 class Untrained(Job):
-    """For commands that train for a measurement: they take no checkpoint and keep no weights."""
+    """For commands that train only to measure: no checkpoint, no saved weights."""
 
 
 @dataclass(frozen=True)
 class Trained(Job):
-    """For commands that use a trained model, built with the options and the data description of its checkpoint."""
+    """For commands that use a trained model, built from the options and data description in its checkpoint."""
 
     checkpoint: Path
 
     def load(self, labeled: bool) -> bool:
-        """Put the trained model, outside training, where the trainer computes, and find the images.
+        """Load the weights, move the model to the trainer's device in eval mode, and set up the data.
 
-        Returns whether they are those that the model was trained on. These are split as they were then; any other
-        folder is read as `predict` reads it, unless it has to be `labeled`.
+        The dataset that the model was trained on is split as in training. Another one is read like in `predict`
+        (without labels), unless `labeled` is set.
+
+        Returns:
+            True if the data is the dataset that the model was trained on.
+
+        Raises:
+            UserError: The trainer has several devices.
         """
         from project.runs.checkpoints import load_checkpoint
 
         trainer, module, data = self.trainer, self.module, self.data
         if trainer.world_size > 1:
-            raise UserError("this works on one device: add --trainer.devices 1")
+            raise UserError("this command runs on one device: add --trainer.devices 1")
         saved = load_checkpoint(self.checkpoint)
         module.trainer = data.trainer = trainer
         trainer.strategy.connect(module)
         module.configure_model()
         module.load_state_dict(saved["state_dict"])
         module.to(trainer.strategy.root_device).eval()
-        theirs = saved.get("datamodule_hyper_parameters", {})
-        own = all(theirs.get(name) == data.hparams.get(name) for name in ("root", "labels"))
+        trained_on = saved.get("datamodule_hyper_parameters", {})
+        same_data = all(trained_on.get(name) == data.hparams.get(name) for name in ("root", "labels"))
         data.prepare_data()
-        data.setup("test" if own or labeled else "predict")
-        return own
+        data.setup("test" if same_data or labeled else "predict")
+        return same_data
 
 
 @dataclass(frozen=True)
 class Evaluation(Trained):
-    """For commands that run one of Lightning's evaluation loops and log to a folder of their own."""
+    """For commands that run a Lightning evaluation loop and log to a new folder."""

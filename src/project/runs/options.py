@@ -1,4 +1,4 @@
-"""How options are written: on the command line, in configs, and in the config of a run."""
+"""Parsing of options on the command line and in config files."""
 
 import re
 from collections.abc import Iterator
@@ -12,10 +12,10 @@ from project.errors import UserError
 
 
 def configs_first(args: list[str]) -> list[str]:
-    """Return arguments with every config moved before the options, so that a config never beats the command line.
+    """Move every config before the other options, so that the command line always overrides configs.
 
-    `--trainer.callbacks X` becomes `--trainer.callbacks+ X`: callbacks given on the command line append. Configs that
-    hold no option, as where all lines are comments, are left out.
+    `--trainer.callbacks X` becomes `--trainer.callbacks+ X`: callbacks on the command line are appended. Empty configs
+    are dropped.
     """
     configs: list[str] = []
     rest: list[str] = []
@@ -30,7 +30,7 @@ def configs_first(args: list[str]) -> list[str]:
 
 
 def option_pairs(args: list[str]) -> Iterator[tuple[str, str]]:
-    """Yield name and value of each option, as `--name value` or `--name=value`."""
+    """Yield the name and value of each option, written as `--name value` or `--name=value`."""
     for option, following in pairwise([*args, ""]):
         if option.startswith("--"):
             name, equals, value = option[2:].partition("=")
@@ -38,23 +38,21 @@ def option_pairs(args: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def read_config(file: Path) -> Any:
-    """Return what a YAML file holds."""
+    """Load a YAML file."""
     try:
         return yaml.safe_load(file.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
-        raise UserError(f"{file} is no text file") from error
+        raise UserError(f"{file} is not a text file") from error
     except yaml.reader.ReaderError as error:
         raise UserError(f"{file}: {error.reason}") from error
     except yaml.MarkedYAMLError as error:
         at = error.problem_mark
         where = f", line {at.line + 1}, column {at.column + 1}" if at else ""
-        raise UserError(
-            f"{file}{where}: {error.problem}; see whether a colon, a quote or an indent is amiss"
-        ) from error
+        raise UserError(f"{file}{where}: {error.problem}; check the colons, quotes and indentation") from error
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested dictionaries as one, with dotted keys; None is left out."""
+    """Flatten nested dictionaries to dotted keys; None values are dropped."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, dict):
@@ -65,32 +63,32 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def option_name(name: str) -> str:
-    """Return an option's name without what only says how its value is built."""
+    """Return an option's name without `.init_args` and `.class_path`."""
     return name.replace(".init_args", "").removesuffix(".class_path")
 
 
 def peek_options(args: list[str]) -> dict[str, Any]:
-    """Return options by their plain names, as far as arguments and plain YAML tell: what decides which run is meant.
+    """Return the options on the command line and in configs, by plain name, without validation.
 
-    Of arguments in order, a later one beats an earlier one; nothing is checked.
+    Used to find the run before the parser is built. Later arguments override earlier ones.
     """
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     for name, value in option_pairs(args):
         if name == "config":
-            found |= _said(read_config(Path(value)), Path(value).parent) if Path(value).is_file() else {}
+            options |= _plain_options(read_config(Path(value)), Path(value).parent) if Path(value).is_file() else {}
         elif name in GROUPS and Path(value).is_file():
-            found |= _said({name: value}, Path())
+            options |= _plain_options({name: value}, Path())
         else:
-            found[option_name(name)] = value
-    return found
+            options[option_name(name)] = value
+    return options
 
 
-GROUPS = ("model", "data", "trainer")  # options that may name a file with all options below them
+GROUPS = ("model", "data", "trainer")  # their value may be a YAML file with the options of the group
 
 
-def _said(config: Any, beside: Path) -> dict[str, Any]:
+def _plain_options(config: Any, folder: Path) -> dict[str, Any]:
     config = dict(config) if isinstance(config, dict) else {}
     for group in GROUPS:
-        if isinstance(file := config.get(group), str) and (beside / file).is_file():
-            config[group] = read_config(beside / file)
+        if isinstance(file := config.get(group), str) and (folder / file).is_file():
+            config[group] = read_config(folder / file)
     return {option_name(name): value for name, value in flatten(config).items()}

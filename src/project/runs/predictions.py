@@ -1,4 +1,4 @@
-"""What follows from the predictions of a classification test: accuracy, confusion, calibration."""
+"""Metrics of the predictions of a classification test: accuracy, confusion matrix, calibration."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +11,7 @@ from project.runs.statistics import BINS, Interval, precision_recall_f1, wilson_
 
 
 class Bin(NamedTuple):
-    """Images whose prediction was about as certain: where the bin begins, how many, mean probability, share right."""
+    """Calibration bin: lower edge, number of images, mean confidence, accuracy."""
 
     low: float
     images: int
@@ -20,7 +20,7 @@ class Bin(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """Images of one class that were taken for another; `share` is of the images of the true class."""
+    """Two confused classes: number of images, also as a share of the images of the true class."""
 
     label: str
     predicted: str
@@ -30,15 +30,15 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a test predicted, an entry an image.
+    """Predictions of a test, one entry per image.
 
     Attributes:
-        names: Class names; labels and predictions are positions in it.
-        paths: Of the images.
+        names: Class names, indexed by labels and predictions.
+        paths: Image paths.
         label: int64 (N,).
         predicted: int64 (N,).
-        probability: Of the predicted class, float64 (N,) in [0, 1].
-        class_probability: Of the true class, alike.
+        probability: Probability of the predicted class, float64 (N,) in [0, 1].
+        class_probability: Probability of the true class, float64 (N,) in [0, 1].
     """
 
     names: list[str]
@@ -49,36 +49,36 @@ class Predictions:
     class_probability: NDArray[np.float64]
 
     def subset(self, rows: NDArray[np.int64]) -> "Predictions":
-        """Those of some images, by their positions."""
+        """Return the predictions of the given rows."""
         paths = [self.paths[row] for row in rows] if self.paths else []
-        certainties = self.probability[rows], self.class_probability[rows]
-        return Predictions(self.names, paths, self.label[rows], self.predicted[rows], *certainties)
+        probabilities = self.probability[rows], self.class_probability[rows]
+        return Predictions(self.names, paths, self.label[rows], self.predicted[rows], *probabilities)
 
     @cached_property
     def correct(self) -> NDArray[np.bool_]:
-        """Which images were classified right."""
+        """Mask of the correct predictions, bool (N,)."""
         return np.equal(self.label, self.predicted)
 
     @property
     def accuracy(self) -> float:
-        """Share of the images that is right."""
+        """Accuracy in [0, 1]."""
         return float(self.correct.mean())
 
     @property
     def interval(self) -> Interval:
-        """95 % interval of the accuracy."""
+        """95 % confidence interval of the accuracy."""
         return wilson_interval(int(self.correct.sum()), len(self.correct))
 
     @cached_property
     def confusion(self) -> NDArray[np.int64]:
-        """(classes, classes); rows are labels, columns are predictions."""
+        """Confusion matrix, int64 (classes, classes): rows are labels, columns are predictions."""
         classes = len(self.names)
         cells = self.label * classes + self.predicted
         return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
 
     @cached_property
     def pairs(self) -> list[Pair]:
-        """Classes that were taken for one another, most images first."""
+        """Confused pairs of classes, most frequent first."""
         mistakes = self.confusion * (1 - np.eye(len(self.names), dtype=np.int64))
         rows, columns = np.nonzero(mistakes)
         counts, totals = mistakes[rows, columns], self.confusion.sum(1)[rows]
@@ -90,26 +90,26 @@ class Predictions:
 
     @cached_property
     def per_class(self) -> dict[str, NDArray[np.float64]]:
-        """images, precision, recall and f1, each (classes,), by name, as the classifier counts them.
+        """Number of images, precision, recall and F1 by class, each (classes,).
 
-        NaN where a class occurs neither among labels nor among predictions; the means leave such classes out.
+        NaN for classes without labels and predictions; macro averages ignore them.
         """
-        hits, truths, guesses = self.confusion.diagonal(), self.confusion.sum(1), self.confusion.sum(0)
-        seen = truths + guesses > 0
-        rates = {name: np.where(seen, of, np.nan) for name, of in precision_recall_f1(hits, truths, guesses).items()}
-        return {"images": truths.astype(float), **rates}
+        correct, labels, predicted = self.confusion.diagonal(), self.confusion.sum(1), self.confusion.sum(0)
+        seen = labels + predicted > 0
+        scores = precision_recall_f1(correct, labels, predicted)
+        return {"images": labels.astype(float), **{name: np.where(seen, s, np.nan) for name, s in scores.items()}}
 
     @cached_property
     def bins(self) -> list[Bin]:
-        """The images by the probability of their prediction, in `BINS` bins of equal width; those with images."""
-        place = np.minimum((self.probability * BINS).astype(int), BINS - 1)
-        found = [(i, place == i) for i in np.unique(place).tolist()]
+        """The non-empty calibration bins, of `BINS` of equal width."""
+        index = np.minimum((self.probability * BINS).astype(int), BINS - 1)
+        masks = [(i, index == i) for i in np.unique(index).tolist()]
         return [
             Bin(i / BINS, int(rows.sum()), float(self.probability[rows].mean()), float(self.correct[rows].mean()))
-            for i, rows in found
+            for i, rows in masks
         ]
 
     @property
     def calibration_error(self) -> float:
-        """Expected calibration error: how far confidence and accuracy of a bin lie apart, mean over the images."""
+        """Expected calibration error: mean absolute difference of confidence and accuracy, weighted by bin size."""
         return sum(b.images * abs(b.confidence - b.accuracy) for b in self.bins) / len(self.correct)

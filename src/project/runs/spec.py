@@ -1,4 +1,4 @@
-"""What is built later, as plain data in checkpoints: {class_path, init_args}, or the path of a function."""
+"""Specs of classes and functions as plain data in checkpoints: {class_path, init_args}, or the path of a function."""
 
 import inspect
 from collections.abc import Callable
@@ -13,46 +13,46 @@ from project.interface import Input, import_object
 
 Spec = dict[str, Any] | str
 NetCallable = Callable[[int, Any], nn.Module]
-"""Builds a net from (num_classes, inputs): an `nn.Module` class, or a function, whose first arguments are these."""
+"""An `nn.Module` class, or a function that returns a network, whose first arguments are (num_classes, inputs)."""
 
 
 def to_spec(build: Any) -> Any:
-    """A class, partial or function as a spec, so that every checkpoint loads under `weights_only=True`."""
+    """Convert a class, partial or function to a spec, so that checkpoints load with `weights_only=True`."""
     if isinstance(build, partial) and isinstance(build.func, type):
         return {**to_spec(build.func), "init_args": dict(build.keywords)}
     if isinstance(build, type):
         return {"class_path": f"{build.__module__}.{build.__qualname__}"}
     if isinstance(build, list):
         return [to_spec(each) for each in build]
-    if isinstance(build, FunctionType) and build.__qualname__.isidentifier():  # not one within another, or a lambda
+    if isinstance(build, FunctionType) and build.__qualname__.isidentifier():  # neither nested nor a lambda
         return f"{build.__module__}.{build.__qualname__}"
     return build
 
 
 def builder(spec: Spec) -> Callable[..., Any]:
-    """The class or function that a spec names."""
-    found: Callable[..., Any] = import_object(spec if isinstance(spec, str) else spec["class_path"])
-    return found
+    """Import the class or function of a spec."""
+    build: Callable[..., Any] = import_object(spec if isinstance(spec, str) else spec["class_path"])
+    return build
 
 
 def init_args(spec: Spec) -> dict[str, Any]:
-    """The arguments that a spec gives."""
+    """Return the arguments in a spec."""
     return {} if isinstance(spec, str) else spec.get("init_args", {})
 
 
 def arguments(spec: Spec) -> set[str]:
-    """Names of the arguments that the class or function of a spec takes."""
+    """Return the parameter names of the class or function of a spec."""
     return set(inspect.signature(builder(spec)).parameters)
 
 
 def build_net(build: NetCallable, num_classes: int, inputs: Input) -> nn.Module:
-    """The net, unless it takes other arguments or finds a mistake in those it is given."""
+    """Build the network; raise a UserError if its parameters do not match or it rejects its arguments."""
     try:
         inspect.signature(build).bind(num_classes, inputs)
     except TypeError as error:
         raise UserError(
-            f"model.net is built with the number of classes and the input as its first two arguments ({error});"
-            " for a network of torchvision: --model.net project.modules.TorchVision --model.net.name NAME"
+            f"model.net must take the number of classes and the input as its first two arguments ({error});"
+            " for a torchvision network use --model.net project.modules.TorchVision --model.net.name NAME"
         ) from error
     try:
         return build(num_classes, inputs)
