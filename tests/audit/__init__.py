@@ -1,1 +1,1 @@
-"""Tests of the audits."""
+"""Tests of project.audit."""

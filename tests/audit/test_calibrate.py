@@ -1,4 +1,4 @@
-"""Calibration finds a temperature that was planted, and everything then uses it."""
+"""Tests of `calibrate`."""
 
 import csv
 import os
@@ -22,47 +22,46 @@ RUN = Path("logs/run/version_0")
 
 
 def labeled(count: int, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits, and labels that are drawn from what they say at a temperature."""
-    draws = torch.Generator().manual_seed(0)
-    scores = 4 * torch.randn(count, 5, generator=draws, dtype=torch.float64)
-    return scores, torch.multinomial((scores / temperature).softmax(1), 1, generator=draws)[:, 0]
+    """Return logits, and labels sampled from their softmax at a temperature."""
+    generator = torch.Generator().manual_seed(0)
+    logits = 4 * torch.randn(count, 5, generator=generator, dtype=torch.float64)
+    return logits, torch.multinomial((logits / temperature).softmax(1), 1, generator=generator)[:, 0]
 
 
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 3.0])
-def test_the_temperature_that_labels_were_drawn_at_is_found(temperature: float) -> None:
+def test_fit_temperature_recovers_the_sampling_temperature(temperature: float) -> None:
     assert fit_temperature(*labeled(20_000, temperature)) == pytest.approx(temperature, rel=0.05)
 
 
-def test_where_no_temperature_is_best_it_says_so() -> None:
-    scores = torch.eye(3, dtype=torch.float64)
-    with pytest.raises(UserError, match="all of the 3 val images are right"):
-        fit_temperature(scores, torch.tensor([0, 1, 2]))
+def test_fit_temperature_raises_without_an_optimum() -> None:
+    logits = torch.eye(3, dtype=torch.float64)
+    with pytest.raises(UserError, match="predicts all 3 val images correctly"):
+        fit_temperature(logits, torch.tensor([0, 1, 2]))
     with pytest.raises(UserError, match="no better than chance"):
-        fit_temperature(scores, torch.tensor([1, 2, 1]))
+        fit_temperature(logits, torch.tensor([1, 2, 1]))
 
 
-def test_the_least_probability_that_reaches_a_target() -> None:
-    sureness = torch.tensor([0.9, 0.8, 0.8, 0.7, 0.6])
-    right = torch.tensor([True, True, False, True, False])
-    assert confidence_threshold(sureness, right, 0.75) == pytest.approx(0.65)  # halfway from 0.7 to the next image
-    assert confidence_threshold(sureness, right, 0.9) == pytest.approx(
-        0.85
-    )  # not 0.8, which one right and one wrong image reach
-    lowest = confidence_threshold(sureness.double(), right, 0.5)  # all images reach it
+def test_confidence_threshold() -> None:
+    confidence = torch.tensor([0.9, 0.8, 0.8, 0.7, 0.6])
+    correct = torch.tensor([True, True, False, True, False])
+    assert confidence_threshold(confidence, correct, 0.75) == pytest.approx(0.65)  # halfway from 0.7 to 0.6
+    # Not 0.8, which is the confidence of one correct and one incorrect prediction.
+    assert confidence_threshold(confidence, correct, 0.9) == pytest.approx(0.85)
+    lowest = confidence_threshold(confidence.double(), correct, 0.5)  # reached by all images
     assert lowest < 0.6 and lowest == pytest.approx(0.6, abs=1e-5)
-    with pytest.raises(UserError, match="aim lower"):
-        confidence_threshold(sureness, ~right, 0.9)
+    with pytest.raises(UserError, match="no confidence threshold reaches an accuracy of 90.00%"):
+        confidence_threshold(confidence, ~correct, 0.9)
 
 
-def sure_of_itself(here: Path, factor: float) -> None:
-    """A run on images of which some lie in another class's folder, its logits then multiplied."""
+def train_overconfident(here: Path, factor: float) -> None:
+    """Train on images with some wrong labels, then multiply the logits by a factor."""
     colors = list(COLORS.items())
     for number, (name, _) in enumerate(colors):
-        for other, (wrong, color) in enumerate(colors):
+        for other, (wrong_name, color) in enumerate(colors):
             write_images(here / "part", 40 if number == other else 8, color)
             for file in (here / "part").iterdir():
                 (here / "images" / name).mkdir(parents=True, exist_ok=True)
-                file.rename(here / "images" / name / f"{wrong}{file.name}")
+                file.rename(here / "images" / name / f"{wrong_name}{file.name}")
     main(fit(here / "images", "--trainer.max_epochs", "6", "--data.val_fraction", "0.3", "--test_after_fit", "false"))
     saved = load(RUN, "best.ckpt")
     *_, weight, bias = (name for name in saved["state_dict"] if name.startswith("net."))
@@ -71,7 +70,7 @@ def sure_of_itself(here: Path, factor: float) -> None:
     torch.save(saved, RUN / "checkpoints/best.ckpt")
 
 
-def figures(capsys: pytest.CaptureFixture[str]) -> dict[str, float]:
+def evaluate(capsys: pytest.CaptureFixture[str]) -> dict[str, float]:
     capsys.readouterr()
     main(["test", "--ckpt_path", str(RUN / "checkpoints/best.ckpt"), *QUICK])
     shown = capsys.readouterr().out
@@ -82,20 +81,20 @@ def figures(capsys: pytest.CaptureFixture[str]) -> dict[str, float]:
 
 
 @pytest.mark.slow
-def test_a_calibrated_checkpoint_is_calibrated_wherever_it_is_used(
+def test_every_command_uses_the_temperature_of_the_checkpoint(
     here: Path, capsys: pytest.CaptureFixture[str], failing: Callable[[list[str]], str]
 ) -> None:
-    sure_of_itself(here, 20)
-    before = figures(capsys)
+    train_overconfident(here, 20)
+    before = evaluate(capsys)
     calibrate = ["calibrate", "--ckpt_path", "best", *QUICK]
     main([*calibrate, "--target_accuracy", "0.6"])
     shown = capsys.readouterr().out
-    assert re.search(r"temperature \d+\.\d+, before 1\.0000: written into", shown) and "test after" in shown
+    assert re.search(r"temperature \d+\.\d+ \(before: 1\.0000\), saved in", shown) and "test after" in shown
     saved = load(RUN, "best.ckpt")
     assert float(saved["state_dict"]["task.temperature"]) > 5
     assert sorted(item.name for item in Path("logs").iterdir()) == ["run", "test"]
 
-    after = figures(capsys)
+    after = evaluate(capsys)
     assert after["accuracy"] == before["accuracy"]
     assert after["Brier score"] < before["Brier score"] - 0.02
     assert after["calibration error"] < before["calibration error"] - 0.05
@@ -105,24 +104,24 @@ def test_a_calibrated_checkpoint_is_calibrated_wherever_it_is_used(
     main(["predict", "--ckpt_path", str(RUN / "checkpoints/best.ckpt"), "--data.root", "images", *QUICK])
     with Path("logs/predict/version_0/predictions.csv").open() as stream:
         rows = list(csv.DictReader(stream))
-    least = saved["hyper_parameters"]["confidence_threshold"]
+    threshold = saved["hyper_parameters"]["confidence_threshold"]
     assert list(rows[0])[:3] == ["path", "class", "confident"]
-    assert all((row["confident"] == "yes") == (float(row[row["class"]]) >= least) for row in rows)
+    assert all((row["confident"] == "yes") == (float(row[row["class"]]) >= threshold) for row in rows)
 
     assert "must be above 0 and below 1" in failing([*calibrate, "--target_accuracy", "99"])
     main(["fit", "--ckpt_path", str(RUN / "checkpoints/best.ckpt"), "--trainer.max_epochs", "7", *QUICK])
-    further = load(RUN)
+    resumed = load(RUN)
     assert (
-        float(further["state_dict"]["task.temperature"]) == 1
-        and further["hyper_parameters"]["confidence_threshold"] is None
+        float(resumed["state_dict"]["task.temperature"]) == 1
+        and resumed["hyper_parameters"]["confidence_threshold"] is None
     )
 
 
 @pytest.mark.slow
-def test_calibration_holds_in_the_arithmetic_of_an_older_processor() -> None:
-    """Which image is sure must not hang on the last bit: with AVX2, sums come in another order."""
-    older = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
-    test = f"{__file__}::test_a_calibrated_checkpoint_is_calibrated_wherever_it_is_used"
+def test_calibration_with_avx2_arithmetic() -> None:
+    """Which images are confident must not depend on rounding: with AVX2, sums have another order."""
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+    test = f"{__file__}::test_every_command_uses_the_temperature_of_the_checkpoint"
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", test]
-    done = subprocess.run(command, cwd=REPOSITORY, env=older, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-3000:]

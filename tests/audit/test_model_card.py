@@ -1,4 +1,4 @@
-"""A model card says what was measured, and of all else that it was not."""
+"""Tests of `model_card`: measurements are listed, missing ones are marked as such."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from tests.conftest import QUICK, fit
 from tests.report.made import made_run
 
 
-def test_a_run_of_which_little_is_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_measurements_are_marked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = made_run(tmp_path / "run" / "version_0", 3, 300)
     (run / "test.json").unlink()
     main(["model_card", str(run)])
@@ -18,21 +18,21 @@ def test_a_run_of_which_little_is_known(tmp_path: Path, capsys: pytest.CaptureFi
     assert card.count("Not measured.") == 2 and card.count("not recorded") >= 6
     with pytest.raises(SystemExit):
         main(["model_card", str(run)])
-    assert "you may have filled it in" in capsys.readouterr().err
+    assert "exists and is not overwritten" in capsys.readouterr().err
 
 
-def test_groups_stand_in_the_card(tmp_path: Path) -> None:
+def test_the_card_has_the_subgroup_evaluation(tmp_path: Path) -> None:
     table = biased(tmp_path / "run" / "version_0", 0.3)
     run = table.parent
     main(["groups", str(run), "--table", str(table), "--column", "tone"])
     main(["model_card", str(run), "--output", str(tmp_path / "card.md")])
     card = (tmp_path / "card.md").read_text()
     assert "| tone | rare | 12 (small) |" in card and "* tone, accuracy: light" in card
-    assert "more than noise" in card and card.count("Not measured.") == 1
+    assert ": significant (p = " in card and card.count("Not measured.") == 1
 
 
 @pytest.mark.slow
-def test_the_card_of_a_real_run_is_one_that_the_hub_reads(tree: Path, here: Path) -> None:
+def test_the_card_of_a_run_is_valid_for_the_hub(tree: Path, here: Path) -> None:
     from huggingface_hub import ModelCard
 
     main(fit(tree))
@@ -41,6 +41,6 @@ def test_the_card_of_a_real_run_is_one_that_the_hub_reads(tree: Path, here: Path
     card = ModelCard.load("logs/run/version_0/model_card.md")
     (result,) = card.data.eval_results
     assert result.metric_type == "accuracy" and 0 <= result.metric_value <= 1
-    for said in ("9 test images", "train 42, val 9, test 9", "No temperature was fitted", "| pgd |", "Brier score 0."):
-        assert said in card.text, said
-    assert str(here.parent) not in card.text, "it is to be published"
+    for text in ("9 test images", "train 42, val 9, test 9", "No temperature was fitted", "| pgd |", "Brier score 0."):
+        assert text in card.text, text
+    assert str(here.parent) not in card.text, "the card is meant to be published"

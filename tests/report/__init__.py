@@ -1,1 +1,1 @@
-"""The page of a run."""
+"""Tests of project.report."""

@@ -1,4 +1,4 @@
-"""Runs as a test leaves them, made without training."""
+"""Test results of synthetic runs, written without training."""
 
 import csv
 import json
@@ -8,21 +8,21 @@ import numpy as np
 
 
 def made_run(folder: Path, classes: int, images: int, accuracy: float = 0.8, images_in: str = "images") -> Path:
-    """test_predictions.csv and test.json of a net that is right so often and as sure as it is right."""
+    """Write test_predictions.csv and test.json of a classifier with the given accuracy."""
     draw = np.random.default_rng(0)
     names = [f"class {number:03d}" for number in range(classes)]
     label = np.arange(images) % classes
-    right = draw.random(images) < accuracy
-    predicted = np.where(right, label, (label + draw.choice([1, 2, classes // 2], images)) % classes)
-    sure = np.clip(draw.normal(np.where(right, 0.85, 0.6), 0.12), 1 / classes, 1)
+    correct = draw.random(images) < accuracy
+    predicted = np.where(correct, label, (label + draw.choice([1, 2, classes // 2], images)) % classes)
+    confidence = np.clip(draw.normal(np.where(correct, 0.85, 0.6), 0.12), 1 / classes, 1)
     folder.mkdir(parents=True)
     with (folder / "test_predictions.csv").open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["path", "class", "predicted", "probability", "class_probability"])
-        for number, (c, p, q, hit) in enumerate(zip(label, predicted, sure, right, strict=True)):
+        for number, (c, p, q, hit) in enumerate(zip(label, predicted, confidence, correct, strict=True)):
             row = [f"{names[c]}/{number:06d}.jpg", names[c], names[p], f"{q:.6f}", f"{q if hit else (1 - q) / 2:.6f}"]
             writer.writerow(row)
-    about = {
+    summary = {
         "split": "test",
         "folder": images_in,
         "class_names": names,
@@ -34,5 +34,5 @@ def made_run(folder: Path, classes: int, images: int, accuracy: float = 0.8, ima
         "loss": 0.7,
         "samples": {},
     }
-    (folder / "test.json").write_text(json.dumps(about))
+    (folder / "test.json").write_text(json.dumps(summary))
     return folder

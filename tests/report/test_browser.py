@@ -1,4 +1,4 @@
-"""The page as a person meets it: in a browser, from a file, on a phone."""
+"""Tests of the report in a browser, on desktop and phone screens."""
 
 import json
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
 @pytest.fixture
 def chrome(browser: Browser) -> Iterator[Browser]:  # noqa: F811
-    """A browser that notes what it asks the network for."""
+    """A browser without network access that fails the test on console errors."""
     browser.execute_cdp_cmd("Network.enable", {})
     browser.execute_cdp_cmd("Network.setBlockedURLs", {"urls": ["http://*", "https://*"]})
     yield browser
@@ -33,8 +33,8 @@ def show(chrome: Browser, page: Path, width: int = 1280) -> None:
     chrome.get(page.resolve().as_uri())
 
 
-def sideways(chrome: Browser) -> int:
-    """Pixels that the page is wider than the screen."""
+def overflow(chrome: Browser) -> int:
+    """Return the number of pixels by which the page is wider than the screen."""
     script = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
     return int(chrome.execute_script(script))
 
@@ -46,16 +46,16 @@ def column(chrome: Browser, number: int) -> list[str]:
 
 @pytest.fixture
 def run(here: Path) -> Path:
-    """Twelve classes, with pictures and long names."""
+    """A run with twelve classes, sample images and a long class name."""
     import torch
 
     pixels = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8).numpy()
-    picture = as_text(ImageInput(32, 32).render(pixels))["image"]
+    image = as_text(ImageInput(32, 32).render(pixels))["image"]
     run = made_run(here / "logs" / "run" / "version_0", 12, 1200)
     facts: dict[str, Any] = json.loads((run / "test.json").read_text())
     paths = [f"class {number % 12:03d}/{number:06d}.jpg" for number in range(12)]
     facts["samples"] = {
-        kind: [{"path": path, "image": picture} for path in paths] for kind in ("mistakes", "uncertain", "sample")
+        kind: [{"path": path, "image": image} for path in paths] for kind in ("mistakes", "uncertain", "sample")
     }
     long = "a class with a name that is far too long for any table or phone to hold in one line"
     for file, text in {
@@ -67,9 +67,9 @@ def run(here: Path) -> Path:
     return run
 
 
-def test_a_heading_sorts(chrome: Browser, run: Path) -> None:
+def test_column_headings_sort(chrome: Browser, run: Path) -> None:
     show(chrome, run / "report.html")
-    chrome.wait_for("Most confident mistakes")
+    chrome.wait_for("Misclassified images")
     recall = chrome.find_element(By.XPATH, "//table[@id='classes']//button[.='recall']")
     for order, reverse in (("ascending", False), ("descending", True)):
         recall.click()
@@ -80,38 +80,38 @@ def test_a_heading_sorts(chrome: Browser, run: Path) -> None:
     assert column(chrome, 1)[0].startswith("a class with") and column(chrome, 1)[1:] == sorted(column(chrome, 1)[1:])
 
 
-@pytest.mark.parametrize("width", [320, 375, 1280])
-def test_no_page_is_wider_than_its_screen(chrome: Browser, run: Path, here: Path, width: int) -> None:
+@pytest.mark.parametrize("width", [320, 390, 1280])
+def test_pages_fit_the_screen_width(chrome: Browser, run: Path, here: Path, width: int) -> None:
     other = made_run(here / "another run with a long name", 12, 1200, 0.7)
     many = made_run(here / "many", 1000, 5000)
     main(["report", str(run), str(other)])
     main(["report", str(many)])
     for page in (run / "report.html", here / "comparison.html", many / "report.html"):
         show(chrome, page, width)
-        assert sideways(chrome) <= 0, page
+        assert overflow(chrome) <= 0, page
 
 
-def test_pictures_are_large_enough_and_named(chrome: Browser, run: Path) -> None:
+def test_images_are_large_enough_and_have_alt_text(chrome: Browser, run: Path) -> None:
     for width in (375, 1280):
         show(chrome, run / "report.html", width)
-        pictures = chrome.find_elements(By.CSS_SELECTOR, ".images img")
-        assert len(pictures) == 36
-        assert all(picture.size["width"] >= 100 and picture.get_attribute("alt") for picture in pictures)
+        images = chrome.find_elements(By.CSS_SELECTOR, ".images img")
+        assert len(images) == 36
+        assert all(image.size["width"] >= 100 and image.get_attribute("alt") for image in images)
         loaded = "return [...document.images].every(image => image.complete && image.naturalWidth > 0)"
         assert chrome.execute_script(loaded)
-    drawings = chrome.find_elements(By.CSS_SELECTOR, "svg[role=img]")
-    assert drawings and all(drawing.accessible_name for drawing in drawings)
+    charts = chrome.find_elements(By.CSS_SELECTOR, "svg[role=img]")
+    assert charts and all(chart.accessible_name for chart in charts)
 
 
-def test_nothing_is_fetched(chrome: Browser, run: Path) -> None:
+def test_nothing_is_loaded_from_the_network(chrome: Browser, run: Path) -> None:
     show(chrome, run / "report.html")
-    fetched = chrome.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
-    assert not [name for name in fetched if not name.startswith("data:")]
+    loaded = chrome.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
+    assert not [name for name in loaded if not name.startswith("data:")]
     links = chrome.find_elements(By.CSS_SELECTOR, "[src], [href]")
     assert all((link.get_attribute("src") or link.get_attribute("href")).startswith("data:") for link in links)
 
 
-def test_it_is_readable_in_the_dark(chrome: Browser, run: Path) -> None:
+def test_contrast_in_light_and_dark_mode(chrome: Browser, run: Path) -> None:
     show(chrome, run / "report.html")
     script = """
         const level = color => {
@@ -119,13 +119,13 @@ def test_it_is_readable_in_the_dark(chrome: Browser, run: Path) -> None:
                 .map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
             return .2126 * parts[0] + .7152 * parts[1] + .0722 * parts[2];
         };
-        const paper = level(getComputedStyle(document.documentElement).backgroundColor);
-        return [".lead", ".soft", "thead th", "tbody td", "figcaption", ".tiles dt", ".tiles dd"].map(name => {
-            const ink = level(getComputedStyle(document.querySelector(name)).color);
-            return (Math.max(ink, paper) + .05) / (Math.min(ink, paper) + .05);
+        const background = level(getComputedStyle(document.documentElement).backgroundColor);
+        return [".lead", ".muted", "thead th", "tbody td", "figcaption", ".tiles dt", ".tiles dd"].map(name => {
+            const text = level(getComputedStyle(document.querySelector(name)).color);
+            return (Math.max(text, background) + .05) / (Math.min(text, background) + .05);
         });
     """
     for scheme in ("light", "dark"):
         media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
         chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-        assert min(chrome.execute_script(script)) >= 4.5, "contrast as WCAG AA asks for"
+        assert min(chrome.execute_script(script)) >= 4.5, "contrast required by WCAG AA"

@@ -1,4 +1,4 @@
-"""Figures against cases that can be counted by hand or stand in the papers."""
+"""Tests of metrics and comparisons against manual calculations and published examples."""
 
 import numpy as np
 import pytest
@@ -14,26 +14,26 @@ from project.runs.statistics import BINS, holm_correction, wilson_interval
 def predictions(
     label: list[int], predicted: list[int], classes: int = 3, paths: list[str] | None = None
 ) -> Predictions:
-    sure = np.linspace(0.4, 0.99, len(label))
+    confidence = np.linspace(0.4, 0.99, len(label))
     names = [f"c{number}" for number in range(classes)]
     paths = paths or [f"{number}.png" for number in range(len(label))]
-    return Predictions(names, paths, np.array(label), np.array(predicted), sure, sure)
+    return Predictions(names, paths, np.array(label), np.array(predicted), confidence, confidence)
 
 
-def test_interval_of_a_rate() -> None:
+def test_wilson_interval() -> None:
     assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5), "Newcombe 1998, table I"
     assert wilson_interval(0, 20) == pytest.approx((0, 0.1611), abs=5e-5)
     assert wilson_interval(20, 20)[1] == 1
 
 
-def test_classes_as_the_classifier_counts_them() -> None:
+def test_per_class_metrics_match_the_classifier() -> None:
     draw = np.random.default_rng(0)
     label, predicted = draw.integers(0, 5, 300), draw.integers(0, 4, 300)
     found = predictions(label.tolist(), predicted.tolist(), classes=7)
-    scores = Confusion(7)
+    metric = Confusion(7)
     logits = tensor(np.eye(7)[predicted])
-    scores.update(tensor(0.0), logits, tensor(label))
-    result = scores.compute()
+    metric.update(tensor(0.0), logits, tensor(label))
+    result = metric.compute()
     assert result.confusion is not None and (found.confusion == result.confusion.numpy()).all()
     for name in ("precision", "recall", "f1"):
         assert np.nanmean(found.per_class[name]) == pytest.approx(float(result.scalars[name]))
@@ -41,47 +41,47 @@ def test_classes_as_the_classifier_counts_them() -> None:
     assert found.pairs[0].images == max(found.confusion[i, j] for i in range(7) for j in range(7) if i != j)
 
 
-def test_calibration_error_is_that_of_torchmetrics() -> None:
+def test_calibration_error_matches_torchmetrics() -> None:
     draw = np.random.default_rng(1)
     probability = draw.dirichlet(np.ones(4), 500)
     label = draw.integers(0, 4, 500)
     best = probability.max(1)
     found = Predictions(list("abcd"), [""] * 500, label, probability.argmax(1), best, best)
-    theirs = multiclass_calibration_error(tensor(probability), tensor(label), 4, n_bins=BINS)
-    assert found.calibration_error == pytest.approx(float(theirs), abs=1e-6)
+    expected = multiclass_calibration_error(tensor(probability), tensor(label), 4, n_bins=BINS)
+    assert found.calibration_error == pytest.approx(float(expected), abs=1e-6)
     assert sum(b.images for b in found.bins) == 500
 
 
-def test_the_same_images_are_compared_in_pairs() -> None:
+def test_runs_on_the_same_images_are_compared_with_mcnemar() -> None:
     label = [0] * 40
     one = predictions(label, [0] * 20 + [1] * 20)
     other = predictions(label, [1] * 2 + [0] * 30 + [1] * 8)
-    found = compare(one, other)
-    assert (found.images, found.same, found.gained, found.lost) == (40, True, 12, 2)
-    assert found.p == pytest.approx(2 * (1 + 14 + 91) / 2**14), "both tails of 14 fair coins"
-    low, high = found.interval
-    assert 0 < low < found.difference == 0.25 < high
+    result = compare(one, other)
+    assert (result.images, result.same, result.gained, result.lost) == (40, True, 12, 2)
+    assert result.p == pytest.approx(2 * (1 + 14 + 91) / 2**14), "two-sided binomial test of 14 trials"
+    low, high = result.interval
+    assert 0 < low < result.difference == 0.25 < high
     assert compare(one, one).p == 1 and compare(one, one).interval[0] < 0
 
 
-def test_only_what_both_have_is_compared() -> None:
+def test_only_common_images_are_compared() -> None:
     one = predictions([0, 0, 1], [0, 1, 1], paths=["a", "b", "c"])
     other = predictions([0, 1, 1], [0, 1, 0], paths=["b", "c", "d"])
-    found = compare(one, other)
-    assert (found.images, found.same, found.gained, found.lost, found.accuracies) == (2, False, 1, 0, (0.5, 1.0))
+    result = compare(one, other)
+    assert (result.images, result.same, result.gained, result.lost, result.accuracies) == (2, False, 1, 0, (0.5, 1.0))
     apart = compare(one, other, same_folder=False)
-    assert apart.images == 0 and apart.p is None, "equal names in other folders are other images"
-    assert compare(one, one, same_folder=False).images == 3, "a copy of the whole set is the same set"
+    assert apart.images == 0 and apart.p is None, "equal paths in different directories are different images"
+    assert compare(one, one, same_folder=False).images == 3, "a copy of the complete test set is the same test set"
 
 
-def test_different_images_are_compared_as_two_rates() -> None:
+def test_runs_on_different_images_are_compared_as_independent_proportions() -> None:
     one = predictions([0] * 70, [0] * 56 + [1] * 14)
     other = predictions([0] * 80, [0] * 48 + [1] * 32, paths=[f"other {number}" for number in range(80)])
-    found = compare(one, other)
-    assert found.p is None and found.difference == pytest.approx(-0.2)
-    assert found.interval == pytest.approx((-0.3339, -0.0524), abs=5e-5), "Newcombe 1998, table II, example (a)"
+    result = compare(one, other)
+    assert result.p is None and result.difference == pytest.approx(-0.2)
+    assert result.interval == pytest.approx((-0.3339, -0.0524), abs=5e-5), "Newcombe 1998, table II, example (a)"
 
 
-def test_several_comparisons_are_corrected() -> None:
+def test_holm_correction() -> None:
     assert holm_correction([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm_correction([0.6, 0.9]) == [1, 1]

@@ -1,4 +1,4 @@
-"""The page of a run, and of several, as a run's own commands leave it."""
+"""Tests of the report of a run and of comparisons."""
 
 import base64
 import csv
@@ -22,8 +22,8 @@ RUN = Path("logs/run/version_0")
 Failing = Callable[[list[str]], str]
 
 
-def words(page: Path) -> str:
-    """What stands on a page, without tags, on one line."""
+def text_of(page: Path) -> str:
+    """Return the text of a page without tags, on one line."""
     text = re.sub(r"<(style|script).*?</\1>|<[^>]+>", " ", page.read_text(), flags=re.DOTALL)
     return " ".join(html.unescape(text).split())
 
@@ -33,36 +33,41 @@ def table(run: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def refused(args: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+def error(args: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     with pytest.raises(SystemExit) as stopped:
         main(args)
     assert stopped.value.code == 2
     return capsys.readouterr().err.strip().splitlines()[-1]
 
 
-def test_fit_and_test_leave_a_page(tree: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fit_and_test_write_a_report(tree: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(fit(tree))
     assert f"report    {RUN / 'report.html'}" in capsys.readouterr().out
     rows = table(RUN)
     with (RUN / "metrics.csv").open() as stream:
         accuracy = [row["test/acc"] for row in csv.DictReader(stream) if row["test/acc"]]
-    right = sum(row["class"] == row["predicted"] for row in rows)
-    assert len(rows) == 9 and right / 9 == pytest.approx(float(accuracy[-1]))
+    correct = sum(row["class"] == row["predicted"] for row in rows)
+    assert len(rows) == 9 and correct / 9 == pytest.approx(float(accuracy[-1]))
     assert all(row["path"].startswith(row["class"]) for row in rows)
     assert all((row["probability"] == row["class_probability"]) == (row["class"] == row["predicted"]) for row in rows)
-    shown = words(RUN / "report.html")
-    for said in (f"{right} of 9 test images right", "of 2, val accuracy", "train 42 images", "precision 32-true"):
-        assert said in shown
+    shown = text_of(RUN / "report.html")
+    for text in (
+        f"{correct} of 9 test images classified correctly",
+        "of 2, val accuracy",
+        "train 42 images",
+        "precision 32-true",
+    ):
+        assert text in shown
     assert 'class="missing"' not in (RUN / "report.html").read_text()
 
     main(["test", "--ckpt_path", "best", *QUICK])
     again = Path("logs/test/version_0/report.html")
     assert table(again.parent) == rows
-    assert "of 2, val accuracy" in words(again) and "Training time" in words(again), "the training is found"
+    assert "of 2, val accuracy" in text_of(again) and "Training time" in text_of(again), "the training run is found"
 
 
 @pytest.mark.slow
-def test_what_was_typed_is_told_from_what_a_config_says(tree: Path, here: Path) -> None:
+def test_options_are_listed_with_their_source(tree: Path, here: Path) -> None:
     Path("mine.yaml").write_text("model: {optimizer: {class_path: torch.optim.Adam, init_args: {lr: 0.002}}}\n")
     for args in (
         [*fit(tree), "--config", "mine.yaml", "--model.optimizer.lr", "0.0005"],
@@ -71,55 +76,55 @@ def test_what_was_typed_is_told_from_what_a_config_says(tree: Path, here: Path) 
         done = process(args, here)
         assert done.returncode == 0, done.stderr
     for run in (RUN, Path("logs/test/version_0")):
-        shown = words(run / "report.html")
-        assert "model.optimizer.lr 0.0005 typed in place of 0.002" in shown
+        shown = text_of(run / "report.html")
+        assert "model.optimizer.lr 0.0005 command line , overrides 0.002" in shown
         assert "model.optimizer Adam mine.yaml" in shown and "--config mine.yaml" in shown
     assert "test \\ --ckpt_path best" in shown
     Path("mine.yaml").unlink()
     main(["report", str(RUN)])
-    assert "The config mine.yaml is not where it was" in words(RUN / "report.html")
+    assert "Config file mine.yaml not found" in text_of(RUN / "report.html")
 
 
-def test_nothing_is_left_of_a_fast_run_or_one_without_a_logger(tree: Path, here: Path) -> None:
+def test_fast_dev_run_and_runs_without_a_logger_write_no_report(tree: Path, here: Path) -> None:
     main(fit(tree, "--trainer.fast_dev_run", "true"))
     main(fit(tree, "--trainer.logger", "false", "--trainer.max_epochs", "1"))
     left = [item.name for item in here.rglob("*") if item.name.startswith("test") or item.suffix == ".html"]
     assert not left
 
 
-def test_where_val_stands_in_the_page_says_so(here: Path, tmp_path: Path) -> None:
+def test_a_report_on_val_has_a_note(here: Path, tmp_path: Path) -> None:
     root = tmp_path / "two"
     for split, count in {"train": 8, "val": 4}.items():
         for name, color in COLORS.items():
             write_images(root / split / name, count, color)
     main(fit(root, "--trainer.max_epochs", "1"))
-    assert "of 12 val images right" in words(RUN / "report.html")
-    assert "There is no test split: these are the val images" in words(RUN / "report.html")
+    assert "of 12 val images classified correctly" in text_of(RUN / "report.html")
+    assert "No test split: evaluated on the val images" in text_of(RUN / "report.html")
 
 
-def test_pictures_are_those_that_deserve_it(tree: Path, here: Path) -> None:
+def test_selected_samples(tree: Path, here: Path) -> None:
     main(fit(tree, "--trainer.max_epochs", "1", "--data.test_fraction", "0.7", "--model.optimizer.lr", "1e-9"))
     rows = {row["path"]: row for row in table(RUN)}
-    pictures = json.loads((RUN / "test.json").read_text())["samples"]
+    samples = json.loads((RUN / "test.json").read_text())["samples"]
     wrong = {path: float(row["probability"]) for path, row in rows.items() if row["class"] != row["predicted"]}
-    kept = [wrong[each["path"]] for each in pictures["mistakes"]]
-    assert all("attribution" in each for kind in ("mistakes", "uncertain") for each in pictures[kind])
+    kept = [wrong[each["path"]] for each in samples["mistakes"]]
+    assert all("attribution" in each for kind in ("mistakes", "uncertain") for each in samples[kind])
     assert len(wrong) > len(kept) == 12 and kept == sorted(wrong.values(), reverse=True)[:12]
-    least = [float(rows[each["path"]]["probability"]) for each in pictures["uncertain"]]
+    least = [float(rows[each["path"]]["probability"]) for each in samples["uncertain"]]
     assert least == sorted(float(row["probability"]) for row in rows.values())[:12]
-    assert [each["path"].split("/")[0] for each in pictures["sample"]] == sorted(COLORS)
+    assert [each["path"].split("/")[0] for each in samples["sample"]] == sorted(COLORS)
 
 
-class InTheWay(L.Callback):
-    """Lets no report be written."""
+class BlockReport(L.Callback):
+    """Callback that makes writing the report fail."""
 
     def on_test_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         (Path(trainer.log_dir or "") / "report.html").mkdir()
 
 
-def test_a_report_that_fails_takes_nothing_with_it(tree: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failing_report_does_not_fail_the_run(tree: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.warns(UserWarning, match="report.html was not written"):
-        main(fit(tree, "--trainer.max_epochs", "1", "--trainer.callbacks", "tests.report.test_page.InTheWay"))
+        main(fit(tree, "--trainer.max_epochs", "1", "--trainer.callbacks", "tests.report.test_page.BlockReport"))
     assert "predict   " in capsys.readouterr().out
 
 
@@ -138,34 +143,40 @@ def test_two_processes_test_each_image_once(tree: Path, here: Path) -> None:
     assert not list(RUN.glob("*part*"))
 
 
-def test_what_is_gone_is_said_to_be_missing(tree: Path, here: Path) -> None:
+def test_missing_files_are_reported(tree: Path, here: Path) -> None:
     main(fit(tree, "--trainer.max_epochs", "1"))
     (RUN / "metrics.csv").unlink()
     (RUN / "environment.yaml").unlink()
     (RUN / "test.json").write_text('{"cut of')
     main(["report", str(RUN)])
-    shown = words(RUN / "report.html")
-    for said in ("No test.json", "No curves", "The pictures are missing", "of 9 test images right", "is not known"):
-        assert said in shown
+    shown = text_of(RUN / "report.html")
+    for text in (
+        "No test.json",
+        "No training curves",
+        "no samples",
+        "of 9 test images classified correctly",
+        "is unknown",
+    ):
+        assert text in shown
 
 
-def test_a_run_that_was_not_tested_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "no such folder: logs" in refused(["report", "logs"], capsys)
+def test_untested_and_repeated_runs_are_rejected(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no such folder: logs" in error(["report", "logs"], capsys)
     (here / "logs").mkdir()
-    assert "has no test_predictions.csv" in refused(["report", "logs"], capsys)
+    assert "has no test_predictions.csv" in error(["report", "logs"], capsys)
     run = str(made_run(here / "one", 3, 30))
-    assert "given twice" in refused(["report", run, f"{run}/"], capsys)
+    assert "given twice" in error(["report", run, f"{run}/"], capsys)
 
 
-def test_last_is_the_run_that_was_tested_last(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "no run in logs was tested" in refused(["report", "last"], capsys)
+def test_last_selects_the_most_recently_tested_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no tested run found in logs" in error(["report", "last"], capsys)
     for name in ("old", "new"):
         made_run(here / "logs" / name / "version_0", 3, 30)
     main(["report", "last"])
     assert Path("logs/new/version_0/report.html").is_file() and not Path("logs/old/version_0/report.html").exists()
 
 
-def test_names_are_shown_as_they_are(here: Path) -> None:
+def test_names_are_escaped(here: Path) -> None:
     run = made_run(here / "<i>odd", 3, 60)
     for file in ("test_predictions.csv", "test.json"):
         (run / file).write_text((run / file).read_text().replace("class 000", "<b>&amp; cat</b>"))
@@ -174,7 +185,7 @@ def test_names_are_shown_as_they_are(here: Path) -> None:
     assert "<b>&amp; cat" not in page and "&lt;b&gt;&amp;amp; cat&lt;/b&gt;" in page and "<i>odd" not in page
 
 
-def test_a_run_of_another_task_has_a_page(here: Path) -> None:
+def test_report_of_a_regression_run(here: Path) -> None:
     run = here / "logs" / "run" / "version_0"
     run.mkdir(parents=True)
     (run / "test_predictions.csv").write_text("path,target,predicted\n0,3.500000,1.250000\n1,2.000000,2.100000\n")
@@ -186,56 +197,72 @@ def test_a_run_of_another_task_has_a_page(here: Path) -> None:
     (run / "config.yaml").write_text("checkpoint: {monitor: val/loss, mode: min}\nmodel: {optimizer: {lr: 0.01}}\n")
     (run / "metrics.csv").write_text("step,epoch,train/loss,val/loss\n9,0,2.0,1.5\n19,1,1.0,0.75\n")
     main(["report", str(run)])
-    shown = words(run / "report.html")
-    for said in ("Tested on 2 test texts", "r2 0.8125 test", "Best epoch 2 of 2", "model.optimizer.lr 0.01 typed"):
-        assert said in shown
-    assert "a <b>bold</b> claim target 3.500000 predicted 1.250000 0" in shown and "Samples calm" in shown
+    shown = text_of(run / "report.html")
+    for text in (
+        "Evaluated on 2 test texts",
+        "r2 0.8125 test",
+        "Best epoch 2 of 2",
+        "model.optimizer.lr 0.01 command line",
+    ):
+        assert text in shown
+    assert "a <b>bold</b> claim target 3.500000 predicted 1.250000 0" in shown and "Example texts calm" in shown
     page = (run / "report.html").read_text()
     assert page.count('<svg viewBox="0 0 360') == 1 and "Loss: train from 2 to 1; val from 1.5 to 0.75" in page
     assert "<img" not in page and "image" not in shown and "Confusion" not in shown and 'class="missing"' not in page
 
 
-def test_texts_that_are_classified_stand_as_texts(here: Path) -> None:
+def test_report_of_text_classification(here: Path) -> None:
     run = made_run(here / "run", 3, 30, images_in="texts")
     facts = json.loads((run / "test.json").read_text()) | {"kind": "text"}
     facts["samples"] = {"uncertain": [{"path": "class 000/000000.jpg", "text": "a claim"}]}
     (run / "test.json").write_text(json.dumps(facts))
     main(["report", str(run)])
-    shown = words(run / "report.html")
-    assert "of 30 test texts right" in shown and "a claim class 000" in shown and "images" not in shown
+    shown = text_of(run / "report.html")
+    assert (
+        "of 30 test texts classified correctly" in shown
+        and "a claim predicted class 000" in shown
+        and "images" not in shown
+    )
 
 
-def test_two_runs_side_by_side(here: Path) -> None:
+def test_comparison_of_runs_on_the_same_images(here: Path) -> None:
     runs = [made_run(here / name, 5, 1000, accuracy) for name, accuracy in {"a": 0.6, "b": 0.7, "c": 0.605}.items()]
     main(["report", *map(str, runs[:2])])
-    shown = words(Path("comparison.html"))
-    assert "b is more accurate than" in shown and "on the same 1,000 images" in shown and "p < 0.001" in shown
+    shown = text_of(Path("comparison.html"))
+    assert (
+        "b is significantly more accurate than" in shown
+        and "on the same 1,000 images" in shown
+        and "McNemar's test: statistically significant (p < 0.001)" in shown
+    )
     main(["report", *map(str, (runs[0], runs[2])), "--output", "deep/near.html"])
-    assert "No difference between" in words(Path("deep/near.html"))
+    assert "No statistically significant difference between" in text_of(Path("deep/near.html"))
     main(["report", *map(str, runs)])
-    assert "corrected after Holm for 2 comparisons" in words(Path("comparison.html"))
+    assert "Holm-corrected for 2 comparisons" in text_of(Path("comparison.html"))
 
 
-def test_other_images_are_not_taken_for_the_same(here: Path) -> None:
+def test_comparison_of_runs_on_different_images(here: Path) -> None:
     one = made_run(here / "one", 4, 400)
     other = made_run(here / "other", 4, 300, images_in="elsewhere")
     main(["report", str(one), str(other)])
-    shown = words(Path("comparison.html"))
+    shown = text_of(Path("comparison.html"))
     assert "tested on different images" in shown and "McNemar" not in shown
     part = made_run(here / "part", 4, 300)
     main(["report", str(one), str(part)])
-    shown = words(Path("comparison.html"))
-    assert "The test sets differ: 400 images" in shown and "300 images that both were tested on" in shown
+    shown = text_of(Path("comparison.html"))
+    assert "The test sets differ: 400 images" in shown and "300 images that both runs were tested on" in shown
 
 
-def test_classes_in_common_are_asked_for_pair_by_pair(here: Path) -> None:
+def test_common_classes_are_checked_for_each_pair_of_runs(here: Path) -> None:
     runs = [made_run(here / name, 3, 300, accuracy) for name, accuracy in {"a": 0.5, "b": 0.8, "c": 0.5}.items()]
     for file in ("test_predictions.csv", "test.json"):
         (runs[2] / file).write_text((runs[2] / file).read_text().replace("class 0", "kind 0"))
     main(["report", *map(str, runs)])
-    shown = words(Path("comparison.html"))
-    assert "b is more accurate than here/a" in shown and "here/c and here/a have no classes in common" in shown
-    assert "No class is known to all runs" in shown
+    shown = text_of(Path("comparison.html"))
+    assert (
+        "b is significantly more accurate than here/a" in shown
+        and "here/c and here/a have no classes in common" in shown
+    )
+    assert "The runs have no classes in common" in shown
 
 
 @pytest.mark.parametrize(
@@ -247,16 +274,16 @@ def test_classes_in_common_are_asked_for_pair_by_pair(here: Path) -> None:
         ("path,class,", "", "no column 'path'"),
     ],
 )
-def test_a_spoiled_table_is_told(
+def test_a_corrupt_table_is_reported(
     here: Path, capsys: pytest.CaptureFixture[str], before: str, after: str, why: str
 ) -> None:
     file = made_run(here / "run", 3, 30) / "test_predictions.csv"
     file.write_text(file.read_text().replace(before, after, 1))
-    told = refused(["report", "run"], capsys)
-    assert "test_predictions.csv" in told and why in told
+    message = error(["report", "run"], capsys)
+    assert "test_predictions.csv" in message and why in message
 
 
-def test_a_thousand_classes_make_a_small_page(here: Path) -> None:
+def test_a_report_of_a_thousand_classes_is_small(here: Path) -> None:
     run = made_run(here / "many", 1000, 20_000)
     main(["report", str(run)])
     page = run / "report.html"
@@ -265,12 +292,12 @@ def test_a_thousand_classes_make_a_small_page(here: Path) -> None:
 
 
 @pytest.mark.slow
-def test_large_pictures_are_kept_small(here: Path, tmp_path: Path) -> None:
+def test_large_sample_images_are_downscaled(here: Path, tmp_path: Path) -> None:
     root = tmp_path / "photos"
     for name, color in COLORS.items():
         write_images(root / name, 10, color, size=300)
     main(fit(root, "--trainer.max_epochs", "1", "--data.image_size", "256"))
-    pictures = json.loads((RUN / "test.json").read_text())["samples"]["sample"]
-    assert all(each["image"].startswith("data:image/jpeg;base64,") for each in pictures)
-    image = Image.open(io.BytesIO(base64.b64decode(pictures[0]["image"].partition(",")[2])))
+    images = json.loads((RUN / "test.json").read_text())["samples"]["sample"]
+    assert all(each["image"].startswith("data:image/jpeg;base64,") for each in images)
+    image = Image.open(io.BytesIO(base64.b64decode(images[0]["image"].partition(",")[2])))
     assert image.size == (224, 224)

@@ -1,4 +1,4 @@
-"""The command `leak_test`: whether the loss of an image tells that the model was trained on it."""
+"""The command `leak_test`: a membership inference attack by the loss of each image."""
 
 import json
 import math
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from project.audit.model import answers
+from project.audit.model import predict_logits
 from project.errors import UserError
 from project.files import write_text
 from project.interface import Split
@@ -18,86 +18,99 @@ from project.runs.folder import output_folder
 from project.runs.job import Trained
 from project.runs.statistics import wilson_interval
 
-LEAK = "leak_test.json"
-FALSE_ALARMS = 0.001  # share of the new images that an attacker may take for trained on: Carlini et al. 2022
+LEAK_TEST = "leak_test.json"
+FALSE_POSITIVE_RATE = 0.001  # at which the true positive rate is reported, as in Carlini et al., 2022
 
 
 def leak_test(trained: Trained, images: int = 10_000) -> None:
-    """Try to tell by the loss which images the model was trained on; leak_test.json in the model's run.
+    """Run a membership inference attack by the loss; writes leak_test.json into the run of the checkpoint.
 
     Yeom et al., Privacy Risk in Machine Learning: Analyzing the Connection to Overfitting, 2018.
 
     Args:
-        trained: The classifier, the images that it was trained on, and a split that it was not.
-        images: Use at most this many of either kind, evenly mixed.
+        trained: The classifier and the dataset that it was trained on.
+        images: Use at most this many training images and this many unseen ones, sampled evenly.
 
     Raises:
-        UserError: no images wanted, or not those that the model was trained on; see also `Trained.load`.
+        UserError: `images` is below 1, or the dataset is not the one that the model was trained on; see also
+            `Trained.load`.
     """
     if images < 1:
         raise UserError(f"--images must be at least 1, got {images}")
     trained.load(labeled=True)
-    data, known = trained.data, trained.module.data_description
-    assert known is not None and data.index is not None
-    if known.fingerprint != data.index.fingerprint():
+    data, description = trained.data, trained.module.data_description
+    assert description is not None and data.index is not None
+    if description.fingerprint != data.index.fingerprint():
         raise UserError(
-            f"the images of {data.folder}, or their splits, are not those that the model was trained on: leak_test must"
-            " know which it has seen"
+            f"the images of {data.folder} or their splits are not those that the model was trained on: leak_test needs"
+            " the original dataset to tell training images from unseen ones"
         )
-    data.sampling, data.sampler = "natural", None  # every image once, however it was drawn in training
-    others = data.test_split
-    (seen, seen_right), (new, new_right) = (_losses(trained, split, images) for split in ("train", others))
-    found = membership(-seen, -new) | {"split": others, "train_accuracy": seen_right, "accuracy": new_right}
-    found |= {"train_loss": float(seen.mean()), "loss": float(new.mean())}
+    data.sampling, data.sampler = "natural", None  # every training image once
+    unseen_split = data.test_split
+    members, member_accuracy = _losses(trained, "train", images)
+    unseen, unseen_accuracy = _losses(trained, unseen_split, images)
+    result = attack_metrics(-members, -unseen)
+    result |= {"split": unseen_split, "train_accuracy": member_accuracy, "accuracy": unseen_accuracy}
+    result |= {"train_loss": float(members.mean()), "loss": float(unseen.mean())}
     print(f"\n{'':<16}{'images':>8}{'accuracy':>10}{'mean loss':>11}")
-    for name, loss, right in (("trained on", seen, seen_right), (f"{others} split", new, new_right)):
-        print(f"{name:<16}{len(loss):>8,}{right:>10.2%}{loss.mean():>11.4f}")
-    print("\n" + "\n".join(sentences(found)))
-    file = output_folder(trained.checkpoint) / LEAK
-    write_text(file, json.dumps(found, indent=2))
+    for split, loss, accuracy in (
+        ("train split", members, member_accuracy),
+        (f"{unseen_split} split", unseen, unseen_accuracy),
+    ):
+        print(f"{split:<16}{len(loss):>8,}{accuracy:>10.2%}{loss.mean():>11.4f}")
+    print("\n" + "\n".join(describe(result)))
+    file = output_folder(trained.checkpoint) / LEAK_TEST
+    write_text(file, json.dumps(result, indent=2))
     print(file)
 
 
-def _losses(trained: Trained, split: Split, most: int) -> tuple[NDArray[np.float64], float]:
-    """Loss of each image, without augmentation, and the share of them that is right."""
-    task, (scores, label) = trained.module.task, answers(trained, split, most)
+def _losses(trained: Trained, split: Split, max_images: int) -> tuple[NDArray[np.float64], float]:
+    """Return the loss of each image, without augmentation, and the accuracy."""
+    task, (logits, label) = trained.module.task, predict_logits(trained, split, max_images)
     assert isinstance(task, Multiclass)
-    scores = scores / float(task.temperature)
-    return F.cross_entropy(scores, label, reduction="none").numpy(), float((scores.argmax(1) == label).double().mean())
+    logits = logits / float(task.temperature)
+    return F.cross_entropy(logits, label, reduction="none").numpy(), float((logits.argmax(1) == label).double().mean())
 
 
-def membership(seen: NDArray[np.float64], new: NDArray[np.float64]) -> dict[str, Any]:
-    """How well a figure tells images that were trained on, `seen`, where it is to be higher, from `new` ones."""
-    m, n = len(seen), len(new)
-    ranks = rankdata(np.concatenate([seen, new]))
-    above = (ranks[:m] - rankdata(seen)) / n  # share of the new images that each seen one lies above, ties as half
-    below = 1 - (ranks[m:] - rankdata(new)) / m
+def attack_metrics(members: NDArray[np.float64], unseen: NDArray[np.float64]) -> dict[str, Any]:
+    """Return AUC and true positive rate of an attack by a score that is higher for members of the training set.
+
+    Args:
+        members: Scores of training images, (M,).
+        unseen: Scores of other images, (N,).
+    """
+    m, n = len(members), len(unseen)
+    ranks = rankdata(np.concatenate([members, unseen]))
+    above = (ranks[:m] - rankdata(members)) / n  # fraction of unseen images below each member, ties counted as half
+    below = 1 - (ranks[m:] - rankdata(unseen)) / m
     auc = float(above.mean())
     # DeLong et al., Comparing the Areas under Two or More Correlated Receiver Operating Characteristic Curves, 1988
     error = math.sqrt(above.var(ddof=1) / m + below.var(ddof=1) / n) if min(m, n) > 1 else math.nan
-    allowed = int(FALSE_ALARMS * n)
-    hits = int((seen > np.sort(new)[::-1][allowed]).sum())
+    false_positives = int(FALSE_POSITIVE_RATE * n)
+    hits = int((members > np.sort(unseen)[::-1][false_positives]).sum())
     interval = [max(0.0, auc - 1.96 * error), min(1.0, auc + 1.96 * error)]
-    found = {"found": hits / m, "found_interval": wilson_interval(hits, m), "false_alarms": allowed}
-    return {"auc": auc, "auc_interval": interval, **found, "trained_on": m, "new": n}
+    rates = {"found": hits / m, "found_interval": wilson_interval(hits, m), "false_alarms": false_positives}
+    return {"auc": auc, "auc_interval": interval, **rates, "trained_on": m, "new": n}
 
 
-def sentences(found: dict[str, Any]) -> list[str]:
-    """What the figures say, and what they do not."""
-    (low, high), (least, most) = found["auc_interval"], found["found_interval"]
-    lines = [
-        f"AUC {found['auc']:.3f} (95 % interval {low:.3f} to {high:.3f}): so often the loss is lower on an image"
-        " that was trained on than on a new one; 0.5 is chance.",
-        f"{found['found']:.2%} (95 % interval {least:.2%} to {most:.2%}) of the images trained on are found at"
-        f" {found['false_alarms']:,} false alarms among {found['new']:,} new images; by chance about"
-        f" {found['false_alarms'] / found['new']:.2%}.",
+def describe(result: dict[str, Any]) -> list[str]:
+    """Return the result of the attack in sentences, with its limitations."""
+    (low, high), (tpr_low, tpr_high) = result["auc_interval"], result["found_interval"]
+    sentences = [
+        f"Membership inference attack by the loss: AUC {result['auc']:.3f} (95 % confidence interval {low:.3f} to"
+        f" {high:.3f}); 0.5 is chance.",
+        f"True positive rate {result['found']:.2%} (95 % confidence interval {tpr_low:.2%} to {tpr_high:.2%}) at"
+        f" {result['false_alarms']:,} false positives among {result['new']:,} unseen images; chance is about"
+        f" {result['false_alarms'] / result['new']:.2%}.",
     ]
-    if found["new"] < 1 / FALSE_ALARMS:
-        lines.append(f"{found['new']:,} new images are too few to tell what happens at a false alarm in a thousand.")
-    if found["split"] == "val":
-        lines.append("These are val images, which chose the checkpoint: with a test split the AUC may be higher.")
+    if result["new"] < 1 / FALSE_POSITIVE_RATE:
+        sentences.append(f"{result['new']:,} unseen images are too few for a false positive rate of 0.1 %.")
+    if result["split"] == "val":
+        sentences.append(
+            "The unseen images are from val, which selected the checkpoint: on test the AUC may be higher."
+        )
     if low > 0.5:
-        verdict = "The loss tells training images from others, if both are alike in all else"
-        return [*lines, f"{verdict}; more images, augmentation or private training help."]
-    verdict = "This attack finds nothing; a stronger one may."
-    return [*lines, f"{verdict} Only training that is private by proof bounds them all."]
+        leak = "The loss separates training images from unseen ones, provided both have the same distribution"
+        return [*sentences, f"{leak}; more images, augmentation or differential privacy reduce this."]
+    no_leak = "This attack does not separate training images from unseen ones; a stronger attack may."
+    return [*sentences, f"{no_leak} Only differential privacy bounds all attacks."]

@@ -1,4 +1,4 @@
-"""`python -m project model_card RUN`: what to know of a model before using it, as far as it was measured."""
+"""The command `model_card`: a model card of a tested run."""
 
 import json
 from collections import defaultdict
@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from project.audit.groups import GAPS, GROUPS
-from project.audit.leak_test import LEAK, sentences
+from project.audit.leak_test import LEAK_TEST, describe
 from project.audit.robustness import ROBUSTNESS
 from project.errors import UserError
 from project.files import read_table, write_text
@@ -23,47 +23,45 @@ PACKAGES = ("torch", "torchvision", "lightning", "timm")
 
 
 def model_card(run: Path, output: Path | None = None) -> None:
-    """Write model_card.md, in the form of the Hugging Face Hub, from what a run and its audits left.
+    """Write a model card for the Hugging Face Hub from the files of a run.
 
-    Sections after Mitchell et al., Model Cards for Model Reporting, 2019. What was not measured is said not to be.
+    Sections follow Mitchell et al., Model Cards for Model Reporting, 2019; missing measurements are marked as such.
 
     Args:
-        run: The folder of a run that was tested: logs/NAME/version_N, or last.
-        output: The file to write; by default model_card.md in the run's folder. One that is there is kept unless named.
+        run: Folder of a tested run, e.g. logs/NAME/version_N, or `last`.
+        output: File to write; by default model_card.md in the run folder, which is not overwritten if it exists.
 
     Raises:
-        UserError: nothing was tested in the run, or the card is there and may have been filled in.
+        UserError: the run has no tested images, or the default file exists.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    found = read_run(run)
-    file = output or found.folder / "model_card.md"
-    if found.predictions is None:
-        raise UserError(f"{found.folder} was tested on no image: there is nothing to say of the model")
+    loaded = read_run(run)
+    file = output or loaded.folder / "model_card.md"
+    if loaded.predictions is None:
+        raise UserError(f"{loaded.folder} has no tested images: a model card needs test results")
     if output is None and file.exists():
-        raise UserError(f"{file} is there, and you may have filled it in: give another by --output FILE.md")
+        raise UserError(
+            f"{file} exists and is not overwritten, as it may have been edited: give another file with --output FILE.md"
+        )
     environment = Environment(loader=PackageLoader("project.audit"), trim_blocks=True, undefined=StrictUndefined)
     environment.filters["percent"] = lambda share: "–" if share != share else f"{100 * share:.1f} %"
     environment.filters["name"] = lambda folder: Path(folder or "").name
-    write_text(file, environment.get_template("model_card.md").render(_facts(found, found.predictions)))
+    write_text(file, environment.get_template("model_card.md").render(_context(loaded, loaded.predictions)))
     print(f"model card {file}")
 
 
-def _facts(run: Run, tested: Predictions) -> dict[str, Any]:
+def _context(run: Run, tested: Predictions) -> dict[str, Any]:
     facts, start = defaultdict(lambda: None, run.facts), run.starts[-1] if run.starts else {}
     counts, packages, hardware = facts["train_counts"] or [], start.get("packages", {}), start.get("hardware") or {}
-    parts = [f"{facts['net']}, {facts['parameters']:,} parameters"] if facts["net"] else ["Net not recorded"]
+    parts = [f"{facts['net']}, {facts['parameters']:,} parameters"] if facts["net"] else ["Network not recorded"]
     if facts["image_size"]:
         parts.append(f"images of {facts['image_size']} x {facts['image_size']} pixels")
-    seconds, checkpoint, findings = (
-        facts["seconds_of_training"],
-        Path(facts["checkpoint"] or ""),
-        run.folder / TEST_SUMMARY,
-    )
-    kept = load_checkpoint(checkpoint) if checkpoint.is_file() else None
-    at_training = run.trained or run.folder
-    leak = at_training / LEAK
-    robustness = _rows(at_training / ROBUSTNESS)
+    seconds, file, summary = facts["seconds_of_training"], Path(facts["checkpoint"] or ""), run.folder / TEST_SUMMARY
+    checkpoint = load_checkpoint(file) if file.is_file() else None
+    training_run = run.trained or run.folder
+    leak_test = training_run / LEAK_TEST
+    robustness = _rows(training_run / ROBUSTNESS)
     corrupted = [float(row["accuracy"]) for row in robustness if row["kind"] == "corruption"]
     brier = [float(row["test/brier"]) for row in _rows(run.folder / "metrics.csv") if row.get("test/brier")]
     return {
@@ -79,13 +77,13 @@ def _facts(run: Run, tested: Predictions) -> dict[str, Any]:
         "groups": _rows(run.folder / GROUPS),
         "gaps": _rows(run.folder / GAPS),
         "brier": brier[-1] if brier else None,
-        "temperature": round(float(kept["state_dict"].get("task.temperature", 1)), 4) if kept else None,
-        "threshold": kept["hyper_parameters"].get("confidence_threshold") if kept else None,
-        "calibrated_later": kept and findings.exists() and checkpoint.stat().st_mtime > findings.stat().st_mtime,
-        "leak": sentences(json.loads(leak.read_text())) if leak.is_file() else [],
+        "temperature": round(float(checkpoint["state_dict"].get("task.temperature", 1)), 4) if checkpoint else None,
+        "threshold": checkpoint["hyper_parameters"].get("confidence_threshold") if checkpoint else None,
+        "calibrated_later": checkpoint and summary.exists() and file.stat().st_mtime > summary.stat().st_mtime,
+        "leak_test": describe(json.loads(leak_test.read_text())) if leak_test.is_file() else [],
         "robustness": robustness,
-        "mean_of_corruptions": fmean(corrupted) if corrupted else None,
-        "time": f"{format_duration(seconds)}{' since it was continued' if len(run.starts) > 1 else ''}"
+        "mean_corrupted": fmean(corrupted) if corrupted else None,
+        "time": f"{format_duration(seconds)}{' since the last resume' if len(run.starts) > 1 else ''}"
         if seconds
         else "",
         "hardware": ", ".join(filter(None, [hardware.get("processor"), *hardware.get("gpus", []), facts["device"]])),
@@ -105,5 +103,5 @@ def _front_matter(run: Run, tested: Predictions) -> str:
 
 
 def _rows(file: Path) -> list[dict[str, str]]:
-    """The rows of a CSV; none if it is not there."""
+    """Return the rows of a CSV, or none if the file is missing."""
     return read_table(file, []) if file.is_file() else []

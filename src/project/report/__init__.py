@@ -1,6 +1,6 @@
-"""One page that says how a tested run went, or how several compare."""
+"""HTML report of a tested run, and comparison of several runs."""
 
 COMMANDS: dict[str, tuple[str, ...]] = {
-    "report": ("project.report.page.report", "evaluate", "the page of a tested run, or of several side by side"),
+    "report": ("project.report.page.report", "evaluate", "write the report of a run, or compare several"),
 }
 CALLBACKS = ("project.report.callback.WriteReport",)

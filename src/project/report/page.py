@@ -1,4 +1,4 @@
-"""The command `report`: the page of a tested run, or of several side by side."""
+"""The command `report`: HTML report of a tested run, or comparison of several."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -22,32 +22,31 @@ KINDS = ("mistakes", "uncertain", "sample")
 
 
 def report(runs: list[Path], output: Path | None = None) -> None:
-    """Write one page, report.html, that says how a tested run went; for several runs, how they compare.
+    """Write the HTML report of a tested run, or a comparison of several runs.
 
     Args:
-        runs: Folders of runs that were tested: logs/NAME/version_N, or last. With several, the first is what the
-            others are compared with.
-        output: The file to write; by default report.html in the run's folder, for several runs ./comparison.html.
+        runs: Folders of tested runs, e.g. logs/NAME/version_N, or `last`. The first is the baseline of a comparison.
+        output: File to write; by default report.html in the run folder, or ./comparison.html for several runs.
 
     Raises:
-        UserError: nothing was tested in a folder, or the same one is given twice.
+        UserError: a run has no test results, or the same run is given twice.
     """
-    found = [read_run(run) for run in runs]
-    if len({run.folder.resolve() for run in found}) < len(found):
-        raise UserError("the same run is given twice: a comparison needs different ones")
-    if len({run.name for run in found}) < len(found):
-        found = [replace(run, name=str(run.folder)) for run in found]
-    html = run_page(found[0]) if len(found) == 1 else comparison_page(found)
-    file = output or (found[0].folder / "report.html" if len(runs) == 1 else Path("comparison.html"))
+    loaded = [read_run(run) for run in runs]
+    if len({run.folder.resolve() for run in loaded}) < len(loaded):
+        raise UserError("the same run is given twice: give different runs to compare")
+    if len({run.name for run in loaded}) < len(loaded):
+        loaded = [replace(run, name=str(run.folder)) for run in loaded]
+    html = run_page(loaded[0]) if len(loaded) == 1 else comparison_page(loaded)
+    file = output or (loaded[0].folder / "report.html" if len(runs) == 1 else Path("comparison.html"))
     file.parent.mkdir(parents=True, exist_ok=True)
     write_text(file, html)
     print(f"report    {file}")
 
 
 def run_page(run: Run) -> str:
-    """The page of one run."""
+    """Return the HTML report of a run."""
     tested, facts, kind = run.predictions, run.facts, run.facts.get("kind", "image")
-    chosen, gone = settings(run.config, run.starts)
+    configured, missing_configs = settings(run.config, run.starts)
     start = run.starts[-1] if run.starts else {}
     commands = [each.get("command", "") for each in run.starts]
     if run.trained != run.folder and facts.get("command"):
@@ -55,13 +54,14 @@ def run_page(run: Run) -> str:
     packages = start.get("packages", {})
     page: dict[str, Any] = {"run": run, "facts": facts, "kind": kind, "tested": tested, "start": start, "bins": BINS}
     page |= {"tiles": tiles(run), "charts": charts([run]), "best": run.best, "samples": _samples(run)}
-    page |= {"settings": chosen, "gone": gone, "all_settings": flat_options(run.config), "commands": commands}
+    page |= {"settings": configured, "missing_configs": missing_configs, "all_options": flat_options(run.config)}
+    page["commands"] = commands
     page["packages"] = [(name, packages[name]) for name in PACKAGES if name in packages]
     if tested:
-        drawing = confusion_chart(tested.confusion, tested.names) if len(tested.names) <= 30 else None  # legible
+        chart = confusion_chart(tested.confusion, tested.names) if len(tested.names) <= 30 else None  # legible
         page |= {
-            "drawing": drawing,
-            "confusion_image": None if drawing else confusion_image(tested.confusion),
+            "confusion_chart": chart,
+            "confusion_image": None if chart else confusion_image(tested.confusion),
             "pairs": tested.pairs[:12],
             "classes": _classes(tested, facts.get("train_counts")),
             "means": {name: np.nanmean(tested.per_class[name]) for name in ("precision", "recall", "f1")},
@@ -71,27 +71,32 @@ def run_page(run: Run) -> str:
 
 
 def _classes(tested: Predictions, train_counts: list[int] | None) -> list[dict[str, Any]]:
-    """A row a class, the worst first."""
-    wrong = {pair.label: f"{pair.predicted} ({pair.images:,})" for pair in reversed(tested.pairs)}  # the most, last
+    """Return the rows of the per-class table, sorted by F1, lowest first."""
+    # Reversed, so that the most frequent confusion of a class is kept.
+    confused = {pair.label: f"{pair.predicted} ({pair.images:,})" for pair in reversed(tested.pairs)}
     rows = []
     for i, name in enumerate(tested.names):
-        row = {"name": name, "train": train_counts[i] if train_counts else None, "taken_for": wrong.get(name, "")}
+        row = {"name": name, "train": train_counts[i] if train_counts else None}
+        row["confused_with"] = confused.get(name, "")
         rows.append(row | {key: float(values[i]) for key, values in tested.per_class.items()})
     return sorted(rows, key=lambda row: (np.isnan(row["f1"]), row["f1"]))
 
 
 def _samples(run: Run) -> dict[str, list[dict[str, Any]]]:
-    """Samples by kind, with what was predicted and what is true; of no classification, its `columns` of the table."""
-    tested, chosen = run.predictions, {kind: run.samples.get(kind, []) for kind in KINDS}
-    shown = {each["path"] for found in chosen.values() for each in found}
-    known: dict[str, dict[str, Any]]
+    """Return samples by kind with prediction and label, or for tasks other than classification with `columns`."""
+    tested, samples = run.predictions, {kind: run.samples.get(kind, []) for kind in KINDS}
+    shown = {each["path"] for of_kind in samples.values() for each in of_kind}
+    details: dict[str, dict[str, Any]]
     if tested is None:
-        known = {row.pop("path"): {"columns": row} for row in read_table(run.folder / TEST_PREDICTIONS, ["path"])}
+        details = {row.pop("path"): {"columns": row} for row in read_table(run.folder / TEST_PREDICTIONS, ["path"])}
     else:
         names, columns = tested.names, (tested.predicted, tested.label, tested.probability)
-        known = {
+        details = {
             path: {"predicted": names[p], "label": names[c], "probability": q, "correct": p == c}
             for path, p, c, q in zip(tested.paths, *columns, strict=True)
             if path in shown
         }
-    return {kind: [x | known[x["path"]] for x in found if x["path"] in known] for kind, found in chosen.items()}
+    return {
+        kind: [each | details[each["path"]] for each in of_kind if each["path"] in details]
+        for kind, of_kind in samples.items()
+    }
