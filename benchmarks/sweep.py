@@ -1,9 +1,9 @@
-"""A sweep within a budget of time, then the config as it stands against the best one, over several seeds.
+"""A sweep with a time limit, then a comparison of the unchanged config and the best one over several seeds.
 
     python benchmarks/sweep.py --root DIR [--minutes 30] [--epochs 3] [--seeds 3] [--config configs/cifar10.yaml]
 
-DIR is a tree of images with a test split, such as CIFAR-10. The trial that runs when the time is over is finished.
-The sweep sees the val split alone, the comparison is by the test split.
+DIR is an image dataset with a test split, e.g. CIFAR-10. A trial that is running at the time limit is completed. The
+sweep uses only the val split, the comparison the test split.
 """
 
 import argparse
@@ -23,7 +23,7 @@ REPOSITORY = Path(__file__).parents[1]
 
 
 def main() -> None:
-    """Print the sweep and the table."""
+    """Run the sweep and the comparison, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=30)
@@ -31,24 +31,34 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--config", type=Path, default=REPOSITORY / "configs" / "cifar10.yaml")
     parser.add_argument("--space", type=Path, default=REPOSITORY / "configs" / "sweep" / "convnet.yaml")
-    parser.add_argument("--folder", type=Path, default=Path("logs/sweep_benchmark"), help="given again, it goes on")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("logs/sweep_benchmark"), help="an existing sweep in it is resumed"
+    )
     args = parser.parse_args()
     print(
         f"torch {torch.__version__}, {torch.get_num_threads()} threads, {default_precision('cpu')},"
         f" load {os.getloadavg()[0]:.1f}",
         flush=True,
     )
-    own = ["--data.root", str(args.root), "--trainer.max_epochs", str(args.epochs)]
-    own += ["--trainer.default_root_dir", str(args.folder)]
-    command = [sys.executable, "-m", "project", "sweep", "--config", str(args.config), "--space", str(args.space)]
+    options = ["--data.root", str(args.root), "--trainer.max_epochs", str(args.epochs)]
+    options += ["--trainer.default_root_dir", str(args.folder)]
+    command = [
+        sys.executable,
+        str(REPOSITORY / "train.py"),
+        "sweep",
+        "--config",
+        str(args.config),
+        "--space",
+        str(args.space),
+    ]
     start = time.perf_counter()
     subprocess.run(
-        [*command, "--name", "sweep", "--trials", "1000", "--minutes", str(args.minutes), "--", *own], check=True
+        [*command, "--name", "sweep", "--trials", "1000", "--minutes", str(args.minutes), "--", *options], check=True
     )
     print(f"the sweep took {(time.perf_counter() - start) / 60:.1f} minutes\n", flush=True)
     best = args.folder / "sweeps" / "sweep" / "best.yaml"
-    print(f"{'test accuracy, seeds from 1':<32}{'mean':>8}{'std':>8}   each")  # the sweep had the config's own seed
-    for name, config in {"the config as it stands": args.config, "the best of the sweep": best}.items():
+    print(f"{'test accuracy, seeds from 1':<32}{'mean':>8}{'std':>8}   each")  # the sweep uses the config's seed
+    for name, config in {"unchanged config": args.config, "best of the sweep": best}.items():
         scores = []
         for seed in range(1, args.seeds + 1):
             rows = fit(

@@ -1,1 +1,1 @@
-"""Tests of the explanations."""
+"""Tests of project.explain."""

@@ -1,4 +1,4 @@
-"""Images whose evidence is known, and nets that have learnt it."""
+"""Synthetic images with a known discriminative patch, and networks trained on them."""
 
 from collections.abc import Callable
 from functools import cache, partial
@@ -16,7 +16,7 @@ COLORS = torch.tensor([[30, 40, 210], [30, 190, 40], [210, 30, 40]])
 
 
 def vit(num_classes: int, inputs: ImageInput, pool: str = "token") -> nn.Module:
-    """A small vision transformer of timm, whose head reads its class token or the mean of the others."""
+    """Return a small timm vision transformer with class token or mean pooling."""
     from timm.models import VisionTransformer
 
     return VisionTransformer(
@@ -31,7 +31,7 @@ def vit(num_classes: int, inputs: ImageInput, pool: str = "token") -> nn.Module:
 
 
 def flat(num_classes: int, inputs: ImageInput) -> nn.Module:
-    """A net without places in it."""
+    """Return a network without spatial feature maps."""
     return nn.Sequential(nn.Flatten(), nn.Linear(3 * inputs.height**2, num_classes))
 
 
@@ -46,19 +46,19 @@ NETS: dict[str, Callable[[int, ImageInput], nn.Module]] = {
 
 
 def planted(count: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Gray noise with a colored patch, its class, somewhere: uint8 (N, 3, 32, 32), int64 (N,), bool (N, 32, 32)."""
-    draws = torch.Generator().manual_seed(seed)
-    image = torch.randint(60, 190, (count, 1, SIZE, SIZE), generator=draws).expand(-1, 3, -1, -1).clone()
-    label = torch.randint(3, (count,), generator=draws)
-    there = torch.zeros(count, SIZE, SIZE, dtype=torch.bool)
-    for number, (top, left) in enumerate(torch.randint(SIZE - PATCH + 1, (count, 2), generator=draws).tolist()):
-        there[number, top : top + PATCH, left : left + PATCH] = True
-    image = torch.where(there[:, None], COLORS[label][:, :, None, None], image)
-    return image.to(torch.uint8), label, there
+    """Return gray noise images with a patch in the color of the class, uint8 (N, 3, 32, 32), their labels and masks."""
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.randint(60, 190, (count, 1, SIZE, SIZE), generator=generator).expand(-1, 3, -1, -1).clone()
+    label = torch.randint(3, (count,), generator=generator)
+    mask = torch.zeros(count, SIZE, SIZE, dtype=torch.bool)
+    for number, (top, left) in enumerate(torch.randint(SIZE - PATCH + 1, (count, 2), generator=generator).tolist()):
+        mask[number, top : top + PATCH, left : left + PATCH] = True
+    image = torch.where(mask[:, None], COLORS[label][:, :, None, None], image)
+    return image.to(torch.uint8), label, mask
 
 
 def classifier(net: Callable[[int, ImageInput], nn.Module], size: int = SIZE) -> Classifier:
-    """With random weights."""
+    """Return a classifier with random weights."""
     torch.manual_seed(0)
     model = Classifier(net)
     model.set_data_description(
@@ -70,7 +70,7 @@ def classifier(net: Callable[[int, ImageInput], nn.Module], size: int = SIZE) ->
 
 @cache
 def trained(name: str, steps: int = 60) -> Classifier:
-    """A net of NETS that tells the patches apart."""
+    """Return a network of NETS trained to classify the patches."""
     model = classifier(NETS[name]).train()
     optimizer = torch.optim.Adam(model.parameters(), 2e-3)
     for step in range(steps):

@@ -1,4 +1,4 @@
-"""What is lost without a part whose role is known, and pictures of parts."""
+"""Tests of ablation, feature visualization and overlays, on a network with known channels."""
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +11,7 @@ from tests.explain.planted import COLORS, NAMES, classifier, planted
 
 
 class Wired(nn.Module):
-    """Tells the patches apart by three channels of four, one a color; before the head, a layer that idles.
-
-    A norm that changes nothing belongs to either layer.
-    """
+    """A network with one channel per class, an unused channel and an identity layer before the head."""
 
     def __init__(self, classes: int, inputs: ImageInput) -> None:
         super().__init__()
@@ -35,7 +32,7 @@ class Wired(nn.Module):
         return self.head(self.idle_norm(self.idle(x)).mean((2, 3)))  # type: ignore[no-any-return]
 
 
-def test_the_channel_of_a_class_is_what_its_images_need() -> None:
+def test_ablating_the_channel_of_a_class_loses_its_images() -> None:
     image, label, _ = planted(48)
     model = classifier(Wired)
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -44,15 +41,15 @@ def test_the_channel_of_a_class_is_what_its_images_need() -> None:
     assert rows["idle_norm", ""]["how"] == "skipped" and rows["idle_norm", ""]["accuracy_lost"] == 0
     share = torch.bincount(label, minlength=len(NAMES)) / len(label)
     for channel in range(3):
-        # Without its channel a class is taken for the first one.
+        # Without its channel, a class is predicted as the first one.
         assert abs(rows["norm", channel]["accuracy_lost"] - (float(share[channel]) if channel else 0)) < 0.01
         assert rows["norm", channel]["probability_lost"] > 0.05
     assert abs(rows["norm", 3]["probability_lost"]) < 1e-6
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert torch.equal(model(image).argmax(1), label), "nothing stays cut"
+    assert torch.equal(model(image).argmax(1), label), "hooks are removed"
 
 
-def test_features_are_what_the_head_is_given() -> None:
+def test_embeddings_are_the_input_of_the_head() -> None:
     image, _, _ = planted(70)
     model = classifier(Wired)
     features = embed(model, image)
@@ -60,11 +57,11 @@ def test_features_are_what_the_head_is_given() -> None:
     assert torch.allclose(model.net.head(features), model(image), atol=1e-5)  # type: ignore[union-attr, operator]
 
 
-def test_pictures_of_filters_and_feature_maps() -> None:
+def test_images_of_filters_and_feature_maps() -> None:
     image, _, _ = planted(1)
     model = classifier(Wired)
     filters = filters_image(model.net)  # type: ignore[arg-type]
-    assert filters is not None and filters.getpixel((32, 58)) == (0, 0, 255), "the filter that looks for blue is blue"
+    assert filters is not None and filters.getpixel((32, 58)) == (0, 0, 255), "the filter for blue is blue"
     maps = feature_maps_image(model, image[0])
     assert maps is not None and maps.width > 4 * 128 and maps.height > 2 * 128
     flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32**2, 3))
@@ -72,14 +69,16 @@ def test_pictures_of_filters_and_feature_maps() -> None:
     assert feature_maps_image(classifier(lambda classes, inputs: flat), image[0]) is None
 
 
-def test_overlay_is_bright_where_the_evidence_is() -> None:
+def test_overlay_is_colored_where_the_attribution_is_positive() -> None:
     image = COLORS[2].to(torch.uint8).view(3, 1, 1).expand(3, 32, 32)
     attribution = torch.full((32, 32), -1.0)
     attribution[:8, 24:] = 0.002
-    picture = overlay(image, attribution)
-    assert picture.size == (256, 256) and picture.mode == "RGB"
-    there, elsewhere = picture.getpixel((240, 16)), picture.getpixel((16, 240))
-    assert isinstance(there, tuple) and isinstance(elsewhere, tuple)
-    assert there[0] > there[2] + 60 and max(elsewhere) - min(elsewhere) < 40, "in color here, and gray there"
-    assert overlay(image.repeat(1, 10, 10), attribution.repeat(10, 10)).size == (320, 320), "large ones keep their size"
-    assert overlay(image, torch.zeros(32, 32)).getpixel((16, 240)) == elsewhere
+    overlaid = overlay(image, attribution)
+    assert overlaid.size == (256, 256) and overlaid.mode == "RGB"
+    inside, outside = overlaid.getpixel((240, 16)), overlaid.getpixel((16, 240))
+    assert isinstance(inside, tuple) and isinstance(outside, tuple)
+    assert inside[0] > inside[2] + 60 and max(outside) - min(outside) < 40, "colored inside, gray outside"
+    assert overlay(image.repeat(1, 10, 10), attribution.repeat(10, 10)).size == (320, 320), (
+        "large images are not resized"
+    )
+    assert overlay(image, torch.zeros(32, 32)).getpixel((16, 240)) == outside

@@ -1,4 +1,4 @@
-"""Maps point at evidence that is known, and depend on what the net has learnt."""
+"""Attribution maps localize a known patch, are faithful, and depend on the weights."""
 
 from functools import partial
 
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from project.errors import UserError
-from project.explain.attribution import METHODS, Method, _grid, attribution, faithfulness, random_attribution
+from project.explain.attribution import METHODS, Method, _to_nchw, attribution, faithfulness, random_attribution
 from project.interface import ImageInput
 from project.modules import Timm
 from project.modules.inputs import Normalize
@@ -23,52 +23,52 @@ EACH = pytest.mark.parametrize(
 )
 
 
-def hits(maps: Tensor, there: Tensor) -> float:
-    """Share of images whose strongest place is within 4 pixels of the patch; by chance it is 0.22."""
-    near = F.max_pool2d(there.float(), 9, 1, 4).flatten(1)
+def localized(maps: Tensor, mask: Tensor) -> float:
+    """Return the share of images whose maximum is within 4 pixels of the patch; the chance level is 0.22."""
+    near = F.max_pool2d(mask.float(), 9, 1, 4).flatten(1)
     return float(near.gather(1, maps.flatten(1).argmax(1, keepdim=True)).mean())
 
 
 @EACH
-def test_map_points_at_the_patch(net: str, method: Method) -> None:
-    image, label, there = planted(32)
+def test_map_localizes_the_patch(net: str, method: Method) -> None:
+    image, label, mask = planted(32)
     maps = attribution(trained(net), image, label, method)
     assert maps.shape == (32, 32, 32) and not maps.requires_grad
-    assert hits(maps, there) > 0.9
+    assert localized(maps, mask) > 0.9
     other = attribution(trained(net), image, (label + 1) % 3, method)
-    inside = [(each * there).sum((1, 2)) for each in (maps, other)]
-    assert (inside[0] > inside[1]).float().mean() > 0.9, "what speaks for the one class does not for another"
+    inside = [(each * mask).sum((1, 2)) for each in (maps, other)]
+    assert (inside[0] > inside[1]).float().mean() > 0.9, "the patch supports only its class"
 
 
 @EACH
-def test_most_important_first_is_worse_and_better_than_at_random(net: str, method: Method) -> None:
+def test_more_faithful_than_a_random_baseline(net: str, method: Method) -> None:
     """Petsiuk et al., RISE, 2018."""
     image, label, _ = planted(32)
     model = trained(net)
     deletion, insertion = faithfulness(model, image, attribution(model, image, label, method), label)
-    by_chance = faithfulness(model, image, random_attribution(image), label)
-    assert deletion.mean() < by_chance[0].mean() - 0.1
-    assert insertion.mean() > by_chance[1].mean() + 0.05
+    baseline = faithfulness(model, image, random_attribution(image), label)
+    assert deletion.mean() < baseline[0].mean() - 0.1
+    assert insertion.mean() > baseline[1].mean() + 0.05
 
 
 @EACH
 def test_map_changes_with_random_weights(net: str, method: Method) -> None:
-    """Adebayo et al., Sanity Checks for Saliency Maps, 2018: an edge detector would not."""
+    """Adebayo et al., Sanity Checks for Saliency Maps, 2018."""
     image, label, _ = planted(32)
     before, after = (attribution(model, image, label, method) for model in (trained(net), classifier(NETS[net])))
     pairs = torch.stack([before.flatten(1), after.flatten(1)], 1)
     assert torch.stack([torch.corrcoef(pair)[0, 1] for pair in pairs]).nan_to_num().abs().mean() < 0.7
 
 
-def test_areas_of_a_class_that_depends_on_one_corner() -> None:
-    """Deletion is 0, insertion is 1, up to a step, where the first cell decides; the other way round where the last."""
+def test_areas_if_the_class_depends_on_one_pixel() -> None:
+    """Deletion is 0 and insertion 1, up to one step, if that pixel is first in order; the reverse if it is last."""
 
     class Corner(nn.Module):
         preprocess = Normalize(ImageInput(16, 16, [0.0] * 3, [1.0] * 3))
 
         def forward(self, image: Tensor) -> Tensor:
-            there = image[:, 0, 0, 0] > 0
-            return torch.stack([there * 50.0, ~there * 50.0], 1)
+            visible = image[:, 0, 0, 0] > 0
+            return torch.stack([visible * 50.0, ~visible * 50.0], 1)
 
     image, target = torch.full((2, 3, 16, 16), 200, dtype=torch.uint8), torch.zeros(2, dtype=torch.long)
     maps = torch.zeros(2, 16, 16)
@@ -79,7 +79,7 @@ def test_areas_of_a_class_that_depends_on_one_corner() -> None:
 
 
 @pytest.mark.parametrize("net", ["vit", "vit, mean"])
-def test_places_of_a_vision_transformer(net: str) -> None:
+def test_vision_transformer_has_spatial_feature_maps(net: str) -> None:
     image, label, _ = planted(8)
     maps = attribution(classifier(NETS[net]), image, label)
     assert maps.shape == (8, 32, 32) and (maps.flatten(1).std(1) > 0).all()
@@ -89,30 +89,30 @@ def test_places_of_a_vision_transformer(net: str) -> None:
 @pytest.mark.parametrize(
     "name", ["convnext_atto", "swin_tiny_patch4_window7_224", "vgg11", "deit_tiny_distilled_patch16_224"]
 )
-def test_nets_of_timm_have_places(name: str) -> None:
+def test_timm_networks_have_spatial_feature_maps(name: str) -> None:
     size = 64 if "deit" in name else 32
     image = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8)
     model = classifier(partial(Timm, name=name, weights=None), size)
     assert (attribution(model, image, torch.zeros(2, dtype=torch.long)).flatten(1).std(1) > 0).all()
 
 
-def test_layouts_of_places() -> None:
-    places = torch.rand(2, 6, 4, 4)
-    tokens = torch.cat([torch.rand(2, 3, 6), places.flatten(2).transpose(1, 2)], 1)
-    for output in (places, places.permute(0, 2, 3, 1), tokens):
-        grid = _grid(output, 2, 4)
-        assert grid is not None and torch.equal(grid(output), places)
+def test_layouts_of_feature_maps() -> None:
+    features = torch.rand(2, 6, 4, 4)
+    tokens = torch.cat([torch.rand(2, 3, 6), features.flatten(2).transpose(1, 2)], 1)
+    for output in (features, features.permute(0, 2, 3, 1), tokens):
+        to_nchw = _to_nchw(output, 2, 4)
+        assert to_nchw is not None and torch.equal(to_nchw(output), features)
     for output in (torch.rand(2, 6, 1, 1), torch.rand(2, 6, 8, 8), torch.rand(2, 6), torch.rand(8, 16, 6)):
-        assert _grid(output, 2, 4) is None
+        assert _to_nchw(output, 2, 4) is None
 
 
-def test_frozen_net_is_explained() -> None:
+def test_frozen_network_is_explained() -> None:
     image, label, _ = planted(4)
     model = classifier(NETS["ResNet"]).requires_grad_(False)
     assert attribution(model, image, label).any()
 
 
-def test_net_without_places_is_told_what_to_use() -> None:
+def test_error_for_a_network_without_spatial_feature_maps() -> None:
     image, label, _ = planted(2)
     with pytest.raises(UserError, match="Sequential has none.*integrated_gradients"):
         attribution(classifier(flat), image, label)

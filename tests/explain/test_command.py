@@ -1,4 +1,4 @@
-"""`train.py explain`, as a person types it."""
+"""Tests of `train.py explain`."""
 
 import csv
 from collections.abc import Callable
@@ -24,23 +24,23 @@ def test_explains_any_folder_and_a_single_image(
     tree: Path, here: Path, tmp_path: Path, failing: Callable[[list[str]], str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(fit(tree, "--trainer.max_epochs", "8"))
-    pictures = tmp_path / "mine"
+    images = tmp_path / "mine"
     for name, color in COLORS.items():
-        write_images(pictures / name, 4, color, size=20)
-    write_images(pictures, 1, COLORS["green"])
+        write_images(images / name, 4, color, size=20)
+    write_images(images, 1, COLORS["green"])
     before = sorted(tmp_path.joinpath("mine").rglob("*"))
     options = ["--images", "5", "--methods", "[gradcam, occlusion]", "--class_name", "red", "--ablation", "true"]
     capsys.readouterr()
     assert "methods: expected one of gradcam, integrated_gradients, occlusion, got" in failing(
         [*EXPLAIN, "--methods", "lime"]
     )
-    main([*EXPLAIN, "--data.root", str(pictures), *options])
+    main([*EXPLAIN, "--data.root", str(images), *options])
     shown = capsys.readouterr().out
     assert "5 images of" in shown and "gradcam  " in shown and "occlusion  " in shown
     run = here / "logs" / "explain" / "version_0"
     rows = table(run / "explanations.csv")
     assert len({row["path"] for row in rows}) == 5
-    assert {row["label"] for row in rows} == {*COLORS, ""}, "labeled by folder, where there is one"
+    assert {row["label"] for row in rows} == {*COLORS, ""}, "labels are folder names"
     assert all(row["predicted"] == (row["label"] or "green") for row in rows)
     assert {(row["method"], row["class"] == row["predicted"]) for row in rows} == {
         (method, own) for method in ("gradcam", "occlusion") for own in (True, False)
@@ -61,7 +61,7 @@ def test_explains_any_folder_and_a_single_image(
     assert metadata[0] == "label\tpredicted\tpath" and len(metadata) == 1 + 13
     assert sorted(tmp_path.joinpath("mine").rglob("*")) == before
 
-    main([*EXPLAIN, "--data.root", str(pictures / "000.png"), "--methods", "gradcam"])
+    main([*EXPLAIN, "--data.root", str(images / "000.png"), "--methods", "gradcam"])
     (row,) = table(here / "logs" / "explain" / "version_1" / "explanations.csv")
     assert row["path"] == "000.png" and row["predicted"] == "green"
 
@@ -70,12 +70,12 @@ def test_explains_any_folder_and_a_single_image(
     split = table(here / "logs" / "run" / "version_0" / "split.csv")
     assert own == {row["path"] for row in split if row["split"] == "test"}
 
-    single = ["--data.root", str(pictures / "000.png")]
-    assert "no class named pink: the model knows blue, green, red" in failing([*EXPLAIN, "--class_name", "pink"])
+    single = ["--data.root", str(images / "000.png")]
+    assert "no class named pink: the classes are blue, green, red" in failing([*EXPLAIN, "--class_name", "pink"])
     assert "ablation needs labels" in failing([*EXPLAIN, *single, "--ablation", "true"])
     flat = ["--model.net", "tests.explain.planted.flat"]
     main([*fit(tree, *flat, "--test_after_fit", "false"), "--run_name", "flat"])
     assert "try --methods" in failing([*EXPLAIN, "--run_name", "flat"])
-    assert not (here / "logs" / "explain" / "version_3").exists(), "what fails leaves no folder"
+    assert not (here / "logs" / "explain" / "version_3").exists(), "a failed command leaves no folder"
     assert "methods" in failing([*EXPLAIN, "--methods", "gradcamm"])
     assert "explain needs a trained model" in failing(["explain", *single])

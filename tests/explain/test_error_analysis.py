@@ -1,4 +1,4 @@
-"""What a net gets wrong while it trains."""
+"""Tests of the ErrorAnalysis callback."""
 
 import os
 from collections.abc import Callable
@@ -22,23 +22,23 @@ from tests.runs import RUN
 WATCH = ["--trainer.callbacks", "project.explain.ErrorAnalysis", "--trainer.callbacks.every_n_epochs", "2"]
 
 
-def pictures(kind: str) -> dict[int, tuple[int, int]]:
-    """Width and height by step."""
+def image_sizes(tag: str) -> dict[int, tuple[int, int]]:
+    """Return width and height of the logged images by step."""
     events = EventAccumulator(str(RUN), size_guidance={"images": 0}).Reload()
-    return {event.step: (event.width, event.height) for event in events.Images(kind)}
+    return {event.step: (event.width, event.height) for event in events.Images(tag)}
 
 
 @pytest.mark.slow
-def test_a_wrong_label_is_among_the_worst_mistakes_and_can_be_read(tree: Path, here: Path) -> None:
+def test_wrong_label_is_among_the_worst_mistakes(tree: Path, here: Path) -> None:
     for name in COLORS:
         write_images(here / "mine" / "train" / name, 20, COLORS[name])
         write_images(here / "mine" / "val" / name, 5, COLORS[name])
     Image.new("RGB", (12, 12), COLORS["red"]).save(here / "mine" / "val" / "blue" / "wrong.png")
     main([*fit(here / "mine", *WATCH, "--test_after_fit", "false"), "--trainer.max_epochs", "10"])
-    worst = pictures("val/worst_mistakes")
-    assert sorted(pictures("val/least_certain")) == sorted(pictures("val/classes")) == [8, 16, 24, 32, 40]
-    assert worst[40][0] > 300 and worst[40][1] > 160, "eight pixels are enlarged"
-    assert worst[40][1] < 300, "one row: all others are right by now"
+    worst = image_sizes("val/worst_mistakes")
+    assert sorted(image_sizes("val/least_certain")) == sorted(image_sizes("val/classes")) == [8, 16, 24, 32, 40]
+    assert worst[40][0] > 300 and worst[40][1] > 160, "images of eight pixels are enlarged"
+    assert worst[40][1] < 300, "one row: all other predictions are correct"
     tags = EventAccumulator(str(RUN)).Reload().Tags()["histograms"]
     assert {"weights/features.0.weight", "gradients/features.0.weight"} <= set(tags)
 
@@ -48,18 +48,18 @@ def test_nothing_without_a_logger(tree: Path, here: Path) -> None:
     assert not list(here.rglob("events*"))
 
 
-def test_mistakes_in_its_options(tree: Path, here: Path, failing: Callable[[list[str]], str]) -> None:
+def test_invalid_options(tree: Path, here: Path, failing: Callable[[list[str]], str]) -> None:
     assert "at least 1" in failing(fit(tree, *WATCH[:3], "0"))
 
 
-def test_the_weakest_class_and_the_worst_pair_come_first() -> None:
+def test_lowest_recall_and_most_confused_pair_come_first() -> None:
     confusion = np.array([[8, 2, 0], [0, 10, 0], [1, 0, 1]])
     left, right = classes_figure(confusion, ["a", "b", "c"]).axes
     assert [label.get_text() for label in left.get_yticklabels()] == ["c", "a", "b"]
-    assert [label.get_text() for label in right.get_yticklabels()] == ["c taken for a", "a taken for b"]
+    assert [label.get_text() for label in right.get_yticklabels()] == ["c predicted as a", "a predicted as b"]
 
 
-def test_any_name_of_a_class_can_be_drawn(tmp_path: Path) -> None:
+def test_class_names_with_special_characters_are_drawn(tmp_path: Path) -> None:
     names = ["under $5_$10", os.fsdecode(b"caf\xe9")]
     assert font_file("cat").name == "DejaVuSans.ttf"
     confusion = torch.tensor([[3, 2], [1, 4]])

@@ -1,1 +1,1 @@
-"""Tests of the search for good settings."""
+"""Tests of project.search."""

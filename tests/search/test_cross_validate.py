@@ -1,4 +1,4 @@
-"""All folds, in processes of their own."""
+"""Tests of `train.py cross_validate`, in subprocesses."""
 
 import csv
 import signal
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from project.search.cross_validate import _best
+from project.search.cross_validate import _best_metrics
 from tests.conftest import QUICK
 
 
@@ -18,15 +18,15 @@ def run(here: Path, options: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=here, capture_output=True, text=True)
 
 
-def test_val_figures_are_of_the_checkpoint_that_is_tested(here: Path) -> None:
+def test_val_metrics_are_those_of_the_tested_checkpoint(here: Path) -> None:
     (here / "config.yaml").write_text("checkpoint: {monitor: val/loss, mode: min}")
     lines = ["step,epoch,val/acc,val/loss,test/acc", "1,0,0.9,0.9,", "2,1,0.8,0.3,", "2,1,,,0.79"]
     (here / "metrics.csv").write_text("\n".join(lines))
-    assert _best(here) == {"val/acc": 0.8, "val/loss": 0.3, "test/acc": 0.79}
+    assert _best_metrics(here) == {"val/acc": 0.8, "val/loss": 0.3, "test/acc": 0.79}
 
 
 @pytest.mark.slow
-def test_mean_and_spread_over_folds(tree: Path, here: Path) -> None:
+def test_mean_and_std_over_folds(tree: Path, here: Path) -> None:
     (here / "mine.yaml").write_text("trainer: {default_root_dir: mine}")
     short = ["--trainer.max_epochs", "2", "--data.batch_transforms", "[]"]
     done = run(here, ["--config", "mine.yaml", "--data.root", str(tree), *QUICK, *short])
@@ -44,26 +44,32 @@ def test_mean_and_spread_over_folds(tree: Path, here: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_failed_fold_is_named(here: Path) -> None:
+def test_failed_fold_is_named(here: Path) -> None:
     done = run(here, ["--data.root", "nowhere"])
     assert done.returncode == 2
-    assert done.stderr.strip().splitlines()[-1].startswith("error: fold 1 of 3 ended with exit code 2")
+    assert done.stderr.strip().splitlines()[-1].startswith("error: fold 1 of 3 failed with exit code 2")
 
 
 @pytest.mark.slow
-def test_mistakes(tree: Path, here: Path) -> None:
+def test_invalid_options(tree: Path, here: Path) -> None:
     (here / "list.yaml").write_text("- 1")
-    for options, told in {
+    for options, message in {
         ("--config", "list.yaml"): "error: ",
-        ("--data.root", str(tree), *QUICK, "--trainer.fast_dev_run", "true"): "error: fold 1 of 3 left no run",
+        (
+            "--data.root",
+            str(tree),
+            *QUICK,
+            "--trainer.fast_dev_run",
+            "true",
+        ): "error: fold 1 of 3 wrote no run directory",
     }.items():
         done = run(here, [*options])
-        assert done.returncode == 2 and done.stderr.strip().splitlines()[-1].startswith(told), done.stderr
+        assert done.returncode == 2 and done.stderr.strip().splitlines()[-1].startswith(message), done.stderr
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_fold_that_is_stopped_is_saved(tree: Path, here: Path, number: signal.Signals) -> None:
+def test_stopped_fold_is_saved(tree: Path, here: Path, number: signal.Signals) -> None:
     endless = ["--data.root", str(tree), *QUICK, "--trainer.max_epochs", "100000"]
     last = here / "logs/folds/version_0/checkpoints/last.ckpt"
     command = [sys.executable, "-m", "project", "cross_validate", "--", *endless]
@@ -74,5 +80,5 @@ def test_a_fold_that_is_stopped_is_saved(tree: Path, here: Path, number: signal.
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + number
-    assert "nothing is lost. Continue by" in errors and "Traceback" not in errors
-    assert errors.splitlines()[-1] == "stopped; fold 1 of 5 is saved, and those before it are done"
+    assert "all progress is saved. Resume with" in errors and "Traceback" not in errors
+    assert errors.splitlines()[-1] == "stopped; fold 1 of 5 is saved, earlier folds are complete"

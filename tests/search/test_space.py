@@ -1,4 +1,4 @@
-"""The YAML of a search space."""
+"""Tests of search spaces."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ model.scheduler: [null, {class_path: project.modules.WarmupDecay, init_args: {wa
 """
 
 
-def test_numbers_words_and_whole_objects(tmp_path: Path) -> None:
+def test_numbers_choices_and_objects(tmp_path: Path) -> None:
     (tmp_path / "space.yaml").write_text(TEXT)
     space = read_space(tmp_path / "space.yaml")
     kinds = [type(values).__name__.removesuffix("Distribution") for values in space.values()]
@@ -34,7 +34,7 @@ def test_numbers_words_and_whole_objects(tmp_path: Path) -> None:
     ]
 
 
-def test_the_configs_own_values_are_a_point_of_a_space_that_holds_them(tmp_path: Path) -> None:
+def test_values_of_a_config_are_a_point_of_the_space(tmp_path: Path) -> None:
     (tmp_path / "space.yaml").write_text(TEXT)
     space = read_space(tmp_path / "space.yaml")
     optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.001}}
@@ -47,17 +47,17 @@ def test_the_configs_own_values_are_a_point_of_a_space_that_holds_them(tmp_path:
 
 
 @pytest.mark.parametrize("config", ["convnet", "cifar10"])
-def test_our_space_suits_our_configs(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_space_of_the_repository_is_valid_for_its_configs(config: str, capsys: pytest.CaptureFixture[str]) -> None:
     space = read_space(REPOSITORY / "configs" / "sweep" / "convnet.yaml")
-    given = ["fit", "--config", str(REPOSITORY / "configs" / f"{config}.yaml"), "--print_config"]
-    made = []
+    command = ["fit", "--config", str(REPOSITORY / "configs" / f"{config}.yaml"), "--print_config"]
+    configs = []
     for more in ([], options(any_point(space))):
         with pytest.raises(SystemExit) as stopped:
-            main([*given, *more])
+            main([*command, *more])
         assert stopped.value.code == 0
-        made.append(yaml.safe_load(capsys.readouterr().out))
-    assert point_of(made[0], space) is not None, "a sweep begins with the config as it is"
-    assert point_of(made[1], space) == any_point(space)
+        configs.append(yaml.safe_load(capsys.readouterr().out))
+    assert point_of(configs[0], space) is not None, "the first trial of a sweep is the unchanged config"
+    assert point_of(configs[1], space) == any_point(space)
 
 
 @pytest.mark.parametrize(
@@ -74,12 +74,12 @@ def test_our_space_suits_our_configs(config: str, capsys: pytest.CaptureFixture[
         "b: {low: 0, high: 1, lag: 1}",
     ],
 )
-def test_what_is_no_space_is_told(tmp_path: Path, text: str) -> None:
+def test_invalid_space(tmp_path: Path, text: str) -> None:
     (tmp_path / "space.yaml").write_text(text)
     with pytest.raises(UserError, match=r"space\.yaml"):
         read_space(tmp_path / "space.yaml")
 
 
-def test_a_space_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be read"):
         read_space(tmp_path / "space.yaml")

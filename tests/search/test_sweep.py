@@ -1,4 +1,4 @@
-"""Sweeps, in processes of their own: to the end, with trials that crash, are pruned, interrupted or killed."""
+"""Tests of `train.py sweep`, in subprocesses: complete, crashed, pruned, interrupted and killed trials."""
 
 import csv
 import os
@@ -21,7 +21,7 @@ FOLDER = Path("logs/sweeps/space")
 
 
 def start(here: Path, tree: Path, space: str, *options: str, trials: int) -> subprocess.Popen[str]:
-    """A sweep in the current folder."""
+    """Start a sweep in the current folder."""
     (here / "space.yaml").write_text(space)
     own = ["--space", "space.yaml", "--trials", str(trials)]
     quick = ["--data.root", str(tree), "--data.batch_size", "16", "--data.batch_transforms", "[]", *QUICK]
@@ -36,7 +36,7 @@ def start(here: Path, tree: Path, space: str, *options: str, trials: int) -> sub
 
 
 def finish(running: subprocess.Popen[str], code: int = 0) -> str:
-    """Wait for the end; what was on the screen."""
+    """Wait for the process to end; return its output."""
     shown, _ = running.communicate(timeout=500)
     assert running.returncode == code, shown
     return shown
@@ -65,7 +65,7 @@ def alive(text: str) -> bool:
     return text in subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, text=True).stdout
 
 
-def test_a_sweep_with_a_crash_ends_with_a_config_that_runs(tree: Path, here: Path) -> None:
+def test_sweep_with_a_crash_writes_a_config_that_runs(tree: Path, here: Path) -> None:
     space = "model.optimizer.lr: {low: 1e-4, high: 1e-2, log: true}\nmodel.label_smoothing: [0.0, 1.5]\n"
     shown = finish(start(here, tree, space, "--trainer.max_epochs", "2", trials=4))
     trials = study().trials
@@ -76,9 +76,9 @@ def test_a_sweep_with_a_crash_ends_with_a_config_that_runs(tree: Path, here: Pat
     assert shown.count("failed: error: model.label_smoothing must be") == len(crashed)
     for trial in trials:
         if trial not in crashed:
-            found = rows(FOLDER / f"trial_{trial.number:04d}/version_0")
-            assert trial.value == pytest.approx(max(float(row["val/acc"]) for row in found if row["val/acc"]))
-    assert trials[0].params["model.optimizer.lr"] == 0.001, "the config as it is comes first"
+            metrics = rows(FOLDER / f"trial_{trial.number:04d}/version_0")
+            assert trial.value == pytest.approx(max(float(row["val/acc"]) for row in metrics if row["val/acc"]))
+    assert trials[0].params["model.optimizer.lr"] == 0.001, "the unchanged config is the first trial"
     assert (FOLDER / "history.png").is_file() and f"optuna-dashboard sqlite:///{FOLDER}/study.db" in shown
     best = study().best_trial
     config = yaml.safe_load((FOLDER / "best.yaml").read_text())
@@ -87,7 +87,7 @@ def test_a_sweep_with_a_crash_ends_with_a_config_that_runs(tree: Path, here: Pat
     assert done.returncode == 0 and "accuracy " in done.stdout, done.stderr
 
 
-def test_a_bad_trial_is_pruned(tree: Path, here: Path) -> None:
+def test_bad_trial_is_pruned(tree: Path, here: Path) -> None:
     FOLDER.mkdir(parents=True)
     known = optuna.create_study(storage=f"sqlite:///{FOLDER}/study.db", study_name="space", direction="maximize")
     rate = optuna.distributions.FloatDistribution(1e-9, 2e-9)
@@ -104,11 +104,11 @@ def test_a_bad_trial_is_pruned(tree: Path, here: Path) -> None:
     last = study().trials[-1]
     assert last.state == TrialState.PRUNED and "pruned" in shown
     run = FOLDER / "trial_0005/version_0"
-    assert 25 < epochs(run) < 100, "after its quarter, before its end"
+    assert 25 < epochs(run) < 100, "pruned after the first quarter"
     assert not alive("trial_0005") and not list(run.glob("checkpoints/last.ckpt"))
 
 
-def test_two_workers_one_of_which_is_killed(tree: Path, here: Path) -> None:
+def test_killed_worker_of_two(tree: Path, here: Path) -> None:
     space = "model.label_smoothing: {low: 0.0, high: 0.2}"
     first, second = (start(here, tree, space, "--trainer.max_epochs", "60", trials=4) for _ in range(2))
 
@@ -125,20 +125,20 @@ def test_two_workers_one_of_which_is_killed(tree: Path, here: Path) -> None:
     (lost,) = [trial for trial in trials if trial.state == TrialState.FAIL]
     (again,) = [trial for trial in trials if trial.user_attrs.get("again") is not None]
     assert again.user_attrs["again"] == lost.number and again.params == lost.params
-    assert epochs(FOLDER / f"trial_{lost.number:04d}/version_0") < 60, "its process ended with its worker"
+    assert epochs(FOLDER / f"trial_{lost.number:04d}/version_0") < 60, "the trial ends with its worker"
     smoothings = [trial.params["model.label_smoothing"] for trial in trials if trial is not again]
-    assert len(set(smoothings)) == 4, "no two workers tried the same"
+    assert len(set(smoothings)) == 4, "workers try different options"
 
 
 @pytest.mark.ddp
-def test_an_interrupted_sweep_continues_its_trial_on_two_processes(tree: Path, here: Path) -> None:
+def test_interrupted_sweep_resumes_its_trial_on_two_processes(tree: Path, here: Path) -> None:
     space = "data.batch_size: [16, 32]"
     two = ["--trainer.max_epochs", "100", "--trainer.devices", "2", "--trainer.strategy", "ddp"]
     run = FOLDER / "trial_0000/version_0"
     stopped = start(here, tree, space, *two, trials=1)
     wait_until(lambda: epochs(run) >= 2, stopped)
     stopped.send_signal(signal.SIGINT)
-    assert "Continue by the same command" in finish(stopped, 130).splitlines()[-1]
+    assert "run the same command again" in finish(stopped, 130).splitlines()[-1]
     before = epochs(run)
     assert before < 100 and not alive("trial_0000")
     finish(start(here, tree, space, *two, trials=1))
@@ -147,7 +147,7 @@ def test_an_interrupted_sweep_continues_its_trial_on_two_processes(tree: Path, h
     assert [folder.name for folder in FOLDER.glob("trial_*/version_*")] == ["version_0"]
 
 
-def test_a_mistake_is_told_before_any_trial(tree: Path, here: Path) -> None:
+def test_invalid_option_is_reported_before_any_trial(tree: Path, here: Path) -> None:
     shown = finish(start(here, tree, "model.optimizer.lrr: [0.1]", trials=2), 2)
     assert shown.splitlines()[-1] == "error: space.yaml or the options: unknown key lrr; did you mean lr?"
     assert not (here / "logs").exists()

@@ -8,7 +8,7 @@ CALLBACKS = ("project.explain.callback.AttributionOverlays",)
 
 
 def __getattr__(name: str) -> Any:
-    # The callback can be named as project.explain.ErrorAnalysis, and other commands do not import what it needs.
+    # Imported lazily, so that other commands do not import its dependencies.
     if name == "ErrorAnalysis":
         from project.explain.error_analysis import ErrorAnalysis
 

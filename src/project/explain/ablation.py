@@ -1,4 +1,4 @@
-"""What accuracy is lost without a layer, or without one of its channels."""
+"""Layer and channel ablation."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,66 +11,70 @@ from torch import Tensor, nn
 from project.modules import Classifier
 from project.modules.layers import layers
 
-CHANNELS = 16  # of a layer that are tried: those whose loss is estimated to hurt most
-CHUNK = 64
+CHANNELS = 16  # channels ablated per layer: those with the highest estimated importance
+BATCH_SIZE = 64
 Row = dict[str, Any]
 
 
 def ablate(model: Classifier, image: Tensor, label: Tensor) -> list[Row]:
-    """Take each layer but the head out, and each of its most telling channels; return rows, the greatest loss first.
+    """Ablate each layer but the head, and its most important channels; return rows sorted by lost accuracy, descending.
 
-    A layer whose output has the shape of its input is skipped, as a residual block may be (Veit et al., 2016); any
-    other gives zeros, and so does a channel. Images are uint8 (N, 3, H, W) on the model's device, labels int64 (N,).
+    A layer whose output has the shape of its input is skipped, like a residual block (Veit et al., 2016); the output of
+    any other layer, or of a channel, is set to zero. Images are uint8 (N, 3, H, W) on the model's device, labels int64
+    (N,).
     """
-    accuracy, probability = _measure(model, image, label)
+    accuracy, probability = _evaluate(model, image, label)
     rows: list[Row] = []
-    for name, first, last in places_to_cut(model.net):
-        for channel in (None, *_telling_channels(model, last, image[:CHUNK], label[:CHUNK])):
-            with _without(first, last, channel) as how:
-                without = _measure(model, image, label)
-            lost = {"accuracy_lost": accuracy - without[0], "probability_lost": probability - without[1]}
-            cut = {"layer": name, "channel": "" if channel is None else channel, "how": how[0]}
-            rows.append({**cut, "accuracy": without[0], **lost})
+    for name, first, last in ablatable_layers(model.net):
+        for channel in (None, *_important_channels(model, last, image[:BATCH_SIZE], label[:BATCH_SIZE])):
+            with _ablated(first, last, channel) as how:
+                ablated = _evaluate(model, image, label)
+            lost = {"accuracy_lost": accuracy - ablated[0], "probability_lost": probability - ablated[1]}
+            part = {"layer": name, "channel": "" if channel is None else channel, "how": how[0]}
+            rows.append({**part, "accuracy": ablated[0], **lost})
     return sorted(rows, key=lambda row: (row["accuracy_lost"], row["probability_lost"]), reverse=True)
 
 
-def places_to_cut(net: nn.Module) -> list[tuple[str, nn.Module, nn.Module]]:
-    """Return the first and the last module of each layer but the head, in order, by the name of the last."""
+def ablatable_layers(net: nn.Module) -> list[tuple[str, nn.Module, nn.Module]]:
+    """Return the name of the last module, the first module and the last module of each layer but the head, in order."""
     names = {module: name for name, module in net.named_modules()}
-    found = [layer.modules for layer in layers(net)[:-1] if layer.modules]
-    return [(names[modules[-1]], modules[0], modules[-1]) for modules in found]
+    modules_by_layer = [layer.modules for layer in layers(net)[:-1] if layer.modules]
+    return [(names[modules[-1]], modules[0], modules[-1]) for modules in modules_by_layer]
 
 
 def channel_axis(output: Tensor) -> int:
-    """Return 1 where the output is NCHW, else the last axis."""
+    """Return 1 if the output is NCHW, else the last axis."""
     return 1 if output.ndim == 4 and output.shape[2] == output.shape[3] else output.ndim - 1
 
 
 @contextmanager
-def _without(first: nn.Module, last: nn.Module, channel: int | None) -> Iterator[list[str]]:
-    """Cut a layer, or one channel; yields a list that says how, once the net has run."""
+def _ablated(first: nn.Module, last: nn.Module, channel: int | None) -> Iterator[list[str]]:
+    """Ablate a layer, or one channel of it.
+
+    Yields a list with one element, `zeroed` or `skipped`, valid after a forward pass.
+    """
     how = ["zeroed"]
-    given: list[Any] = []
+    layer_input: list[Any] = []
 
-    def remember(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        given[:] = inputs[:1]
+    def record_input(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        layer_input[:] = inputs[:1]
 
-    def cut(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    def ablate_output(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         if channel is not None:
             axis = channel_axis(output)
             kept = torch.arange(output.shape[axis], device=output.device) != channel
             return output * kept.view(-1, *[1] * (output.ndim - 1 - axis))
-        if given and isinstance(given[0], Tensor) and given[0].shape == output.shape:
+        if layer_input and isinstance(layer_input[0], Tensor) and layer_input[0].shape == output.shape:
             how[0] = "skipped"
-            return given[0]
+            return layer_input[0]
         return torch.zeros_like(output)
 
-    with first.register_forward_pre_hook(remember), last.register_forward_hook(cut):
+    with first.register_forward_pre_hook(record_input), last.register_forward_hook(ablate_output):
         yield how
 
 
-def _telling_channels(model: Classifier, layer: nn.Module, image: Tensor, label: Tensor) -> list[int]:
-    """Return the channels of most activation times gradient."""
+def _important_channels(model: Classifier, layer: nn.Module, image: Tensor, label: Tensor) -> list[int]:
+    """Return the channels with the largest activation times gradient."""
     # Molchanov et al., Pruning Convolutional Neural Networks for Resource Efficient Inference, 2016.
     outputs: list[Tensor] = []
     with layer.register_forward_hook(lambda module, inputs, output: outputs.append(output)), torch.enable_grad():
@@ -78,31 +82,31 @@ def _telling_channels(model: Classifier, layer: nn.Module, image: Tensor, label:
     (gradient,) = torch.autograd.grad(loss, outputs[-1:], allow_unused=True)
     if gradient is None:
         return []
-    told = (outputs[-1] * gradient).movedim(channel_axis(gradient), -1)
-    told = told.reshape(len(told), -1, told.shape[-1]).sum(1).abs().mean(0)
-    return cast(list[int], told.argsort(descending=True)[:CHANNELS].tolist())
+    importance = (outputs[-1] * gradient).movedim(channel_axis(gradient), -1)
+    importance = importance.reshape(len(importance), -1, importance.shape[-1]).sum(1).abs().mean(0)
+    return cast(list[int], importance.argsort(descending=True)[:CHANNELS].tolist())
 
 
 @torch.no_grad()
-def _measure(model: Classifier, image: Tensor, label: Tensor) -> tuple[float, float]:
-    """Return the accuracy, and the mean probability of the labels."""
-    logits = torch.cat([model(part).float() for part in image.split(CHUNK)])
-    right = (logits.argmax(1) == label).float().mean()
-    return float(right), float(logits.softmax(1).gather(1, label[:, None]).mean())
+def _evaluate(model: Classifier, image: Tensor, label: Tensor) -> tuple[float, float]:
+    """Return the accuracy and the mean probability of the labels."""
+    logits = torch.cat([model(batch).float() for batch in image.split(BATCH_SIZE)])
+    accuracy = (logits.argmax(1) == label).float().mean()
+    return float(accuracy), float(logits.softmax(1).gather(1, label[:, None]).mean())
 
 
 def ablation_figure(rows: list[Row]) -> Any:
-    """Return bars of the accuracy that is lost without the 20 layers, and the 20 channels, that matter most."""
+    """Return a bar chart of the accuracy lost by ablating the 20 most important layers and channels."""
     from matplotlib.figure import Figure
 
-    whole = [row for row in rows if row["channel"] == ""][:20]
-    single = [row for row in rows if row["channel"] != ""][:20]
-    longest = max(len(whole), len(single))
+    layer_rows = [row for row in rows if row["channel"] == ""][:20]
+    channel_rows = [row for row in rows if row["channel"] != ""][:20]
+    longest = max(len(layer_rows), len(channel_rows))
     figure = Figure(figsize=(12, 1.2 + 0.27 * longest), dpi=110, layout="constrained")
     left, right = figure.subplots(1, 2)
-    for axes, shown, title in ((left, whole, "without a layer"), (right, single, "without a channel of a layer")):
+    for axes, shown, title in ((left, layer_rows, "layer ablation"), (right, channel_rows, "channel ablation")):
         names = [f"{row['layer']} {row['channel']}{'(skipped)' if row['how'] == 'skipped' else ''}" for row in shown]
         axes.barh(range(len(shown)), [100 * row["accuracy_lost"] for row in shown])
         axes.set_yticks(range(len(shown)), names)
-        axes.set(title=title, xlabel="accuracy lost, percentage points", ylim=(longest - 0.5, -0.5))
+        axes.set(title=title, xlabel="accuracy lost (percentage points)", ylim=(longest - 0.5, -0.5))
     return figure

@@ -1,4 +1,4 @@
-"""Maps of where in an image the evidence for a class lies, and whether a map is true to the net."""
+"""Attribution maps and their faithfulness."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -16,25 +16,25 @@ from project.modules.inputs import Normalize
 
 Method = Literal["gradcam", "integrated_gradients", "occlusion"]
 METHODS: tuple[Method, ...] = get_args(Method)
-FEWEST = 4  # Grad-CAM takes a layer of fewer places, each way, only where there is no other: they tell little
-CELLS, STEPS = 8, 8  # of the deletion and the insertion curve: cells each way, steps
+MIN_GRID = 4  # Grad-CAM prefers feature maps of at least this height and width: smaller ones are too coarse
+CELLS, STEPS = 8, 8  # deletion and insertion curves: cells per side, steps
 
 
 def attribution(model: Classifier, image: Tensor, target: Tensor, method: Method = "gradcam") -> Tensor:
-    """Return where the evidence lies: float (N, H, W), above zero where it speaks for the class, below where against.
+    """Return attribution maps, float (N, H, W): positive where pixels support the target class, negative where not.
 
-    Explained is the logit, by the whole way from raw image to net, seen once: `model.tta` must be `one`.
+    The maps attribute the logit to the raw image, normalization included. `model.tta` must be `none`.
 
     Args:
-        model: A trained classifier, outside training.
+        model: A trained classifier in eval mode.
         image: uint8 (N, 3, H, W) in [0, 255], on the model's device.
-        target: Class of each image, int64 (N,).
+        target: Class to explain for each image, int64 (N,).
         method: `gradcam` (see `grad_cam`); `integrated_gradients`, Sundararajan et al., Axiomatic Attribution for Deep
             Networks, 2017; `occlusion`, Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, 2013.
-            The latter two compare with the mean color of the training images, and need the extra `explain`.
+            The latter two use the mean color of the training images as baseline, and require the extra `explain`.
 
     Raises:
-        UserError: Grad-CAM finds no layer with places in it.
+        UserError: Grad-CAM finds no layer with spatial feature maps.
     """
     image = image / 255
     if method == "gradcam":
@@ -43,21 +43,24 @@ def attribution(model: Classifier, image: Tensor, target: Tensor, method: Method
 
     baseline = mean_color(model).expand_as(image)
     if method == "integrated_gradients":
-        parts = IntegratedGradients(model).attribute(image, baseline, target, n_steps=32, internal_batch_size=64)
+        maps = IntegratedGradients(model).attribute(image, baseline, target, n_steps=32, internal_batch_size=64)
     else:
         window = max(1, image.shape[-1] // 4)
-        step = max(1, window // 2)
-        patch, strides = (3, window, window), (3, step, step)
-        parts = Occlusion(model).attribute(image, patch, strides, baseline, target, perturbations_per_eval=4)
-    return cast(Tensor, parts).float().sum(1).detach()
+        stride = max(1, window // 2)
+        windows, strides = (3, window, window), (3, stride, stride)
+        maps = Occlusion(model).attribute(image, windows, strides, baseline, target, perturbations_per_eval=4)
+    return cast(Tensor, maps).float().sum(1).detach()
 
 
 def overlays(model: Classifier, image: Tensor, target: Tensor, side: int) -> list[Image.Image] | None:
-    """Return Grad-CAM's evidence over uint8 (N, 3, H, W), in the midst of a test too; None of a net without places."""
+    """Return Grad-CAM overlays of uint8 images (N, 3, H, W), or None if the network has no spatial feature maps.
+
+    Works within inference mode, e.g. in the hooks of a test.
+    """
     tta, model.tta = model.tta, "none"
     try:
         with torch.inference_mode(False), torch.enable_grad():
-            # Copies, as what was made under inference mode cannot be differentiated.
+            # Tensors created in inference mode have no autograd support: clone them.
             maps = attribution(model, image.to(model.device).clone(), target.to(model.device).clone())
         return [overlay(*pair, side) for pair in zip(image, maps, strict=True)]
     except UserError:
@@ -67,82 +70,83 @@ def overlays(model: Classifier, image: Tensor, target: Tensor, side: int) -> lis
 
 
 def grad_cam(model: Classifier, image: Tensor, target: Tensor) -> Tensor:
-    """Return activations of the last layer with places in it, weighed by each channel's mean gradient.
+    """Return the last spatial feature maps, weighted by the mean gradient of each channel: float (N, H, W).
 
     Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization, 2016; without
-    its ReLU, so that what speaks against a class can be told from what says nothing.
+    the final ReLU, so that negative attribution is kept.
 
-    One pass finds the layer in any net: of the modules whose output has places, the last that the logits depend on at
-    these places (and with at least 4 x 4 of them, where there is one). In a vision transformer that is the norm before
-    the last attention, if a class token is all that the head reads, else the last norm.
+    The layer is found in one forward and backward pass, for any architecture: the last module with spatial outputs
+    that the logits depend on, preferably with at least 4 x 4 positions. In a vision transformer this is the norm
+    before the last attention if the head reads only the class token, else the last norm.
     """
     net = model.net
     outputs: list[Tensor] = []
 
     def record(module: nn.Module, inputs: object, output: object) -> None:
-        # A linear layer's channels, such as queries beside keys, are on the way from one layer's to the next's.
+        # Skip linear layers: their outputs, e.g. queries and keys, are intermediate values within a block.
         if isinstance(output, Tensor) and output.requires_grad and not isinstance(module, nn.Linear):
             outputs.append(output)
 
     with ExitStack() as hooks, torch.enable_grad():
         for module in net.modules():
             hooks.enter_context(module.register_forward_hook(record))
-        logits = model(image.requires_grad_())  # else nothing is recorded of a net that is frozen
+        logits = model(image.requires_grad_())  # required if the network is frozen
         score = logits.gather(1, target[:, None]).sum()
     gradients = torch.autograd.grad(score, outputs, allow_unused=True)
-    found: tuple[Tensor, Tensor] | None = None
-    side, fewest = image.shape[-1], 0
+    selected: tuple[Tensor, Tensor] | None = None
+    side, min_side = image.shape[-1], 0
     for output, gradient in zip(outputs, gradients, strict=True):
-        if (grid := _grid(output, len(image), side)) is None:
+        if (to_nchw := _to_nchw(output, len(image), side)) is None:
             continue
-        side = grid(output).shape[-1]
-        if side >= fewest and gradient is not None and grid(gradient).any():
-            found, fewest = (grid(output), grid(gradient)), min(FEWEST, side)
-    if found:
-        weighed = (found[0] * found[1].mean((2, 3), keepdim=True)).sum(1, keepdim=True)
-        return F.interpolate(weighed.float(), image.shape[-2:], mode="bilinear")[:, 0].detach()
+        side = to_nchw(output).shape[-1]
+        if side >= min_side and gradient is not None and to_nchw(gradient).any():
+            selected, min_side = (to_nchw(output), to_nchw(gradient)), min(MIN_GRID, side)
+    if selected:
+        maps = (selected[0] * selected[1].mean((2, 3), keepdim=True)).sum(1, keepdim=True)
+        return F.interpolate(maps.float(), image.shape[-2:], mode="bilinear")[:, 0].detach()
     raise UserError(
-        f"Grad-CAM needs a layer with places in it, and {type(net).__name__} has none that its logits depend on:"
+        f"Grad-CAM needs spatial feature maps that the logits depend on, and {type(net).__name__} has none:"
         " try --methods integrated_gradients or --methods occlusion"
     )
 
 
-def _grid(output: Tensor, images: int, side: int) -> Callable[[Tensor], Tensor] | None:
-    """Return what brings an output, or its gradient, to (N, C, s, s), s at most `side`; None if it has no places.
+def _to_nchw(output: Tensor, batch_size: int, side: int) -> Callable[[Tensor], Tensor] | None:
+    """Return a function that converts an output or its gradient to (N, C, s, s), s at most `side`.
 
-    It is NCHW, NHWC, or tokens (N, T, C), those that stand for no place first.
+    Supports NCHW, NHWC and tokens (N, T, C), non-spatial tokens first. Returns None for other layouts.
     """
     shape = output.shape
-    if len(shape) == 4 and shape[0] == images:
+    if len(shape) == 4 and shape[0] == batch_size:
         if 1 < shape[2] == shape[3] <= side:
             return lambda x: x
         if 1 < shape[1] == shape[2] <= side:
             return lambda x: x.permute(0, 3, 1, 2)
-    if len(shape) == 3 and shape[0] == images and side > 1 and 0 <= (others := shape[1] - side**2) <= 8:
-        return lambda x: x[:, others:].transpose(1, 2).unflatten(2, (side, side))
+    if len(shape) == 3 and shape[0] == batch_size and side > 1 and 0 <= (prefix := shape[1] - side**2) <= 8:
+        return lambda x: x[:, prefix:].transpose(1, 2).unflatten(2, (side, side))
     return None
 
 
 def mean_color(model: Classifier) -> Tensor:
-    """Return the mean color of the training images, in [0, 1], (1, 3, 1, 1): what stands for nothing."""
+    """Return the mean color of the training images in [0, 1], (1, 3, 1, 1)."""
     return cast(Normalize, model.preprocess).mean
 
 
 @torch.no_grad()
 def faithfulness(model: Classifier, image: Tensor, attribution: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the areas below the deletion and the insertion curve, each float (N,) in [0, 1].
+    """Return the areas under the deletion and the insertion curve, each float (N,) in [0, 1].
 
-    Deletion takes the image away cell by cell, those with most evidence first; the class's probability falls the
-    sooner, and the area is the smaller, the truer the map. Insertion puts them in; the larger, the truer. Petsiuk et
-    al., RISE: Randomized Input Sampling for Explanation of Black-box Models, 2018. Whole cells, as in Samek et al.,
-    Evaluating the Visualization of What a Deep Neural Network has Learned, 2015, are the same to fine maps, coarse ones
-    and a random order; what is not there has the mean color of the training images, for insertion too.
+    Deletion removes cells of the image in order of decreasing attribution and insertion adds them in the same order;
+    the curves are the probability of the target class. A map is more faithful the smaller its deletion area and the
+    larger its insertion area. Petsiuk et al., RISE: Randomized Input Sampling for Explanation of Black-box Models,
+    2018. Removing cells rather than pixels, as in Samek et al., Evaluating the Visualization of What a Deep Neural
+    Network has Learned, 2015, makes fine maps, coarse maps and a random order comparable. Removed cells have the mean
+    color of the training images, for insertion too.
 
     Args:
-        model: A trained classifier, outside training.
+        model: A trained classifier in eval mode.
         image: uint8 (N, 3, H, W) in [0, 255], on the model's device.
         attribution: Float (N, H, W).
-        target: Class of each image, int64 (N,).
+        target: Class that the maps explain for each image, int64 (N,).
     """
     image = image / 255
     cells = min(CELLS, image.shape[-1])
@@ -150,15 +154,15 @@ def faithfulness(model: Classifier, image: Tensor, attribution: Tensor, target: 
     rank = F.interpolate(order.argsort(1).view(-1, 1, cells, cells).float(), image.shape[-2:])
     curves: tuple[list[Tensor], list[Tensor]] = ([], [])
     for step in range(STEPS + 1):
-        first = rank < cells**2 * step / STEPS
-        for curve, there in zip(curves, (~first, first), strict=True):
-            probability = model(torch.where(there, image, mean_color(model))).float().softmax(1)
+        top = rank < cells**2 * step / STEPS
+        for curve, visible in zip(curves, (~top, top), strict=True):
+            probability = model(torch.where(visible, image, mean_color(model))).float().softmax(1)
             curve.append(probability.gather(1, target[:, None])[:, 0])
     deletion, insertion = (torch.trapezoid(torch.stack(curve, 1), dx=1 / STEPS, dim=1) for curve in curves)
     return deletion, insertion
 
 
 def random_attribution(image: Tensor, seed: int = 0) -> Tensor:
-    """Return evidence that knows nothing of images (N, 3, H, W), float (N, H, W): what a map has to be better than."""
-    draws = torch.Generator().manual_seed(seed)
-    return torch.rand(len(image), *image.shape[-2:], generator=draws).to(image.device)
+    """Return random maps for images (N, 3, H, W), float (N, H, W): the baseline for `faithfulness`."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(len(image), *image.shape[-2:], generator=generator).to(image.device)

@@ -1,22 +1,23 @@
-"""Evidence beside the mistakes of a report."""
+"""Callback that adds attribution maps to the report of a test."""
 
 from typing import Any
 
 import lightning as L
+from typing_extensions import override
 
 from project.callbacks import TestSummary
 from project.interface import ClassTarget, ImageInput, data_of
 
 
 class AttributionOverlays(L.Callback):
-    """Has a test lay Grad-CAM's evidence over the images that its report shows."""
+    """Callback that overlays Grad-CAM maps on the images shown in the report of a test."""
 
+    @override
     def on_test_start(self, trainer: L.Trainer, *_: Any) -> None:
-        """Offer it to what collects them."""
-        from project.explain.attribution import overlays  # other commands do without
+        from project.explain.attribution import overlays  # slow to import, and needed only here
 
         description = data_of(trainer).description
-        fits = isinstance(description.input, ImageInput) and isinstance(description.target, ClassTarget)
+        supported = isinstance(description.input, ImageInput) and isinstance(description.target, ClassTarget)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, TestSummary):
-                callback.overlays = overlays if fits else None
+                callback.overlays = overlays if supported else None

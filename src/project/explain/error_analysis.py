@@ -1,4 +1,4 @@
-"""What a net gets wrong while it trains, in TensorBoard."""
+"""Callback for error analysis in TensorBoard during training."""
 
 from typing import Any, cast
 
@@ -19,35 +19,37 @@ from project.modules import Classifier
 from project.modules.tasks.multiclass import confusion_figure
 from project.output import printable
 
-PAIRS = 10  # of classes that are shown as confused most
-SIDE = 160  # images are enlarged to about this many pixels
+PAIRS = 10  # most confused pairs of classes in the figure
+SIDE = 160  # approximate width of enlarged images in pixels
 
 
 class ErrorAnalysis(L.Callback):
-    """Shows after some validations what is confused with what, the worst mistakes, the least certain images, weights.
+    """Callback that logs confused classes, the worst mistakes and the least certain val images to TensorBoard.
 
-    Pictures carry prediction, label, loss and probability, and beside each lies Grad-CAM's evidence for the prediction.
-    With several processes they are those of the first one's share; the counts are of all.
+    Images are shown with prediction, label, loss, probability and a Grad-CAM overlay of the prediction. With several
+    processes, the images are from rank 0, and the counts are over all ranks.
 
     Args:
-        every_n_epochs: Show them after the validation of every so many epochs.
-        images: Pictures of each kind.
-        histograms: Also histograms of all weights, and of the gradients of the epoch's last step.
+        every_n_epochs: Log after the validation of every n-th epoch.
+        images: Number of images of each kind.
+        histograms: Whether to also log histograms of all weights, and of the gradients of the last step of the epoch.
     """
 
     def __init__(self, every_n_epochs: int = 5, images: int = 8, histograms: bool = True) -> None:
         if every_n_epochs < 1 or images < 1:
-            raise UserError("ErrorAnalysis needs every_n_epochs and images of at least 1")
+            raise UserError(
+                f"ErrorAnalysis: every_n_epochs and images must be at least 1, got {every_n_epochs} and {images}"
+            )
         self.every_n_epochs, self.images, self.histograms = every_n_epochs, images, histograms
-        self._kept: dict[str, TopK] = {}
+        self._top_k: dict[str, TopK] = {}
 
     def _writer(self, trainer: L.Trainer) -> Any:
-        """Return what writes after this epoch's validation; None if nothing is to be shown, or by another process."""
+        """Return the TensorBoard writer, or None if nothing is logged in this epoch or by this process."""
         due = (trainer.current_epoch + 1) % self.every_n_epochs == 0 and not trainer.sanity_checking
         return tensorboard_writer(trainer) if due else None
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        """Show the gradients of the epoch's last step."""
+        """Log the gradients of the last step of the epoch."""
         if self.histograms and trainer.is_last_batch and (writer := self._writer(trainer)):
             gradients = {name: p.grad for name, p in pl_module.named_parameters() if p.grad is not None}
             _histograms(writer, "gradients", gradients, trainer.global_step)
@@ -55,21 +57,21 @@ class ErrorAnalysis(L.Callback):
     def on_validation_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int, *_: Any
     ) -> None:
-        """Keep what deserves to be shown so far."""
+        """Update the worst mistakes and the least certain images."""
         if not self._writer(trainer):
             return
         if batch_idx == 0:
-            self._kept = {kind: TopK(self.images) for kind in ("worst_mistakes", "least_certain")}
+            self._top_k = {kind: TopK(self.images) for kind in ("worst_mistakes", "least_certain")}
         probability, predicted = outputs.max(1)
-        of_label = outputs.gather(1, batch.target[:, None])[:, 0]
-        mistaken = torch.where(predicted != batch.target, -of_label, -torch.inf)
-        columns = (batch.index, batch.target, predicted, of_label, probability)
-        index, *facts = (column.cpu().numpy() for column in columns)
-        for kept, worth in zip(self._kept.values(), (mistaken, -probability), strict=True):
-            kept.offer(worth.cpu().numpy(), index, batch.inputs, *facts)
+        label_probability = outputs.gather(1, batch.target[:, None])[:, 0]
+        mistake = torch.where(predicted != batch.target, -label_probability, -torch.inf)
+        columns = (batch.index, batch.target, predicted, label_probability, probability)
+        index, *values = (column.cpu().numpy() for column in columns)
+        for top_k, score in zip(self._top_k.values(), (mistake, -probability), strict=True):
+            top_k.offer(score.cpu().numpy(), index, batch.inputs, *values)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Show it."""
+        """Log the figures, the images and the weights to TensorBoard."""
         writer, step = self._writer(trainer), trainer.global_step
         if not writer:
             return
@@ -77,26 +79,27 @@ class ErrorAnalysis(L.Callback):
         confusion = cast(Tensor, module.results["val"].confusion).cpu()
         writer.add_figure("val/confusion_matrix", confusion_figure(confusion, names), step)
         writer.add_figure("val/classes", classes_figure(confusion.numpy(), names), step)
-        for kind, shortlist in self._kept.items():
-            if shortlist.kept:
-                sheet = self._sheet(module, shortlist.kept, names)
-                writer.add_image(f"val/{kind}", np.asarray(sheet), step, dataformats="HWC")
-        self._kept = {}
+        for kind, top_k in self._top_k.items():
+            if top_k.kept:
+                grid = self._grid(module, top_k.kept, names)
+                writer.add_image(f"val/{kind}", np.asarray(grid), step, dataformats="HWC")
+        self._top_k = {}
         if self.histograms:
             _histograms(writer, "weights", dict(pl_module.named_parameters()), step)
 
     @staticmethod
-    def _sheet(model: Classifier, kept: list[ScoredSample], names: list[str]) -> Image.Image:
-        """Return the images in pairs, two pairs a row: as it is, and with the evidence for the prediction."""
-        shown = [what for _, _, what in kept]
-        image, target = torch.stack([item[0] for item in shown]), torch.tensor([item[2] for item in shown])
-        plain = [enlarge(picture, SIDE) for picture in image]
+    def _grid(model: Classifier, kept: list[ScoredSample], names: list[str]) -> Image.Image:
+        """Return a grid with two images per row, each followed by its Grad-CAM overlay."""
+        samples = [sample for _, _, sample in kept]
+        image, target = torch.stack([sample[0] for sample in samples]), torch.tensor([sample[2] for sample in samples])
+        enlarged = [enlarge(each, SIDE) for each in image]
         tiles = []
-        for item, picture, evident in zip(shown, plain, overlays(model, image, target, SIDE) or plain, strict=True):
-            _, label, predicted, of_label, probability = item
-            loss = -float(np.log(max(of_label, 1e-12)))
-            tiles.append((f"{names[predicted]}: {probability:.0%}", picture))
-            tiles.append((f"is {names[label]}: {of_label:.0%}, loss {loss:.2f}", evident))
+        overlaid = overlays(model, image, target, SIDE) or enlarged
+        for sample, original, gradcam in zip(samples, enlarged, overlaid, strict=True):
+            _, label, predicted, label_probability, probability = sample
+            loss = -float(np.log(max(label_probability, 1e-12)))
+            tiles.append((f"predicted {names[predicted]}: {probability:.0%}", original))
+            tiles.append((f"label {names[label]}: {label_probability:.0%}, loss {loss:.2f}", gradcam))
         return image_grid([tiles[i : i + 4] for i in range(0, len(tiles), 4)])
 
 
@@ -107,21 +110,26 @@ def _histograms(writer: Any, group: str, tensors: dict[str, Tensor], step: int) 
 
 
 def classes_figure(confusion: Any, names: list[str]) -> Any:
-    """Return bars of recall, the least first, beside the pairs confused most; of int64 counts, labels in rows."""
+    """Return bar charts of the recall of each class, lowest first, and of the most confused pairs.
+
+    Args:
+        confusion: Confusion matrix, int64 (C, C), labels in rows.
+        names: Names of the classes.
+    """
     from matplotlib.figure import Figure
 
-    of_class = confusion.sum(1)
-    share = confusion / np.maximum(of_class, 1)[:, None]
-    recall = np.diag(share)
-    weakest = [c for c in np.argsort(recall, kind="stable") if of_class[c]][:30]
-    wrong = share - np.diag(recall)
-    pairs = [divmod(i, len(names)) for i in np.argsort(-wrong, axis=None, kind="stable")[:PAIRS] if wrong.flat[i] > 0]
-    confused = [f"{names[row]} taken for {names[column]}" for row, column in pairs]
-    figure = Figure(figsize=(12, max(3.5, 0.3 * len(weakest) + 1)), dpi=100, layout="constrained")
+    support = confusion.sum(1)
+    normalized = confusion / np.maximum(support, 1)[:, None]
+    recall = np.diag(normalized)
+    lowest = [c for c in np.argsort(recall, kind="stable") if support[c]][:30]
+    errors = normalized - np.diag(recall)
+    pairs = [divmod(i, len(names)) for i in np.argsort(-errors, axis=None, kind="stable")[:PAIRS] if errors.flat[i] > 0]
+    confused = [f"{names[row]} predicted as {names[column]}" for row, column in pairs]
+    figure = Figure(figsize=(12, max(3.5, 0.3 * len(lowest) + 1)), dpi=100, layout="constrained")
     left, right = figure.subplots(1, 2)
     for axes, title, labels, values in (
-        (left, "right of each class", [names[c] for c in weakest], recall[weakest]),
-        (right, "confused most", confused, [wrong[pair] for pair in pairs]),
+        (left, "recall by class", [names[c] for c in lowest], recall[lowest]),
+        (right, "most confused pairs", confused, [errors[pair] for pair in pairs]),
     ):
         bars = axes.barh(range(len(values)), values, color="#4269d0")
         axes.bar_label(bars, [f"{value:.0%}" for value in values], padding=3)

@@ -1,4 +1,4 @@
-"""The command `explain`: pictures and figures in a folder of their own."""
+"""The command `train.py explain`."""
 
 import re
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ from project.modules import Classifier
 from project.runs.folder import reserve_version
 from project.runs.job import Trained
 
-CHUNK = 16  # images that are explained together
-EMBEDDED, ABLATED = 500, 256  # most images that are shown by their features, and that lost accuracy is measured on
+BATCH_SIZE = 16
+MAX_EMBEDDED, MAX_ABLATION = 500, 256  # maximum number of images for embeddings and for ablation
 AREAS = ("deletion", "insertion", "random_deletion", "random_insertion")
 
 
@@ -34,77 +34,79 @@ def explain(
     class_name: str | None = None,
     ablation: bool = False,
 ) -> None:
-    """Show where in images the evidence for a class lies, and what in the net matters.
+    """Compute attribution maps and their faithfulness, visualize learned features and ablate layers.
 
     Args:
-        trained: The classifier and the images.
-        images: Explain at most this many, evenly spread over those found.
-        methods: One, or several as a list: [gradcam, occlusion]. Those but gradcam need the extra `explain`.
-        class_name: Also show the evidence for this class, whatever was predicted.
-        ablation: Also measure what accuracy is lost without each layer, and without the most telling channels;
-            needs images in folders named as their classes.
+        trained: The trained classifier and the datamodule.
+        images: Maximum number of images to explain, evenly spaced over the dataset.
+        methods: Attribution method or list of methods: [gradcam, occlusion]. All but gradcam require the extra
+            `explain`.
+        class_name: Also explain this class for each image, besides the predicted one.
+        ablation: Whether to also compute the accuracy lost by ablating each layer and its most important channels;
+            requires labels: the training dataset, or images in folders named after their classes.
 
     Raises:
-        UserError: no such class, several processes, or see `evidence` and `ablate`.
+        UserError: there is no such class, there are several processes, or see `attribution`.
     """
     methods = [methods] if isinstance(methods, str) else methods
     if images < 1 or not methods:
-        raise UserError("give at least one image (--images) and one method (--methods)")
-    batch = prepare(trained, max(images, EMBEDDED))
-    model, data, names = trained.module, trained.data, _names(trained.module)
+        raise UserError("explain needs at least one image (--images) and one method (--methods)")
+    batch = prepare(trained, max(images, MAX_EMBEDDED))
+    model, data, names = trained.module, trained.data, _class_names(trained.module)
     if class_name is not None and class_name not in names:
-        raise UserError(f"no class named {class_name}: the model knows {', '.join(names)}")
-    known = batch.target >= 0
-    if ablation and not known.any():
-        raise UserError(f"ablation needs labels: put the images of {data.folder} into folders named as their classes")
+        raise UserError(f"no class named {class_name}: the classes are {', '.join(names)}")
+    labeled = batch.target >= 0
+    if ablation and not labeled.any():
+        raise UserError(
+            f"ablation needs labels: put the images of {data.folder} into folders named after their classes"
+        )
     root, folder = Path(trained.trainer.default_root_dir), None
-    chosen = _spread(batch, images)
-    paths = [data.path(row) for row in chosen.index.tolist()]
+    selected = _evenly_spaced(batch, images)
+    paths = [data.path(row) for row in selected.index.tolist()]
     rows: list[dict[str, Any]] = []
-    for start in range(0, len(paths), CHUNK):
-        part = _rows(chosen, slice(start, start + CHUNK))
-        found, pages = _explain_part(model, part, paths[start : start + CHUNK], start, methods, class_name)
-        folder = (
-            folder or root / "explain" / f"version_{reserve_version(root, 'explain')}"
-        )  # of what fails none is left
-        rows += found
-        for name, picture in pages.items():
-            picture.save(folder / name)
+    for start in range(0, len(paths), BATCH_SIZE):
+        part = _select(selected, slice(start, start + BATCH_SIZE))
+        part_paths = paths[start : start + BATCH_SIZE]
+        new_rows, figures = _explain_batch(model, part, part_paths, start, methods, class_name)
+        # Created after the first batch, so that a failure leaves no empty folder.
+        folder = folder or root / "explain" / f"version_{reserve_version(root, 'explain')}"
+        rows += new_rows
+        for name, figure in figures.items():
+            figure.save(folder / name)
     assert folder is not None
     write_table(folder / "explanations.csv", rows)
     _print_areas([row for row in rows if row["class"] == row["predicted"]])
-    print(f"\n{len(paths)} images of {data.folder}: {folder / 'explanations.csv'}, with a picture each beside it")
-    _show_features(trained, _spread(batch, EMBEDDED), chosen.inputs[0], folder)
+    print(f"\n{len(paths)} images of {data.folder}: {folder / 'explanations.csv'}, with one figure per image")
+    _write_features(trained, _evenly_spaced(batch, MAX_EMBEDDED), selected.inputs[0], folder)
     if ablation:
-        some = _spread(_rows(batch, known), ABLATED)
-        lost = ablate(model, some.inputs, some.target)
-        write_table(folder / "ablation.csv", lost)
-        ablation_figure(lost).savefig(folder / "ablation.png")
-        files = f"{folder / 'ablation.csv'}, ablation.png"
-        print(f"lost without a layer or a channel, of {len(some.index)} images: {files}")
+        sample = _evenly_spaced(_select(batch, labeled), MAX_ABLATION)
+        ablation_rows = ablate(model, sample.inputs, sample.target)
+        write_table(folder / "ablation.csv", ablation_rows)
+        ablation_figure(ablation_rows).savefig(folder / "ablation.png")
+        print(f"ablation of layers and channels on {len(sample.index)} images: {folder / 'ablation.csv'}, ablation.png")
 
 
-def _names(model: Classifier) -> list[str]:
+def _class_names(model: Classifier) -> list[str]:
     return model.data_description.classes.class_names
 
 
-def _rows(batch: Batch, which: Any) -> Batch:
-    return Batch(*(values[which.cpu() if isinstance(which, Tensor) else which] for values in batch))
+def _select(batch: Batch, rows: Any) -> Batch:
+    return Batch(*(values[rows.cpu() if isinstance(rows, Tensor) else rows] for values in batch))
 
 
-def _spread(batch: Batch, count: int) -> Batch:
-    """Return at most so many images, evenly spread."""
-    return _rows(batch, torch.linspace(0, len(batch.index) - 1, min(count, len(batch.index))).round().long())
+def _evenly_spaced(batch: Batch, count: int) -> Batch:
+    """Return at most `count` evenly spaced images."""
+    return _select(batch, torch.linspace(0, len(batch.index) - 1, min(count, len(batch.index))).round().long())
 
 
-def _show_features(trained: Trained, batch: Batch, first: Tensor, folder: Path) -> None:
-    """Write the pictures of filters and feature maps, and the features for TensorBoard."""
+def _write_features(trained: Trained, batch: Batch, first: Tensor, folder: Path) -> None:
+    """Write images of filters and feature maps, and embeddings for TensorBoard."""
     model, net = trained.module, trained.module.net
-    names = [*_names(model), ""]  # the last one for -1
-    made = {"filters.png": filters_image(net), "feature_maps.png": feature_maps_image(model, first)}
-    pictures = {name: picture for name, picture in made.items() if picture is not None}
-    for name, picture in pictures.items():
-        picture.save(folder / name)
+    names = [*_class_names(model), ""]  # the last one for -1
+    optional = {"filters.png": filters_image(net), "feature_maps.png": feature_maps_image(model, first)}
+    figures = {name: figure for name, figure in optional.items() if figure is not None}
+    for name, figure in figures.items():
+        figure.save(folder / name)
     with torch.no_grad():
         predicted = torch.cat([model(part).argmax(1) for part in batch.inputs.split(64)])
     columns = {
@@ -113,14 +115,15 @@ def _show_features(trained: Trained, batch: Batch, first: Tensor, folder: Path) 
         "path": [trained.data.path(row) for row in batch.index.tolist()],
     }
     write_embeddings(folder, embed(model, batch.inputs), batch.inputs, columns)
-    shown = f"{len(batch.index)} images by their features: TensorBoard's projector"
-    print(f"what the net sees: {', '.join(pictures)}; {shown}")
+    embeddings = f"embeddings of {len(batch.index)} images in TensorBoard's projector"
+    print(f"learned features: {', '.join([*figures, embeddings])}")
 
 
 def prepare(trained: Trained, count: int) -> Batch:
-    """Put a trained model where the trainer computes; return up to `count` images there, evenly spread.
+    """Load a trained model onto the trainer's device; return up to `count` evenly spaced images on it.
 
-    The model's own data give their test split; of any other folder labels are names of folders, -1 where no class.
+    With the training dataset, the images are from its test split (val if it has none). With any other folder, labels
+    are the names of parent folders, -1 if none is a class.
     """
     own, model, data = trained.load(labeled=False), trained.module, trained.data
     model.tta = "none"
@@ -128,53 +131,54 @@ def prepare(trained: Trained, count: int) -> Batch:
     split: Split | Literal[""] = ("test" if data.split_sizes()["test"] else "val") if own else ""
     image, label, index = data.sample(count, split)
     if not own:
-        known = {name: number for number, name in enumerate(_names(model))}
+        class_ids = {name: number for number, name in enumerate(_class_names(model))}
         folders = [Path(data.path(row)).parent.parts for row in index.tolist()]
-        label = torch.tensor([next((known[p] for p in reversed(parts) if p in known), -1) for parts in folders])
+        label = torch.tensor([next((class_ids[p] for p in reversed(parts) if p in class_ids), -1) for parts in folders])
     return Batch(image.to(device), label.to(device), index)
 
 
-def _explain_part(
+def _explain_batch(
     model: Classifier, batch: Batch, paths: list[str], first: int, methods: Sequence[Method], class_name: str | None
 ) -> tuple[list[dict[str, Any]], dict[str, Image.Image]]:
-    """Explain some images: return their rows of the table, and their pictures by the name of the file."""
-    names, image = [*_names(model), ""], batch.inputs  # the last one for -1
+    """Explain a batch of images; return their table rows, and their figures by file name."""
+    names, image = [*_class_names(model), ""], batch.inputs  # the last one for -1
     with torch.no_grad():
         probabilities = model.predictions(image)
     predicted = probabilities.argmax(1)
     targets = [predicted]
     if class_name is not None:
         targets.append(torch.full_like(predicted, names.index(class_name)))
-    by_chance = [faithfulness(model, image, random_attribution(image, first), target) for target in targets]
-    explained = []
-    for method, (target, chance) in product(methods, zip(targets, by_chance, strict=True)):
+    baselines = [faithfulness(model, image, random_attribution(image, first), target) for target in targets]
+    explanations = []
+    for method, (target, baseline) in product(methods, zip(targets, baselines, strict=True)):
         maps = attribution(model, image, target, method)
-        areas = torch.stack([*faithfulness(model, image, maps, target), *chance], 1).tolist()
-        explained.append((method, target, maps, areas))
-    rows, pages = [], {}
+        areas = torch.stack([*faithfulness(model, image, maps, target), *baseline], 1).tolist()
+        explanations.append((method, target, maps, areas))
+    rows, figures = [], {}
     for number, path in enumerate(paths):
         file = f"{first + number:04d}_{re.sub(r'[^A-Za-z0-9_-]', '_', Path(path).stem)}.png"
-        label, best = int(batch.target[number]), int(predicted[number])
-        title = f"labeled {names[label]}" if label >= 0 else Path(path).name
+        label, prediction = int(batch.target[number]), int(predicted[number])
+        title = f"label {names[label]}" if label >= 0 else Path(path).name
         tiles = {method: [(title, enlarge(image[number]))] for method in methods}
-        for method, target, maps, areas in explained:
-            wanted = int(target[number])
-            if target is not predicted and wanted == best:
+        for method, target, maps, areas in explanations:
+            class_id = int(target[number])
+            if target is not predicted and class_id == prediction:
                 continue
-            probability = float(probabilities[number, wanted])
-            tiles[method].append((f"{method}: {names[wanted]} {probability:.1%}", overlay(image[number], maps[number])))
-            of_image = {"path": path, "label": names[label], "predicted": names[best]}
-            of_map = {"method": method, "class": names[wanted], "probability": probability}
-            rows.append({**of_image, **of_map, **dict(zip(AREAS, areas[number], strict=True)), "file": file})
-        pages[file] = image_grid(list(tiles.values()))
-    return rows, pages
+            probability = float(probabilities[number, class_id])
+            tile = f"{method}: {names[class_id]} {probability:.1%}", overlay(image[number], maps[number])
+            tiles[method].append(tile)
+            image_columns = {"path": path, "label": names[label], "predicted": names[prediction]}
+            map_columns = {"method": method, "class": names[class_id], "probability": probability}
+            rows.append({**image_columns, **map_columns, **dict(zip(AREAS, areas[number], strict=True)), "file": file})
+        figures[file] = image_grid(list(tiles.values()))
+    return rows, figures
 
 
 def _print_areas(rows: list[dict[str, Any]]) -> None:
-    """Print each method's mean areas, beside those of a random order."""
+    """Print the mean areas of each method and of the random baseline."""
     print(f"{'predicted class, mean area':<28}{'deletion':>9}{'random':>8}{'insertion':>11}{'random':>8}")
     for method in dict.fromkeys(row["method"] for row in rows):
         areas = np.array([[row[name] for name in AREAS] for row in rows if row["method"] == method])
         deletion, insertion, random_deletion, random_insertion = areas.mean(0)
         print(f"{method:<28}{deletion:>9.3f}{random_deletion:>8.3f}{insertion:>11.3f}{random_insertion:>8.3f}")
-    print("the further deletion is below a random order's, and insertion above it, the truer the maps")
+    print("more faithful than a random baseline: deletion below random, insertion above random")

@@ -1,4 +1,4 @@
-"""The search space: a YAML file of options of `train.py fit`, each with the values it may take."""
+"""Search spaces: YAML files that map options of `train.py fit` to the values they may take."""
 
 import json
 from pathlib import Path
@@ -11,29 +11,30 @@ from project.errors import UserError
 
 
 def read_space(file: Path) -> dict[str, BaseDistribution]:
-    """Return Optuna's distribution of every option: a list of choices, or `{low, high}` with optional `log`, `step`."""
+    """Return the Optuna distribution of each option: choices, or `{low, high}` with optional `log` and `step`."""
     try:
-        given = yaml.safe_load(file.read_text(encoding="utf-8"))
+        space = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"the search space {file} cannot be read: {error}") from error
-    if not isinstance(given, dict) or not given:
-        raise UserError(f"the search space {file} is empty: write lines such as `model.label_smoothing: [0.0, 0.1]`")
-    space = {}
-    for key, values in given.items():
+    if not isinstance(space, dict) or not space:
+        raise UserError(f"the search space {file} is empty: add lines such as `model.label_smoothing: [0.0, 0.1]`")
+    distributions = {}
+    for key, values in space.items():
         try:
-            space[str(key)] = _distribution(values)
+            distributions[str(key)] = _distribution(values)
         except (TypeError, ValueError, KeyError) as error:
             raise UserError(
-                f"{file}: {key}: a list of choices, or low and high and optionally log or step, not {values} ({error})"
+                f"{file}: {key}: expected a list of choices, or low and high and optionally log or step,"
+                f" got {values} ({error})"
             ) from error
-    return space
+    return distributions
 
 
 def _distribution(values: Any) -> BaseDistribution:
     if isinstance(values, list):
-        # Optuna holds numbers, words, yes or no; anything else travels as JSON, which the command line reads.
-        plain = [json.dumps(value) if isinstance(value, (list, dict)) else value for value in values]
-        return CategoricalDistribution(plain)
+        # Optuna choices are scalars: encode lists and dicts as JSON, which the command line accepts.
+        choices = [json.dumps(value) if isinstance(value, (list, dict)) else value for value in values]
+        return CategoricalDistribution(choices)
     low, high, unknown = _number(values["low"]), _number(values["high"]), set(values) - {"low", "high", "log", "step"}
     if unknown:
         raise ValueError(f"unknown: {', '.join(unknown)}")
@@ -44,33 +45,33 @@ def _distribution(values: Any) -> BaseDistribution:
 
 
 def _number(value: Any) -> float | int:
-    """Return a number that YAML may take for a word, as it does 1e-4, without a point."""
+    """Return a number; YAML parses 1e-4, without a decimal point, as a string."""
     if isinstance(value, bool):
         raise ValueError(f"{value} is not a number")
     return value if isinstance(value, int) else float(value)
 
 
 def options(values: dict[str, Any]) -> list[str]:
-    """Return values as arguments of `train.py fit`."""
+    """Return values as command line arguments of `train.py fit`."""
     return [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in values.items()]
 
 
 def any_point(space: dict[str, BaseDistribution]) -> dict[str, Any]:
-    """Return one value of every option, to see whether the command line takes them."""
+    """Return one valid value of each option, to validate the options."""
     return {
-        key: of.choices[0] if isinstance(of, CategoricalDistribution) else of.low  # type: ignore[attr-defined]
-        for key, of in space.items()
+        key: dist.choices[0] if isinstance(dist, CategoricalDistribution) else dist.low  # type: ignore[attr-defined]
+        for key, dist in space.items()
     }
 
 
 def point_of(config: dict[str, Any], space: dict[str, BaseDistribution]) -> dict[str, Any] | None:
-    """Return what a config itself says for every option; None where the space does not hold it."""
+    """Return the value of each option in a config, or None if the space does not contain it."""
     point: dict[str, Any] = {}
     for key, distribution in space.items():
         node: Any = config
         for part in key.split("."):
-            inside = node if isinstance(node, dict) else {}
-            node = inside.get(part, (inside.get("init_args") or {}).get(part))
+            mapping = node if isinstance(node, dict) else {}
+            node = mapping.get(part, (mapping.get("init_args") or {}).get(part))
         numeric = isinstance(distribution, FloatDistribution | IntDistribution)
         if not numeric and isinstance(node, dict) and set(node) <= {"class_path", "init_args"}:
             node = node["class_path"]
@@ -84,6 +85,6 @@ def point_of(config: dict[str, Any], space: dict[str, BaseDistribution]) -> dict
 
 
 def short_names(keys: list[str]) -> dict[str, str]:
-    """Return the last part of each option's name, where it tells them apart."""
+    """Return the last part of each option name, or the full name where that is ambiguous."""
     last = [key.rpartition(".")[2] for key in keys]
     return {key: name if last.count(name) == 1 else key for key, name in zip(keys, last, strict=True)}
