@@ -1,13 +1,12 @@
-"""How many pictures a second a server answers, and how soon, at rising concurrency: `serve` against plain FastAPI.
+"""Throughput and latency of `serve` at increasing concurrency, compared with a plain FastAPI server.
 
     pip install fastapi
     python benchmarks/serving.py --model model.onnx --images DIR [--workers 1 2] [--rounds 3] [--seconds 5]
 
-The plain server is what a tutorial shows: one process, an `async def` that decodes the uploaded picture and asks ONNX
-Runtime at its own settings, one request after the other; decoding is that of `serve`. Each server is a process of its
-own, and so is the client: connections that are kept open and send a picture as soon as they have the answer to the last
-one, each request a form, as browsers and libraries send them. Servers take turns, round by round; figures are medians
-over the rounds. Client and server share the machine.
+The plain server follows typical tutorials: one process, an `async def` endpoint that decodes the uploaded image and
+runs ONNX Runtime with default options, one request at a time. It decodes images like `serve`. Client and servers run in
+separate processes on the same machine. The client keeps connections open, and each sends its next image, as a form, as
+soon as the previous response arrives. Servers alternate in each round; results are medians over the rounds.
 """
 
 import argparse
@@ -31,7 +30,7 @@ BOUNDARY = "b0undary"
 
 
 def plain(model: str) -> object:
-    """The plain server."""
+    """Return the plain FastAPI application."""
     import numpy as np
     from fastapi import FastAPI, UploadFile
 
@@ -45,7 +44,7 @@ def plain(model: str) -> object:
     async def predict(image: UploadFile) -> dict[str, object]:
         pixels = decode_pixels(await image.read()).transpose(2, 0, 1)[None]
         row = exported.probabilities(np.ascontiguousarray(pixels))[0]
-        return target.answer(row)
+        return target.to_json(row)
 
     @app.get("/health")
     async def health() -> dict[str, str]:
@@ -56,18 +55,18 @@ def plain(model: str) -> object:
 
 @contextmanager
 def server(kind: str, model: Path, port: int) -> Iterator[None]:
-    """Start a server, `plain` or a number of workers, and stop it."""
+    """Run the plain server, or `serve` with a number of workers."""
     command = [sys.executable, __file__, "--plain", str(model), str(port)]
     if kind != "plain":
         command = [sys.executable, "-m", "project", "serve", str(model), "--port", str(port), "--workers", kind]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
-        until = time.monotonic() + 60
+        deadline = time.monotonic() + 60
         while subprocess.run(["curl", "-sf", f"localhost:{port}/health"], stdout=subprocess.DEVNULL).returncode:
-            if process.poll() is not None or time.monotonic() > until:
-                raise SystemExit(f"{' '.join(command)} does not answer")
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f"{' '.join(command)} does not respond")
             time.sleep(0.2)
-        time.sleep(3)  # the other workers
+        time.sleep(3)  # for the other workers
         yield
     finally:
         process.terminate()
@@ -75,7 +74,7 @@ def server(kind: str, model: Path, port: int) -> Iterator[None]:
 
 
 def form(image: bytes) -> bytes:
-    """A request."""
+    """Return an HTTP request with an image as a form."""
     head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\nContent-Type: image/jpeg'
     body = head.encode() + b"\r\n\r\n" + image + f"\r\n--{BOUNDARY}--\r\n".encode()
     return (
@@ -85,20 +84,20 @@ def form(image: bytes) -> bytes:
 
 
 async def client(port: int, requests: Iterator[bytes], until: float, times: list[float]) -> None:
-    """One connection; notes the seconds of each answer."""
+    """Send requests on one connection, and record the latency of each in seconds."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    while (began := time.perf_counter()) < until:
+    while (start := time.perf_counter()) < until:
         writer.write(next(requests))
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
         if not head.startswith(b"http/1.1 200"):
-            raise SystemExit(f"the server answered {head.decode()}")
+            raise SystemExit(f"the server responded with {head.decode()}")
         await reader.readexactly(int(head.partition(b"content-length: ")[2].split()[0]))
-        times.append(time.perf_counter() - began)
+        times.append(time.perf_counter() - start)
     writer.close()
 
 
 def load(port: int, images: list[bytes], concurrency: int, seconds: float) -> tuple[float, float, float]:
-    """Answers a second, and the median and 99th percentile of their milliseconds."""
+    """Return throughput in images/s, and the median and 99th percentile of the latency in milliseconds."""
     import uvloop
 
     async def all_clients() -> list[float]:
@@ -112,7 +111,7 @@ def load(port: int, images: list[bytes], concurrency: int, seconds: float) -> tu
 
 
 def main() -> None:
-    """Print the table."""
+    """Run the benchmark and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--images", type=Path, required=True)
@@ -122,7 +121,7 @@ def main() -> None:
     args = parser.parse_args()
     paths = sorted(find_images(args.images))
     images = [(args.images / path).read_bytes() for path in paths[:: max(1, len(paths) // 200)]]
-    found: dict[tuple[str, int], list[tuple[float, float, float]]] = {}
+    results: dict[tuple[str, int], list[tuple[float, float, float]]] = {}
     kinds = ["plain", *args.workers]
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         for _ in range(args.rounds):
@@ -130,16 +129,16 @@ def main() -> None:
                 with socket.create_server(("", 0)) as free:
                     port = free.getsockname()[1]
                 with server(kind, args.model, port):
-                    pool.apply(load, (port, images, 4, 1.0))  # warms it up
+                    pool.apply(load, (port, images, 4, 1.0))  # warm-up
                     for concurrency in CONCURRENCY:
                         result = pool.apply(load, (port, images, concurrency, args.seconds))
-                        found.setdefault((kind, concurrency), []).append(result)
+                        results.setdefault((kind, concurrency), []).append(result)
     print(f"{args.model}, {len(images)} images, {os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}")
-    print(f"{'server':<12}{'at a time':>10}{'images/s':>10}{'p50 ms':>10}{'p99 ms':>10}")
-    for (kind, concurrency), results in sorted(found.items(), key=lambda item: (kinds.index(item[0][0]), item[0][1])):
-        rate, middle, slow = (statistics.median(values) for values in zip(*results, strict=True))
+    print(f"{'server':<12}{'clients':>10}{'images/s':>10}{'p50 ms':>10}{'p99 ms':>10}")
+    for (kind, concurrency), rounds in sorted(results.items(), key=lambda item: (kinds.index(item[0][0]), item[0][1])):
+        rate, p50, p99 = (statistics.median(values) for values in zip(*rounds, strict=True))
         name = kind if kind == "plain" else f"serve {kind}"
-        print(f"{name:<12}{concurrency:>10}{rate:>10,.0f}{middle:>10.1f}{slow:>10.1f}")
+        print(f"{name:<12}{concurrency:>10}{rate:>10,.0f}{p50:>10.1f}{p99:>10.1f}")
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""What is exported answers as what was trained."""
+"""Tests of project.deploy."""

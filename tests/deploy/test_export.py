@@ -1,4 +1,4 @@
-"""An exported file answers as the checkpoint does, or is not left behind."""
+"""Tests of export: parity with the checkpoint, predict_exported and error messages."""
 
 import csv
 import json
@@ -20,7 +20,7 @@ from project.cli import main
 from project.cli.commands import commands
 from project.datamodules.images.decode import center_crop_resize, read_image
 from project.deploy.load import load_exported
-from project.deploy.raw import square
+from project.deploy.raw import exportable_center_crop_resize
 from project.errors import UserError
 from project.modules import Classifier
 from project.secure.sign import make_key
@@ -38,7 +38,7 @@ NETS = {
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """ROOT/CLASS/IMAGE: JPEGs and PNGs of odd sizes, smaller and larger than the net's, upright and lying."""
+    """A dataset of JPEGs and PNGs of various sizes, smaller and larger than the input of the network."""
     random = np.random.default_rng(0)
     root = tmp_path / "photos"
     for name, color in COLORS.items():
@@ -46,13 +46,13 @@ def photos(tmp_path: Path) -> Path:
         for number in range(16):
             height, width = random.integers(5, 90, 2)
             coarse = np.clip(np.array(color) + random.integers(-60, 60, (4, 4, 3)), 0, 255).astype(np.uint8)
-            picture = Image.fromarray(coarse).resize((int(width), int(height)), Image.Resampling.BICUBIC)
-            picture.save(root / name / f"{number:02d}.{('png', 'jpg')[number % 2]}")
+            image = Image.fromarray(coarse).resize((int(width), int(height)), Image.Resampling.BICUBIC)
+            image.save(root / name / f"{number:02d}.{('png', 'jpg')[number % 2]}")
     return root
 
 
 def trained(root: Path, *more: str) -> Classifier:
-    """A model that is far from sure, so that small differences show, with a temperature."""
+    """Train a model with low confidence, so that small differences are visible, and set a temperature."""
     main(fit(root, "--test_after_fit", "false", "--trainer.max_epochs", "1", "--data.image_size", "16", *more))
     saved = torch.load(CHECKPOINT, weights_only=True)
     saved["state_dict"]["task.temperature"] = torch.tensor(1.7)
@@ -61,7 +61,7 @@ def trained(root: Path, *more: str) -> Classifier:
 
 
 @pytest.mark.slow
-def test_the_program_of_the_docs_gives_the_class(tree: Path, here: Path) -> None:
+def test_the_example_in_the_docs_predicts_the_class(tree: Path, here: Path) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "deploy.md").read_text(), re.DOTALL)
     main(fit(tree, "--test_after_fit", "false", "--trainer.max_epochs", "8"))
     main(["export", "--ckpt_path", "best", "--output", "model.onnx", *QUICK[:6]])
@@ -71,29 +71,29 @@ def test_the_program_of_the_docs_gives_the_class(tree: Path, here: Path) -> None
 
 
 def table(file: Path) -> list[list[str]]:
-    """A CSV without its header."""
+    """Return the rows of a CSV without the header."""
     with file.open(newline="") as stream:
         return list(csv.reader(stream))[1:]
 
 
-def agree(model: Classifier, file: Path, photos: Path) -> None:
-    """Assert the same answers on pictures of all sizes, alone, and on batches of one and seven."""
+def assert_parity(model: Classifier, file: Path, photos: Path) -> None:
+    """Assert equal probabilities for single images of all sizes, and for batches of one and seven."""
     exported = load_exported(file)
     description = model.data_description
     assert description is not None and exported.description == description
     assert description.classes.class_names == sorted(COLORS)
-    pictures = [read_image(path) for path in sorted(photos.rglob("*.*g"))]
+    images = [read_image(path) for path in sorted(photos.rglob("*.*g"))]
     size = description.image.height
     with torch.inference_mode():
-        for picture in pictures:
-            wanted = model.predictions(center_crop_resize(picture, size)[None]).numpy()
-            found = exported.probabilities(picture[None].contiguous().numpy())
-            assert found.shape == (1, 3) and found.dtype == np.float32
-            np.testing.assert_allclose(found, wanted, atol=2e-6)
+        for image in images:
+            expected = model.predictions(center_crop_resize(image, size)[None]).numpy()
+            actual = exported.probabilities(image[None].contiguous().numpy())
+            assert actual.shape == (1, 3) and actual.dtype == np.float32
+            np.testing.assert_allclose(actual, expected, atol=2e-6)
         for batch in (torch.randint(0, 256, (n, 3, h, w), dtype=torch.uint8) for n, h, w in ((1, 16, 16), (7, 31, 9))):
-            squares = torch.stack([center_crop_resize(picture, size) for picture in batch])
+            resized = torch.stack([center_crop_resize(image, size) for image in batch])
             np.testing.assert_allclose(
-                exported.probabilities(batch.numpy()), model.predictions(squares).numpy(), atol=2e-6
+                exported.probabilities(batch.numpy()), model.predictions(resized).numpy(), atol=2e-6
             )
 
 
@@ -101,20 +101,20 @@ def agree(model: Classifier, file: Path, photos: Path) -> None:
 @pytest.mark.parametrize(
     ("net", "format"), [*((net, "onnx") for net in NETS), *((net, "pt2") for net in NETS), ("ConvNet", "safetensors")]
 )
-def test_an_exported_file_answers_as_the_checkpoint(
+def test_an_exported_file_predicts_the_same_as_the_checkpoint(
     photos: Path, here: Path, capsys: pytest.CaptureFixture[str], net: str, format: str
 ) -> None:
     model = trained(photos, *NETS[net])
     main(["export", "--ckpt_path", "best", "--format", format, *QUICK[:6]])
     shown = capsys.readouterr()
-    assert "100.00% of answers are the same" in shown.out and "warning" not in shown.err
-    agree(model, RUN / f"model.{format}", photos)
+    assert "100.00% of predictions agree" in shown.out and "warning" not in shown.err
+    assert_parity(model, RUN / f"model.{format}", photos)
     assert [file.name for file in RUN.glob("*model*")] == [f"model.{format}"]
     assert not Path("logs/export").exists()
 
 
 @pytest.mark.slow
-def test_predict_exported_writes_the_table_of_predict_and_says_what_it_is(photos: Path, here: Path) -> None:
+def test_predict_exported_writes_the_table_of_predict(photos: Path, here: Path) -> None:
     model = trained(photos)
     main(["export", "--ckpt_path", "best", "--output", "m.onnx", "--data.root", str(photos / "red"), *QUICK[:6]])
     metadata = load_exported(Path("m.onnx")).metadata
@@ -122,10 +122,10 @@ def test_predict_exported_writes_the_table_of_predict_and_says_what_it_is(photos
     assert metadata["data_description"]["input"]["init_args"]["mean"] == model.data_description.image.mean
     assert (metadata["temperature"], metadata["tta"]) == (pytest.approx(1.7), "none")
     main(["predict", "--ckpt_path", "best", "--data.root", str(photos), *QUICK[:6], "--trainer.precision", "32-true"])
-    # In a process of its own, to see what it imports.
-    watch = "import sys; from project.cli import main; main(sys.argv[1:]); print('torch' in sys.modules)"
+    # In a subprocess, to check its imports.
+    code = "import sys; from project.cli import main; main(sys.argv[1:]); print('torch' in sys.modules)"
     args = ["predict_exported", "m.onnx", str(photos), "--output", "p.csv"]
-    done = subprocess.run([sys.executable, "-c", watch, *args], capture_output=True, text=True, timeout=100)
+    done = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, timeout=100)
     assert done.stdout.splitlines()[-1] == "False", done.stderr
     ours, theirs = table(Path("p.csv")), table(Path("logs/predict/version_0/predictions.csv"))
     assert len(ours) == 48 and [row[:2] for row in ours] == [row[:2] for row in theirs]
@@ -136,19 +136,17 @@ def test_predict_exported_writes_the_table_of_predict_and_says_what_it_is(photos
 
 
 @pytest.mark.slow
-def test_parity_is_asked_about_what_the_model_sees(
-    photos: Path, here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_parity_with_masked_regions(photos: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "boxes.csv").write_text(
         "path,left,top,right,bottom\n" + "".join(f"{p.relative_to(photos)},0,0,4,4\n" for p in photos.rglob("*.*g"))
     )
     trained(photos, "--data.mask_boxes", "boxes.csv")
     main(["export", "--ckpt_path", "best", *QUICK[:6]])
-    assert "100.00% of answers are the same" in capsys.readouterr().out
+    assert "100.00% of predictions agree" in capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_a_file_that_disagrees_is_refused_and_deleted(photos: Path, here: Path) -> None:
+def test_a_file_that_disagrees_is_deleted(photos: Path, here: Path) -> None:
     from project.datamodules import ImageDataModule
     from project.deploy.parity import check_parity, parity_images
 
@@ -157,39 +155,39 @@ def test_a_file_that_disagrees_is_refused_and_deleted(photos: Path, here: Path) 
     data = ImageDataModule(str(photos), image_size=16)
     data.setup("fit")
     images = parity_images(data)
-    assert "100.00% of answers are the same" in check_parity(RUN / "model.onnx", model, images)
-    spoilt = onnx.load(RUN / "model.onnx")
-    (mean,) = [value for value in spoilt.graph.initializer if value.name.endswith("mean")]
+    assert "100.00% of predictions agree" in check_parity(RUN / "model.onnx", model, images)
+    corrupted = onnx.load(RUN / "model.onnx")
+    (mean,) = [value for value in corrupted.graph.initializer if value.name.endswith("mean")]
     mean.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(mean) + np.float32(0.01), mean.name))
-    onnx.save(spoilt, "spoilt.onnx")
+    onnx.save(corrupted, "corrupted.onnx")
     with pytest.raises(UserError, match="disagrees with the checkpoint and was deleted"):
-        check_parity(Path("spoilt.onnx"), model, images)
-    assert not Path("spoilt.onnx").exists()
+        check_parity(Path("corrupted.onnx"), model, images)
+    assert not Path("corrupted.onnx").exists()
 
 
-def test_squares_are_those_of_training_to_the_last_bit() -> None:
+def test_center_crop_resize_is_bitwise_equal_to_training() -> None:
     torch.manual_seed(0)
     for height, width in ((1, 1), (1, 9), (7, 3), (16, 16), (33, 32), (65, 640), (400, 299)):
         image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
         for size in (1, 16, 33, 224):
-            assert torch.equal(square(image[None], size)[0], center_crop_resize(image, size))
+            assert torch.equal(exportable_center_crop_resize(image[None], size)[0], center_crop_resize(image, size))
 
 
-def test_mistakes_end_in_one_line(
+def test_error_messages(
     photos: Path, here: Path, failing: Callable[[list[str]], str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     gray = {"class_path": "torchvision.transforms.v2.Grayscale", "init_args": {"num_output_channels": 3}}
     trained(photos, "--data.item_transforms", json.dumps([gray]))
-    assert "data.item_transforms Grayscale change each image" in failing(["export", "--ckpt_path", "best"])
-    assert "ends in .pt2" in failing(
+    assert "data.item_transforms Grayscale preprocess every image" in failing(["export", "--ckpt_path", "best"])
+    assert "must end in .pt2" in failing(
         ["export", "--ckpt_path", "best", "--format", "pt2", "--output", "m.onnx", "--data.item_transforms", "[]"]
     )
     Path("bad.onnx").write_bytes(b"no model")
     make_key(Path("key"))
     for args, message in (
-        ([str(CHECKPOINT), str(photos)], "no exported model"),
+        ([str(CHECKPOINT), str(photos)], "is not an exported model"),
         (["none.onnx", str(photos)], "no such file"),
-        (["bad.onnx", str(photos)], "not written by `train.py export`, or it is damaged"),
+        (["bad.onnx", str(photos)], "not written by `train.py export`, or is corrupted"),
         (["bad.onnx", str(photos), "--require_signature", "key.pub"], "bad.onnx is not signed"),
     ):
         with pytest.raises(SystemExit) as stopped:
@@ -198,26 +196,26 @@ def test_mistakes_end_in_one_line(
 
 
 class WithoutSecure:
-    """Finds no project.secure, as where its folder was deleted."""
+    """Import hook that simulates the removal of project.secure."""
 
     def find_spec(self, name: str, *_: object) -> None:
         if name == "project.secure":
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
-def test_a_package_that_was_taken_out_is_named(
+def test_a_removed_package_is_named(
     here: Path, failing: Callable[[list[str]], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    commands()  # are looked up once, while it is there
+    commands()  # cached before the package is removed
     for name in ("project.secure", "project.secure.sign"):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "meta_path", [WithoutSecure(), *sys.meta_path])
     for command in (["predict_exported", "m.onnx", "."], ["serve", "m.onnx"]):
-        said = failing([*command, "--require_signature", "key.pub"])
-        assert "this needs the package project.secure, which was taken out of this project" in said
+        message = failing([*command, "--require_signature", "key.pub"])
+        assert "this needs the package project.secure, which was removed from this project" in message
 
 
-def test_the_options_of_a_command_of_its_own_come_before_those_of_all(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_the_options_of_the_command_first(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["export", "--help"])
     shown = capsys.readouterr().out
@@ -225,7 +223,7 @@ def test_the_options_of_a_command_of_its_own_come_before_those_of_all(capsys: py
     assert 0 < shown.index("--format") < shown.index("--trainer")
 
 
-def test_a_format_that_is_none(tree: Path, here: Path, failing: Callable[[list[str]], str]) -> None:
+def test_an_unknown_format(tree: Path, here: Path, failing: Callable[[list[str]], str]) -> None:
     main(fit(tree, "--trainer.max_epochs", "1", "--test_after_fit", "false"))
     assert "format: expected one of onnx, pt2, safetensors, got 'onx'" in failing(
         ["export", "--ckpt_path", "best", "--format", "onx"]

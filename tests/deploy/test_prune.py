@@ -1,4 +1,4 @@
-"""A pruned net is smaller, loads anywhere, and is trained on by a config."""
+"""Tests of pruning: size, loading and fine-tuning of pruned networks."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ RUN = Path("logs/run/version_0")
 
 
 def built(num_classes: int, inputs: ImageInput) -> nn.Module:
-    """A net that a function makes."""
+    """Build a network in a function."""
     return ConvNet(num_classes, inputs)
 
 
@@ -36,13 +36,13 @@ def parameters(file: Path) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("net", NETS)
-def test_a_pruned_net_is_trained_on_exported_and_pruned_again(tree: Path, here: Path, net: str) -> None:
+def test_a_pruned_network_is_fine_tuned_exported_and_pruned_again(tree: Path, here: Path, net: str) -> None:
     main(fit(tree, "--test_after_fit", "false", *NETS[net]))
     main(["prune", "--ckpt_path", "best", "--ratio", "0.5", *QUICK[:6]])
     before, after = parameters(RUN / "checkpoints/best.ckpt"), parameters(RUN / "pruned.ckpt")
     assert after < 0.45 * before
     spec = torch.load(RUN / "pruned.ckpt", weights_only=True)["hyper_parameters"]["net"]["init_args"]
-    assert Pruned(5, ImageInput(8, 8), **spec).eval()(torch.rand(1, 3, 8, 8)).shape == (1, 5)  # as for other classes
+    assert Pruned(5, ImageInput(8, 8), **spec).eval()(torch.rand(1, 3, 8, 8)).shape == (1, 5)  # other number of classes
     configs = ["--config", str(RUN / "config.yaml"), "--config", str(RUN / "pruned.yaml")]
     main(["fit", *configs, "--run_name", "again", "--test_after_fit", "false"])
     best = Path("logs/again/version_0/checkpoints/best.ckpt")
@@ -54,9 +54,9 @@ def test_a_pruned_net_is_trained_on_exported_and_pruned_again(tree: Path, here: 
     assert parameters(Path("twice.ckpt")) < 0.5 * after
 
 
-def test_what_cannot_be_pruned_is_said_in_one_line(tree: Path, here: Path, failing: Callable[[list[str]], str]) -> None:
+def test_error_messages(tree: Path, here: Path, failing: Callable[[list[str]], str]) -> None:
     attention = ["--model.net", "Timm", "--model.net.name", "test_vit", "--model.net.weights", "null"]
     main(fit(tree, "--test_after_fit", "false", "--trainer.max_epochs", "1", "--data.image_size", "16", *attention))
-    assert "above 0 and below 1; got 1" in failing(["prune", "--ckpt_path", "best", "--ratio", "1"])
-    assert "this net cannot be pruned" in failing(["prune", "--ckpt_path", "best"])
+    assert "--ratio must be above 0 and below 1, got 1" in failing(["prune", "--ckpt_path", "best", "--ratio", "1"])
+    assert "this network cannot be pruned" in failing(["prune", "--ckpt_path", "best"])
     assert not (RUN / "pruned.ckpt").exists()

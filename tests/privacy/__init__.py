@@ -1,1 +1,1 @@
-"""Private training."""
+"""Tests of project.privacy."""

@@ -1,4 +1,4 @@
-"""Nets and a loss that private training must refuse, and a net that it must not get wrong."""
+"""Networks and a loss that private training must reject, and a channels-last network."""
 
 import torch
 import torch.nn.functional as F
@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from project.interface import ImageInput
 
 
-class Centerd(nn.Module):
-    """Takes the mean of the batch away, without being called a norm."""
+class Centered(nn.Module):
+    """Subtracts the batch mean in a custom layer."""
 
     def __init__(self, num_classes: int, inputs: ImageInput) -> None:
         super().__init__()
@@ -19,7 +19,7 @@ class Centerd(nn.Module):
 
 
 class Remembering(nn.Module):
-    """Keeps a running mean of the images, without being called a norm."""
+    """Stores a running mean of the images in a buffer."""
 
     seen: Tensor
 
@@ -35,7 +35,7 @@ class Remembering(nn.Module):
 
 
 class ChannelsLast(nn.Module):
-    """Has channels last between its convolutions, by a permute of its own."""
+    """Permutes to channels last between its convolutions."""
 
     def __init__(self, num_classes: int, inputs: ImageInput) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class ChannelsLast(nn.Module):
 
 
 class Relative(nn.Module):
-    """Weighs each image's loss by its share of that of the batch."""
+    """Weights each loss by its softmax over the batch."""
 
     def forward(self, outputs: Tensor, target: Tensor) -> Tensor:
         losses = F.cross_entropy(outputs, target, reduction="none")

@@ -1,4 +1,4 @@
-"""Private training is what its accounting takes it for, and refuses what it is not."""
+"""Tests of differentially private training: accounting, gradients, runs and validation."""
 
 import copy
 import math
@@ -31,7 +31,7 @@ DELTA = ["--trainer.callbacks.delta", "0.001"]
 
 
 def private(root: Path, *more: str, callback: tuple[str, ...] = ()) -> list[str]:
-    """Arguments of a quick private `fit`."""
+    """Return the arguments of a short private `fit`."""
     return fit(root, *PRIVATE, *CALLBACK, *DELTA, *callback, *more)
 
 
@@ -39,7 +39,7 @@ def private(root: Path, *more: str, callback: tuple[str, ...] = ()) -> list[str]
 
 
 def exact_without_sampling(noise: float, steps: int, delta: float) -> float:
-    """Epsilon of a Gaussian of the noise shared out over the steps: Balle and Wang 2018, theorem 8."""
+    """Epsilon of the Gaussian mechanism composed over the steps: Balle and Wang 2018, theorem 8."""
     m = math.sqrt(steps) / noise
 
     def excess(epsilon: float) -> float:
@@ -53,7 +53,7 @@ def exact_without_sampling(noise: float, steps: int, delta: float) -> float:
 
 
 def renyi_bound(noise: float, rate: float, steps: int, delta: float) -> float:
-    """Mironov, Talwar, Zhang 2019, section 3.3, at whole orders; turned into epsilon as Canonne et al. 2020 do."""
+    """Mironov, Talwar, Zhang 2019, section 3.3, at integer orders; converted to epsilon as in Canonne et al. 2020."""
     best = math.inf
     for order in range(2, 200):
         terms = [
@@ -67,24 +67,24 @@ def renyi_bound(noise: float, rate: float, steps: int, delta: float) -> float:
 
 
 @pytest.mark.parametrize(("noise", "steps"), [(4.0, 10), (10.0, 300)])
-def test_epsilon_is_exact_where_every_image_is_always_drawn(noise: float, steps: int) -> None:
+def test_epsilon_is_exact_without_subsampling(noise: float, steps: int) -> None:
     found, truth = epsilon_of([[noise, 1.0, steps]], 1e-5), exact_without_sampling(noise, steps, 1e-5)
     assert truth <= found <= truth + 0.05
 
 
 @pytest.mark.parametrize(("noise", "rate", "steps"), [(1.0, 0.01, 1000), (1.7, 0.2, 150), (0.8, 0.05, 200)])
-def test_epsilon_of_drawn_images_lies_just_below_another_bound(noise: float, rate: float, steps: int) -> None:
+def test_epsilon_with_subsampling_is_slightly_below_the_renyi_bound(noise: float, rate: float, steps: int) -> None:
     found, bound = epsilon_of([[noise, rate, steps]], 1e-5), renyi_bound(noise, rate, steps, 1e-5)
     assert 0.75 * bound < found < bound
 
 
 @pytest.mark.slow
-def test_noise_and_steps_that_are_found_use_the_budget_up() -> None:
+def test_computed_noise_and_steps_spend_the_budget() -> None:
     noise = noise_for(3.0, 1e-5, 0.1, 200)
     assert 2.9 < epsilon_of([[noise, 0.1, 200]], 1e-5) <= 3.0
     steps = steps_within(3.0, 1e-5, [], noise, 0.1, math.inf)
     assert 200 <= steps <= 215 and epsilon_of([[noise, 0.1, steps + 1]], 1e-5) > 3.0
-    # What other noise has spent counts, whatever comes after.
+    # Earlier steps with other noise count, too.
     before = [[3.0, 0.1, 30]]
     left = steps_within(3.0, 1e-5, before, noise, 0.1, 1000)
     assert 0 < left < steps
@@ -92,9 +92,9 @@ def test_noise_and_steps_that_are_found_use_the_budget_up() -> None:
     assert epsilon_of(add_steps(before, noise, 0.1, left + 1), 1e-5) > 3.0
 
 
-def test_each_image_is_drawn_by_itself_and_once_a_step() -> None:
+def test_images_are_sampled_independently_and_once_per_step() -> None:
     batches = PoissonBatchSampler(500, 25, accumulate=4)
-    assert batches.rate == 0.2 and len(batches) == 20 and batches.images(0, 4) == 100
+    assert batches.rate == 0.2 and len(batches) == 20 and batches.num_samples(0, 4) == 100
     counts, sizes = np.zeros(500), []
     for _ in range(40):
         parts = [request.positions for request in batches]
@@ -105,7 +105,7 @@ def test_each_image_is_drawn_by_itself_and_once_a_step() -> None:
             counts[step] += 1
             sizes.append(len(step))
     assert abs(counts.mean() - 40) < 1 and abs(counts.var() / 32 - 1) < 0.3  # 200 steps: binomial
-    assert abs(np.var(sizes) / 80 - 1) < 0.4  # sizes vary as they should, with 500 * 0.2 * 0.8
+    assert abs(np.var(sizes) / 80 - 1) < 0.4  # variance of a binomial: 500 * 0.2 * 0.8
     assert [r.positions for r in PoissonBatchSampler(500, 25)] != [r.positions for r in PoissonBatchSampler(500, 25)]
 
 
@@ -113,7 +113,7 @@ def test_each_image_is_drawn_by_itself_and_once_a_step() -> None:
 
 
 class Probe(L.Callback):
-    """Notes, of each step of a run, how many images were drawn and how long their sum is before the noise."""
+    """Callback that records the number of images and the norm of the clipped sum of each step."""
 
     def __init__(self) -> None:
         self.drawn = 0
@@ -131,8 +131,8 @@ seen: list[tuple[int, float]] = []
 
 
 @pytest.mark.slow
-def test_in_a_run_each_image_counts_for_its_limit_over_the_expected_number(tree: Path, here: Path) -> None:
-    limit = ("--trainer.callbacks.max_grad_norm", "0.01")  # far below any gradient's length
+def test_in_a_run_each_gradient_is_clipped_and_divided_by_the_expected_batch_size(tree: Path, here: Path) -> None:
+    limit = ("--trainer.callbacks.max_grad_norm", "0.01")  # far below the norm of any gradient
     probe = ["--trainer.callbacks", "tests.privacy.test_differential.Probe"]
     args = fit(tree, *PRIVATE, *probe, *CALLBACK, *DELTA, *limit, "--data.batch_size", "8", "--test_after_fit", "false")
     main(args)
@@ -142,7 +142,7 @@ def test_in_a_run_each_image_counts_for_its_limit_over_the_expected_number(tree:
 
 
 class Compare(L.Callback):
-    """Holds the sum of each step's gradients, of which none was clipped, against what autograd makes of the batch."""
+    """Callback that compares the sum of unclipped per-sample gradients with the gradient of the batch."""
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if len(batch.index):
@@ -172,7 +172,7 @@ NETS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("net", NETS)
-def test_in_a_run_the_gradients_of_images_add_up_to_that_of_the_batch(tree: Path, here: Path, net: str) -> None:
+def test_in_a_run_per_sample_gradients_sum_to_the_batch_gradient(tree: Path, here: Path, net: str) -> None:
     compared.clear()
     limit = ("--trainer.callbacks.max_grad_norm", "1e6", "--trainer.callbacks.epsilon", "1e6")
     probe = ["--trainer.callbacks", "tests.privacy.test_differential.Compare"]
@@ -183,7 +183,7 @@ def test_in_a_run_the_gradients_of_images_add_up_to_that_of_the_batch(tree: Path
 
 
 def clipped_sum(images: torch.Tensor, labels: torch.Tensor, net: nn.Module, parts: int) -> torch.Tensor:
-    """What the callback makes of a step's images, without noise, through its own hooks."""
+    """Return the gradient that the callback computes for a step, without noise."""
     from opacus.grad_sample import GradSampleHooks
     from opacus.optimizers import DPOptimizer
 
@@ -193,7 +193,7 @@ def clipped_sum(images: torch.Tensor, labels: torch.Tensor, net: nn.Module, part
     private._optimizer = DPOptimizer(
         optimizer, noise_multiplier=0.0, max_grad_norm=1 / count, expected_batch_size=None, loss_reduction="sum"
     )
-    private._left, private._noise, private._rate = 1, 1.0, 0.5
+    private._remaining, private._noise, private._rate = 1, 1.0, 0.5
     for x, y in zip(images.chunk(parts), labels.chunk(parts), strict=True):
         (nn.functional.cross_entropy(net(x), y, reduction="sum") / count).backward()
         private.on_after_backward(None, None)  # type: ignore[arg-type]
@@ -210,7 +210,7 @@ def small_net() -> nn.Module:
     return nn.Sequential(*layers).to(memory_format=torch.channels_last)
 
 
-def test_no_image_moves_the_sum_by_more_than_twice_its_limit() -> None:
+def test_replacing_an_image_changes_the_sum_by_at_most_twice_the_clipping_norm() -> None:
     draw = torch.Generator().manual_seed(0)
     images, labels = torch.randn(12, 3, 8, 8, generator=draw), torch.arange(12) % 3
     net = small_net()
@@ -226,7 +226,7 @@ def test_no_image_moves_the_sum_by_more_than_twice_its_limit() -> None:
         gradients = torch.autograd.grad(nn.functional.cross_entropy(net(x), y, reduction="sum"), list(net.parameters()))
         return torch.cat([g.flatten() for g in gradients])
 
-    assert float((plain(other, label) - plain(images, labels)).norm()) > 5  # which clipping is there for
+    assert float((plain(other, label) - plain(images, labels)).norm()) > 5  # without clipping
     one_by_one = sum(
         (g := plain(images[i : i + 1], labels[i : i + 1])) * min(1.0, 1 / float(g.norm())) for i in range(12)
     )
@@ -244,7 +244,7 @@ def test_accumulated_batches_make_the_same_step() -> None:
 
 
 @pytest.mark.slow
-def test_a_private_run_logs_epsilon_and_its_checkpoint_is_like_any_other(
+def test_a_private_run_logs_epsilon_and_saves_a_regular_checkpoint(
     tree: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(private(tree, "--data.batch_size", "8"))
@@ -277,7 +277,7 @@ def test_a_private_run_logs_epsilon_and_its_checkpoint_is_like_any_other(
 
 
 @pytest.mark.slow
-def test_the_run_stops_where_its_budget_ends_and_then_stays_stopped(
+def test_a_run_stops_at_its_budget_and_cannot_be_resumed(
     tree: Path, here: Path, capsys: pytest.CaptureFixture[str], failing: Callable[[list[str]], str]
 ) -> None:
     noise = ("--trainer.callbacks.noise_multiplier", "1.5", "--trainer.callbacks.epsilon", "4")
@@ -291,7 +291,7 @@ def test_the_run_stops_where_its_budget_ends_and_then_stays_stopped(
 
 
 @pytest.mark.slow
-def test_accumulation_takes_the_same_steps_at_the_same_cost(tree: Path, here: Path) -> None:
+def test_accumulation_spends_the_same_budget(tree: Path, here: Path) -> None:
     found = []
     for number, (size, accumulated) in enumerate([("16", "1"), ("4", "4")]):
         more = [
@@ -309,7 +309,7 @@ def test_accumulation_takes_the_same_steps_at_the_same_cost(tree: Path, here: Pa
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_from_what_it_had_spent(
+def test_a_killed_run_resumes_from_the_privacy_spent(
     tree: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     noise = ("--trainer.callbacks.noise_multiplier", "2", "--trainer.callbacks.epsilon", "30")
@@ -330,7 +330,7 @@ def test_a_killed_run_goes_on_from_what_it_had_spent(
     assert (
         after["epsilon"] == pytest.approx(epsilon_of(after["history"], 0.001)) and after["epsilon"] > before["epsilon"]
     )
-    assert again  # the callback came from the run's own config
+    assert again  # the callback comes from the config of the run
 
 
 @pytest.mark.parametrize(
@@ -338,39 +338,39 @@ def test_a_killed_run_goes_on_from_what_it_had_spent(
     [
         (["--data.sampler", "project.datamodules.sampler.EpochBatchSampler"], " ".join(POISSON)),
         (["--data.sampler", "null"], " ".join(POISSON)),
-        (["--model.loss", "tests.privacy.nets.Relative"], "Relative lets an image change"),
+        (["--model.loss", "tests.privacy.nets.Relative"], "Relative makes the gradient of an image depend on others"),
         (["--data.channel_statistics", "train"], "--data.channel_statistics fixed"),
-        (["--data.batch_transforms", "[project.datamodules.MixUp]"], "MixUp brings something of one image"),
-        (["--data.batch_transforms", "[project.datamodules.CutMix]"], "CutMix brings something of one image"),
+        (["--data.batch_transforms", "[project.datamodules.MixUp]"], "MixUp mixes images"),
+        (["--data.batch_transforms", "[project.datamodules.CutMix]"], "CutMix mixes images"),
         (["--trainer.gradient_clip_val", "1"], "gradient_clip_val"),
         (["--trainer.precision", "bf16-mixed"], "--trainer.precision 32-true"),
         (["--model.net", "project.modules.ResNet", "--model.net.depth", "8"], "--model.net.norm group"),
-        (["--model.net", "tests.privacy.nets.Centerd"], "depends on the others of its batch"),
-        (["--model.net", "tests.privacy.nets.Remembering"], "keeps something of the images in its buffer seen"),
+        (["--model.net", "tests.privacy.nets.Centered"], "depend on the rest of the batch"),
+        (["--model.net", "tests.privacy.nets.Remembering"], "stores image statistics in its buffer seen"),
         (
             ["--trainer.callbacks", "GradientAccumulationScheduler", "--trainer.callbacks.scheduling", "{0: 5}"],
-            "may not",
+            "must not change",
         ),
-        ([*CALLBACK, *DELTA], "DifferentialPrivacy is given twice"),
-        (["--trainer.callbacks.delta", "1e-16"], "epsilon cannot be counted at delta 1e-16"),
-        (["--trainer.callbacks.epsilon", "0.01"], "counted to 0.02"),
+        ([*CALLBACK, *DELTA], "DifferentialPrivacy is configured twice"),
+        (["--trainer.callbacks.delta", "1e-16"], "epsilon cannot be computed at delta 1e-16"),
+        (["--trainer.callbacks.epsilon", "0.01"], "epsilon must be at least 0.02"),
         (["--model.class_weights", "balanced"], "class weights"),
         (["--model.freeze_epochs", "1"], "--model.freeze_epochs -1 or 0"),
-        (["--guard.nonfinite", "skip"], "a step that is skipped"),
-        (["--checkpoint.monitor", "train/loss"], "take val"),
-        (["--trainer.callbacks.delta", "0.1"], "one of 42 images may be told"),
+        (["--guard.nonfinite", "skip"], "skipping a step"),
+        (["--checkpoint.monitor", "train/loss"], "use a val metric"),
+        (["--trainer.callbacks.delta", "0.1"], "delta 0.1 must be above 0 and below 1 / 42 images"),
         (["--trainer.callbacks.epsilon", "0"], "above 0"),
         (["--trainer.max_epochs", "-1", "--trainer.max_time", "00:00:01:00"], "length of the run"),
     ],
 )
-def test_what_voids_the_guarantee_is_refused(
+def test_configurations_without_a_guarantee_are_rejected(
     more: list[str], reason: str, tree: Path, here: Path, failing: Callable[[list[str]], str]
 ) -> None:
     assert reason in failing(private(tree, *more, "--trainer.logger", "false"))
 
 
 @pytest.mark.parametrize(("sampler", "same"), [(None, True), (PoissonBatchSampler, False)])
-def test_nobody_knows_what_is_drawn_for_a_private_batch(sampler: Any, same: bool, tree: Path, here: Path) -> None:
+def test_the_augmentation_of_a_private_batch_is_not_seeded(sampler: Any, same: bool, tree: Path, here: Path) -> None:
     data = ImageDataModule(str(tree), image_size=8, sampler=sampler, batch_transforms=[RandomCrop()])
     data.setup("fit")
     current = SimpleNamespace(current=SimpleNamespace(ready=0))
@@ -387,7 +387,7 @@ def test_nobody_knows_what_is_drawn_for_a_private_batch(sampler: Any, same: bool
 
 @pytest.mark.ddp
 @pytest.mark.slow
-def test_several_devices_are_refused(tree: Path, here: Path) -> None:
+def test_several_devices_are_rejected(tree: Path, here: Path) -> None:
     done = process(private(tree, "--trainer.devices", "2", "--trainer.strategy", "ddp"), here)
     assert done.returncode == 2 and "--trainer.devices 1" in done.stderr.strip().splitlines()[-1], done.stderr
 
@@ -400,16 +400,16 @@ def test_several_devices_are_refused(tree: Path, here: Path) -> None:
         ["--data.batch_transforms", "[project.datamodules.TrivialAugment,project.datamodules.AlternatingFlip]"],
         ["--model.net", "project.modules.ResNet", "--model.net.depth", "8", "--model.net.norm", "group"],
         ["--model.freeze_epochs", "-1", "--model.net", "project.modules.ResNet", "--model.net.depth", "8"],
-        ["--data.batch_size", "1"],  # most steps then draw one image or none
+        ["--data.batch_size", "1"],  # most batches then have one image or none
     ],
 )
-def test_what_leaves_it_whole_is_not(more: list[str], tree: Path, here: Path) -> None:
+def test_valid_configurations_are_accepted(more: list[str], tree: Path, here: Path) -> None:
     main(private(tree, *more, "--trainer.max_steps", "12", "--test_after_fit", "false"))
     assert load(RUN)["notes"]["privacy"]["epsilon"] > 0
 
 
-def test_a_run_without_privacy_cannot_become_private(
+def test_a_run_without_privacy_cannot_be_resumed_with_it(
     tree: Path, here: Path, failing: Callable[[list[str]], str]
 ) -> None:
     main(fit(tree, *PRIVATE, "--test_after_fit", "false"))
-    assert "begin a new run" in failing(["fit", "--ckpt_path", "last", "--trainer.max_epochs", "4", *CALLBACK, *DELTA])
+    assert "start a new run" in failing(["fit", "--ckpt_path", "last", "--trainer.max_epochs", "4", *CALLBACK, *DELTA])

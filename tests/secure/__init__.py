@@ -1,1 +1,1 @@
-"""What is signed, what is encrypted, and what comes from elsewhere."""
+"""Tests of project.secure."""

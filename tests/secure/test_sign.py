@@ -1,4 +1,4 @@
-"""Runs and models that are signed, then altered in every way."""
+"""Tests of signatures: altered, missing and unsigned files, keys, and loading with --require_signature."""
 
 import random
 import shutil
@@ -25,7 +25,7 @@ def key(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """The files of a run, with what changes as it is used."""
+    """A run directory with signed files and files that change with use."""
     folder = tmp_path / "logs" / "run" / "version_0"
     (folder / "checkpoints").mkdir(parents=True)
     for name in ("best", "last"):
@@ -39,7 +39,7 @@ def public(key: Path) -> Path:
     return key.with_name("key.pub")
 
 
-def refused(path: Path, key: Path) -> str:
+def verification_error(path: Path, key: Path) -> str:
     with pytest.raises(UserError) as error:
         verify(path, key=public(key))
     return str(error.value)
@@ -61,79 +61,82 @@ def test_the_commands(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "altered: config.yaml" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_a_key_is_never_replaced(key: Path) -> None:
+def test_keys_are_not_overwritten(key: Path) -> None:
     before = key.read_bytes(), public(key).read_bytes()
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         make_key(key)
     public(key).unlink()
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         make_key(key)
     assert key.read_bytes() == before[0]
 
 
-def test_what_was_altered_is_missing_or_was_added_is_named(run: Path, key: Path) -> None:
+def test_altered_missing_and_unsigned_files_are_reported(run: Path, key: Path) -> None:
     sign(run, key=key)
     best, last = (run / "checkpoints" / name for name in ("best.ckpt", "last.ckpt"))
     content = bytearray(best.read_bytes())
     content[len(content) // 2] ^= 1
     best.write_bytes(content)
-    assert "altered: checkpoints/best.ckpt." in refused(run, key)
+    assert "altered: checkpoints/best.ckpt." in verification_error(run, key)
     best.unlink()
-    assert "missing: checkpoints/best.ckpt." in refused(run, key)
+    assert "missing: checkpoints/best.ckpt." in verification_error(run, key)
     last.rename(best)
-    told = refused(run, key)
-    assert "altered: checkpoints/best.ckpt; missing: checkpoints/last.ckpt." in told
+    message = verification_error(run, key)
+    assert "altered: checkpoints/best.ckpt; missing: checkpoints/last.ckpt." in message
     sign(run, key=key)
     best.rename(run / "checkpoints" / "better.ckpt")
-    told = refused(run, key)
-    assert "missing: checkpoints/best.ckpt; not signed: checkpoints/better.ckpt." in told
+    message = verification_error(run, key)
+    assert "missing: checkpoints/best.ckpt; not signed: checkpoints/better.ckpt." in message
     sign(run, key=key)
     (run / "model.onnx").write_bytes(b"")
-    assert "not signed: model.onnx." in refused(run, key)
+    assert "not signed: model.onnx." in verification_error(run, key)
 
 
-def test_one_file_is_signed_beside_itself(tmp_path: Path, key: Path) -> None:
+def test_a_single_file_is_signed(tmp_path: Path, key: Path) -> None:
     model = tmp_path / "model.onnx"
     model.write_bytes(b"weights")
     sign(model, key=key)
     verify(model, key=public(key))
     shutil.copy(model, tmp_path / "other.onnx")
     shutil.copy(signature_of(model), tmp_path / "other.onnx.sig")
-    assert "missing: model.onnx; not signed: other.onnx" in refused(tmp_path / "other.onnx", key)
+    assert "missing: model.onnx; not signed: other.onnx" in verification_error(tmp_path / "other.onnx", key)
     model.write_bytes(b"Weights")
-    assert "altered: model.onnx" in refused(model, key)
+    assert "altered: model.onnx" in verification_error(model, key)
 
 
-def test_no_bit_of_a_signature_may_change(run: Path, key: Path) -> None:
+def test_every_change_of_a_signature_is_detected(run: Path, key: Path) -> None:
     sign(run, key=key)
     file, draw = run / "signature", random.Random(0)
     content = file.read_bytes()
     end = content.index(b"\n")
-    places = [*range(end + 1), *draw.sample(range(end + 1, len(content)), 100)]  # all of the signature, some manifest
-    for place in places:
+    positions = [
+        *range(end + 1),
+        *draw.sample(range(end + 1, len(content)), 100),
+    ]  # all of the signature, some manifest
+    for position in positions:
         flipped = bytearray(content)
-        flipped[place] ^= 1 << draw.randrange(8)
+        flipped[position] ^= 1 << draw.randrange(8)
         file.write_bytes(flipped)
-        assert "is no signature of" in refused(run, key)
+        assert "is not a signature by" in verification_error(run, key)
     for length in range(0, len(content), 7):
         file.write_bytes(content[:length])
-        assert "is no signature of" in refused(run, key)
-    for place in range(end):  # a letter of hexadecimal means the same in upper case
+        assert "is not a signature by" in verification_error(run, key)
+    for position in range(end):  # uppercase hex digits encode the same bytes
         flipped = bytearray(content)
-        flipped[place : place + 1] = flipped[place : place + 1].upper()
+        flipped[position : position + 1] = flipped[position : position + 1].upper()
         file.write_bytes(flipped)
-        assert flipped == content or "is no signature of" in refused(run, key)
+        assert flipped == content or "is not a signature by" in verification_error(run, key)
 
 
-def test_a_foreign_signature(run: Path, key: Path, tmp_path: Path) -> None:
-    assert "is not signed" in refused(run, key)
+def test_signatures_of_other_keys_are_rejected(run: Path, key: Path, tmp_path: Path) -> None:
+    assert "is not signed" in verification_error(run, key)
     make_key(tmp_path / "foreign")
     sign(run, key=tmp_path / "foreign")
-    assert "was signed by another key" in refused(run, key)
+    assert "was signed with another key" in verification_error(run, key)
     for wrong in (run / "config.yaml", key):
-        with pytest.raises(UserError, match="is no public Ed25519 key"):
+        with pytest.raises(UserError, match="is not a public Ed25519 key"):
             verify(run, key=wrong)
-    with pytest.raises(UserError, match="is no private Ed25519 key"):
+    with pytest.raises(UserError, match="is not a private Ed25519 key"):
         sign(run, key=public(key))
     with pytest.raises(UserError, match="cannot read the public key .*: No such file"):
         verify(run, key=tmp_path / "none")
@@ -148,7 +151,7 @@ def test_nothing_to_sign(tmp_path: Path, key: Path) -> None:
 
 
 @pytest.mark.slow
-def test_only_a_signed_checkpoint_predicts(
+def test_require_signature_loads_only_signed_checkpoints(
     tree: Path, here: Path, key: Path, failing: Failing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     main(fit(tree, "--test_after_fit", "false", "--trainer.max_epochs", "1"))
@@ -170,5 +173,5 @@ def test_only_a_signed_checkpoint_predicts(
     sign(moved, key=key)
     main([*predict, str(moved)])
     assert "is not signed" in failing([*fit(tree, "--model.init_from", str(shutil.copy(best, "b.ckpt"))), *required])
-    best.write_bytes(b"no checkpoint at all")  # not even looked at
+    best.write_bytes(b"no checkpoint at all")  # rejected before it is loaded
     assert "altered: checkpoints/best.ckpt" in failing([*predict, str(best)])

@@ -1,1 +1,1 @@
-"""The server as its clients meet it: real processes, real sockets."""
+"""Tests of project.serve, with real server processes and sockets."""

@@ -1,4 +1,4 @@
-"""A model, made without training, and a server of it."""
+"""Fixtures: an untrained model and a server for it."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ SIZE = 24
 
 
 class Means(torch.nn.Module):
-    """Logits from the mean colors of a picture's left and right half: quick, and it knows where it looks."""
+    """Linear model of the mean colors of the left and right half of an image, with known attribution."""
 
     def __init__(self, num_classes: int, inputs: ImageInput) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class Means(torch.nn.Module):
         self.head.weight.data = torch.cat([weight * 1.5, weight * 0.1], 1)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """NCHW to logits; the left half counts for more."""
+        """Return logits for NCHW images; the left half has larger weights."""
         half = image.shape[3] // 2
         logits: torch.Tensor = self.head(torch.cat([image[..., :half].mean((2, 3)), image[..., half:].mean((2, 3))], 1))
         return logits
@@ -33,20 +33,20 @@ class Means(torch.nn.Module):
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An exported file, with a temperature and a threshold."""
+    """An exported model with a temperature and a confidence threshold."""
     torch.manual_seed(0)
     inputs = ImageInput(SIZE, SIZE, [0.4, 0.5, 0.6], [0.2, 0.2, 0.2])
-    made = Classifier(Means, confidence_threshold=0.6)
-    made.set_data_description(DataDescription(inputs, ClassTarget(NAMES, [1, 1, 1]), "made"))
-    made.configure_model()
-    made.task.temperature.fill_(1.7)
+    classifier = Classifier(Means, confidence_threshold=0.6)
+    classifier.set_data_description(DataDescription(inputs, ClassTarget(NAMES, [1, 1, 1]), "made"))
+    classifier.configure_model()
+    classifier.task.temperature.fill_(1.7)
     file = tmp_path_factory.mktemp("model") / "model.onnx"
-    write(file, made.eval(), metadata(made, Path("best.ckpt")), "onnx")
+    write(file, classifier.eval(), metadata(classifier, Path("best.ckpt")), "onnx")
     return file
 
 
 @pytest.fixture(scope="session")
 def server(model: Path) -> Iterator[Server]:
-    """A server at its own settings."""
+    """A server with default options."""
     with serving(model) as running:
         yield running

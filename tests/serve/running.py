@@ -1,4 +1,4 @@
-"""Servers, in processes that have no torch, and pictures for them."""
+"""Server processes without torch, and images for them."""
 
 import functools
 import http.client
@@ -21,8 +21,8 @@ from tests.conftest import REPOSITORY
 
 
 @dataclass
-class Answer:
-    """What a server said."""
+class Response:
+    """An HTTP response."""
 
     status: int
     headers: dict[str, str]
@@ -30,12 +30,12 @@ class Answer:
 
     @property
     def json(self) -> Any:
-        """The body, read."""
+        """The body, parsed as JSON."""
         return json.loads(self.body)
 
 
 class Server:
-    """A server that runs."""
+    """A running server."""
 
     def __init__(self, process: subprocess.Popen[str], port: int) -> None:
         self.process, self.port = process, port
@@ -47,21 +47,21 @@ class Server:
         kind: str = "image/png",
         timeout: float = 30,
         **headers: str,
-    ) -> Answer:
-        """One request on a connection of its own; a POST if it has a body."""
+    ) -> Response:
+        """Send a request on a new connection; a POST if it has a body."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        fields = {name.replace("_", "-"): value for name, value in headers.items()}
         if body is not None:
-            named = {"content-type": kind} | named
+            fields = {"content-type": kind} | fields
         try:
-            connection.request("GET" if body is None else "POST", path, body, named)
-            found = connection.getresponse()
-            return Answer(found.status, {k.lower(): v for k, v in found.getheaders()}, found.read())
+            connection.request("GET" if body is None else "POST", path, body, fields)
+            response = connection.getresponse()
+            return Response(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
         finally:
             connection.close()
 
     def resident(self) -> float:
-        """Megabytes of memory that it holds."""
+        """Return the resident memory in megabytes."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         (kilobytes,) = re.findall(r"VmRSS:\s+(\d+)", status)
         return int(kilobytes) / 1000
@@ -69,7 +69,7 @@ class Server:
 
 @functools.cache
 def without_torch(folder: Path) -> str:
-    """A folder whose torch and lightning cannot be imported, before all others."""
+    """Return a PYTHONPATH on which torch and lightning cannot be imported."""
     for name in ("torch", "lightning"):
         (folder / f"{name}.py").write_text("raise ImportError('serving needs no torch')")
     return os.pathsep.join([str(folder), str(REPOSITORY / "src")])
@@ -77,7 +77,7 @@ def without_torch(folder: Path) -> str:
 
 @contextmanager
 def serving(model: Path, *options: str, **environment: str) -> Iterator[Server]:
-    """A server on a free port; it must end well when it is told to."""
+    """Run a server on a free port; it must exit with code 0 on SIGTERM."""
     process = subprocess.Popen(
         [sys.executable, "-m", "project", "serve", str(model), "--port", "0", *options],
         env={**os.environ, "PYTHONPATH": without_torch(model.parent), **environment},
@@ -87,17 +87,17 @@ def serving(model: Path, *options: str, **environment: str) -> Iterator[Server]:
     )
     try:
         assert process.stdout is not None and process.stderr is not None
-        shown = process.stdout.readline() + process.stdout.readline()
-        found = re.search(r"http://127.0.0.1:(\d+)", shown)
-        assert found, shown + process.stderr.read()
-        server = Server(process, int(found[1]))
-        until = time.monotonic() + 30
+        output = process.stdout.readline() + process.stdout.readline()
+        match = re.search(r"http://127.0.0.1:(\d+)", output)
+        assert match, output + process.stderr.read()
+        server = Server(process, int(match[1]))
+        deadline = time.monotonic() + 30
         while True:
             try:
                 if server.ask("/ready").status == 200:
                     break
             except OSError:
-                assert time.monotonic() < until and process.poll() is None
+                assert time.monotonic() < deadline and process.poll() is None
                 time.sleep(0.05)
         yield server
         if process.poll() is None:
@@ -109,8 +109,8 @@ def serving(model: Path, *options: str, **environment: str) -> Iterator[Server]:
         process.wait()
 
 
-def picture(seed: int = 0, height: int = 40, width: int = 60, color: int | None = None) -> Image.Image:
-    """Coarse noise, of one color (0 to 2 for RGB) if wanted."""
+def make_image(seed: int = 0, height: int = 40, width: int = 60, color: int | None = None) -> Image.Image:
+    """Return coarse noise, optionally dominated by one color channel."""
     random = np.random.default_rng(seed)
     coarse = random.integers(0, 256, (5, 5, 3)).astype(np.uint8)
     if color is not None:

@@ -1,4 +1,4 @@
-"""Ten thousand bad requests against a real server: it goes on, gives right answers in between, and keeps its size."""
+"""Fuzzing of a real server: 10,000 invalid requests, with valid ones in between, and conformance to OpenAPI."""
 
 import base64
 import io
@@ -28,12 +28,12 @@ from schemathesis.specs.openapi.checks import (
 
 from project.deploy.load import load_exported
 from project.images import decode_pixels
-from tests.serve.running import Server, picture, serving
+from tests.serve.running import Server, make_image, serving
 
 pytestmark = pytest.mark.slow
 REQUESTS, EVERY, WARM = 10_000, 100, 2_500
 GROWTH = 40
-"""Megabytes that memory may grow by in the last three quarters."""
+"""Maximum growth of memory in megabytes over the last three quarters of the requests."""
 Random = np.random.Generator
 
 
@@ -45,8 +45,8 @@ def encoded(image: Image.Image, format: str, **options: Any) -> bytes:
 
 EXIF = Image.Exif()
 EXIF.update({0x0112: 6, 0x010F: "somebody", 0x9286: b"x" * 20, 0x829A: (1, 50)})
-GOOD = [encoded(picture(1), format) for format in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF")]
-GOOD += [encoded(picture(1), format, exif=EXIF) for format in ("JPEG", "TIFF", "PNG")]
+GOOD = [encoded(make_image(1), format) for format in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF")]
+GOOD += [encoded(make_image(1), format, exif=EXIF) for format in ("JPEG", "TIFF", "PNG")]
 
 
 def chunk(name: bytes, data: bytes) -> bytes:
@@ -54,7 +54,7 @@ def chunk(name: bytes, data: bytes) -> bytes:
 
 
 def huge_png(random: Random) -> bytes:
-    """Few bytes that say they are gigabytes of pixels."""
+    """Return a small PNG whose header declares gigabytes of pixels."""
     width, height = (int(2 ** random.uniform(13, 31)) for _ in "ab")
     head = struct.pack(
         ">IIBBBBB", width, height, int(random.choice([1, 8, 16])), int(random.choice([0, 2, 3, 6])), 0, 0, 0
@@ -65,7 +65,7 @@ def huge_png(random: Random) -> bytes:
 
 
 def huge_others(random: Random) -> bytes:
-    """The same in other formats."""
+    """Return a decompression bomb in another format."""
     big = int(random.integers(20_000, 65_535))
     jpeg = bytearray(GOOD[1])
     at = jpeg.find(b"\xff\xc0")
@@ -106,7 +106,7 @@ def noise(random: Random) -> bytes:
 
 
 def anything(random: Random, depth: int = 3) -> Any:
-    """A value of JSON."""
+    """Return a random JSON value."""
     kind = random.integers(8 if depth else 6)
     if kind == 6:
         return [anything(random, depth - 1) for _ in range(random.integers(4))]
@@ -169,7 +169,7 @@ def as_image(random: Random) -> bytes:
 
 
 def as_http(random: Random) -> bytes:
-    """What is hardly a request, or not one of a kind that is known."""
+    """Return an invalid or unusual HTTP request."""
     head = "POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
     requests = (
         random.bytes(random.integers(1, 3000)),
@@ -195,7 +195,7 @@ def as_http(random: Random) -> bytes:
 
 
 def send(port: int, number: int) -> int:
-    """One bad request on a connection of its own, one in ten of them cut off; the status, 0 where there was none."""
+    """Send an invalid request, one in ten truncated, and return the status code, 0 if there was no response."""
     random = np.random.default_rng(number)
     makers = (as_image, as_image, as_json, as_form, as_http)
     data = makers[random.integers(5)](random)
@@ -207,36 +207,36 @@ def send(port: int, number: int) -> int:
             connection.sendall(data[: random.integers(len(data) + 1)])
             return 0
         connection.sendall(data)
-        answer = connection.recv(1000)
-        if answer.startswith(b"HTTP/1.1 100"):  # what follows may have come with it
-            answer = answer.partition(b"\r\n\r\n")[2] or connection.recv(1000)
-        return int(answer[9:12] or 0)
+        response = connection.recv(1000)
+        if response.startswith(b"HTTP/1.1 100"):  # the final response may have arrived with it
+            response = response.partition(b"\r\n\r\n")[2] or connection.recv(1000)
+        return int(response[9:12] or 0)
     return 0
 
 
-def test_ten_thousand_bad_requests(model: Path) -> None:
+def test_ten_thousand_invalid_requests(model: Path) -> None:
     exported = load_exported(model)
-    good = [encoded(picture(number, 30 + number, 50), "PNG") for number in range(10)]
-    wanted = [
+    good = [encoded(make_image(number, 30 + number, 50), "PNG") for number in range(10)]
+    expected = [
         exported.probabilities(np.ascontiguousarray(decode_pixels(data).transpose(2, 0, 1)[None]))[0] for data in good
     ]
     with serving(model) as attacked:
-        lazy = [socket.create_connection(("127.0.0.1", attacked.port)) for _ in range(50)]  # say nothing, or not much
-        for connection in lazy[::2]:
+        idle = [socket.create_connection(("127.0.0.1", attacked.port)) for _ in range(50)]
+        for connection in idle[::2]:  # incomplete requests
             connection.sendall(b"POST /predict HTTP/1.1\r\nContent-Length: 1000\r\nContent-Type: image/png\r\n\r\nabc")
         seen: Counter[int] = Counter()
         resident = []
         with ThreadPoolExecutor(6) as pool:
             for first in range(0, REQUESTS, EVERY):
                 seen.update(pool.map(send, itertools.repeat(attacked.port), range(first, first + EVERY)))
-                which = first // EVERY % len(good)
-                answer = attacked.ask(body=good[which])
-                assert answer.status == 200
+                index = first // EVERY % len(good)
+                response = attacked.ask(body=good[index])
+                assert response.status == 200
                 np.testing.assert_allclose(
-                    list(answer.json["probabilities"].values()), wanted[which], rtol=0, atol=1e-6
+                    list(response.json["probabilities"].values()), expected[index], rtol=0, atol=1e-6
                 )
                 resident.append(attacked.resident())
-        for connection in lazy:
+        for connection in idle:
             connection.close()
         assert not {status for status in seen if status >= 500 and status != 503}, seen
         assert seen[400] > REQUESTS / 4 and {200, 404, 405, 413, 415, 431} <= {*seen}, seen
@@ -245,10 +245,10 @@ def test_ten_thousand_bad_requests(model: Path) -> None:
         print(dict(seen), f"{before:.0f} MB, {after:.0f} MB")
 
 
-def test_answers_are_what_openapi_says(server: Server) -> None:
+def test_responses_conform_to_openapi(server: Server) -> None:
     checks = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
     schema = schemathesis.openapi.from_url(f"http://127.0.0.1:{server.port}/openapi.json")
-    operations = [found.ok() for found in schema.get_all_operations()]
+    operations = [result.ok() for result in schema.get_all_operations()]
     assert {operation.path for operation in operations} >= {"/predict", "/model", "/ready", "/health", "/metrics"}
     for operation in operations:
 

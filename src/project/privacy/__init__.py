@@ -1,12 +1,12 @@
-"""Training that tells little of any single image, chosen by class path: a callback and a sampler."""
+"""Differentially private training (DP-SGD): a callback and a Poisson batch sampler, chosen by class path."""
 
 from importlib import import_module
 from typing import Any
 
-HOMES = {"DifferentialPrivacy": "differential", "PoissonBatchSampler": "poisson"}
+MODULES = {"DifferentialPrivacy": "differential", "PoissonBatchSampler": "poisson"}
 
 
 def __getattr__(name: str) -> Any:
-    if name in HOMES:
-        return getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
+    if name in MODULES:
+        return getattr(import_module(f"{__name__}.{MODULES[name]}"), name)
     raise AttributeError(name)

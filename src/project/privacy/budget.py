@@ -1,4 +1,4 @@
-"""How much privacy steps cost. A history is a list of [noise multiplier, sampling rate, steps], in order."""
+"""Privacy accounting. A history is a list of [noise multiplier, sampling rate, steps], in order."""
 
 import math
 import warnings
@@ -8,15 +8,15 @@ from functools import lru_cache
 from project.errors import UserError
 
 History = list[list[float]]
-LEAST = 0.02  # the least budget: epsilon is known to 0.01
+MIN_EPSILON = 0.02  # smallest budget: epsilon is computed to within 0.01
 
 
 def epsilon_of(history: History, delta: float) -> float:
-    """Return the epsilon that a history has spent, an upper bound within 0.01, for adding or removing one image."""
+    """Return the epsilon of a history, an upper bound within 0.01, for adding or removing one image."""
     return _epsilon_of(tuple((noise, rate, int(steps)) for noise, rate, steps in history), delta)
 
 
-@lru_cache(maxsize=16)  # an epoch's end asks several times
+@lru_cache(maxsize=16)  # called several times at the end of an epoch
 def _epsilon_of(history: tuple[tuple[float, float, int], ...], delta: float) -> float:
     from opacus.accountants import PRVAccountant
 
@@ -25,36 +25,38 @@ def _epsilon_of(history: tuple[tuple[float, float, int], ...], delta: float) -> 
     accountant = PRVAccountant()  # Gopi, Lee, Wutschitz, Numerical Composition of Differential Privacy, 2021
     accountant.history = list(history)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of densities that vanish far outside
+        warnings.simplefilter("ignore")  # about densities that underflow in the tails
         try:
             return float(accountant.get_epsilon(delta))
         except ValueError as error:
-            raise UserError(f"epsilon cannot be counted at delta {delta:g} ({error}): take a larger one") from error
+            raise UserError(
+                f"epsilon cannot be computed at delta {delta:g} ({error}): choose a larger delta"
+            ) from error
 
 
 def add_steps(history: History, noise: float, rate: float, steps: int) -> History:
-    """Return the history after so many more steps."""
+    """Return the history after additional steps."""
     if history and history[-1][:2] == [noise, rate]:
         return [*history[:-1], [noise, rate, history[-1][2] + steps]]
     return [*history, [noise, rate, steps]]
 
 
-def steps_within(epsilon: float, delta: float, history: History, noise: float, rate: float, most: float) -> int:
-    """Return how many more steps a budget has room for, no more than `most`, which may be infinite."""
+def steps_within(epsilon: float, delta: float, history: History, noise: float, rate: float, limit: float) -> int:
+    """Return the number of additional steps within a budget, at most `limit`, which may be infinite."""
 
     def spent(steps: int) -> float:
         return epsilon_of(add_steps(history, noise, rate, steps), delta)
 
-    if most < math.inf and spent(int(most)) <= epsilon:
-        return int(most)
+    if limit < math.inf and spent(int(limit)) <= epsilon:
+        return int(limit)
     low, high = 0, 1
-    while high < most and spent(high) <= epsilon:
+    while high < limit and spent(high) <= epsilon:
         low, high = high, 2 * high
     return low + bisect_right(range(low + 1, high), epsilon, key=spent)
 
 
 def noise_for(epsilon: float, delta: float, rate: float, steps: int) -> float:
-    """Return the least noise multiplier, to a hundredth, with which so many steps stay within a budget."""
+    """Return the smallest noise multiplier, to within about 1 %, for which the steps stay within a budget."""
     low, high = 0.2, 0.4
     while epsilon_of([[high, rate, steps]], delta) > epsilon:
         low, high = high, 2 * high

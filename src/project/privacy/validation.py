@@ -1,4 +1,4 @@
-"""What would void the guarantee of differential privacy."""
+"""Validation of configurations that would void the differential privacy guarantee."""
 
 from collections.abc import Iterator
 from copy import deepcopy
@@ -16,104 +16,103 @@ from project.interface import Batch, data_of, module_of
 from project.privacy.poisson import PoissonBatchSampler
 
 
-def refuse(trainer: L.Trainer, delta: float) -> None:
-    """See that the noise hides each image of the train split; a UserError says what would not let it."""
-    for reason in _reasons(trainer, delta):
-        raise UserError(f"no guarantee of privacy: {reason}")
+def validate(trainer: L.Trainer, delta: float) -> None:
+    """Raise a UserError if the configuration voids the privacy guarantee for images of the train split."""
+    for violation in _violations(trainer, delta):
+        raise UserError(f"no privacy guarantee: {violation}")
 
 
-def _reasons(trainer: Any, delta: float) -> Iterator[str]:
+def _violations(trainer: Any, delta: float) -> Iterator[str]:
     model, data = module_of(trainer), trainer.datamodule
     classes = data_of(trainer).description.target.outputs
     images = data.split_sizes()["train"]
     if delta <= 0 or delta * images >= 1:
-        yield f"at delta {delta:g} one of {images:,} images may be told: take a delta such as {0.1 / images:.0e}"
+        yield f"delta {delta:g} must be above 0 and below 1 / {images:,} images: use e.g. {0.1 / images:.0e}"
     if trainer.world_size > 1:
-        yield "several devices would each add noise of their own, which is not accounted for: --trainer.devices 1"
+        yield "several devices would each add noise, which the accounting does not cover: use --trainer.devices 1"
     if trainer.precision not in ("32-true", "64-true"):
         yield (
-            f"with precision {trainer.precision} gradients are rounded so coarsely that clipping does not bound them:"
+            f"with precision {trainer.precision} the rounding error of gradients exceeds the bound of clipping: use"
             " --trainer.precision 32-true"
         )
     if not isinstance(data.sampler and data.sampler(1, 1, 1), PoissonBatchSampler) or trainer.overfit_batches:
         yield (
-            "epsilon is counted for images that are each drawn by chance, apart from one another and from their labels:"
-            " --data.sampler project.privacy.PoissonBatchSampler, and no trainer.overfit_batches"
+            "the accounting requires Poisson sampling: use --data.sampler project.privacy.PoissonBatchSampler, without"
+            " trainer.overfit_batches"
         )
     if data.channel_statistics != "fixed":
-        yield "the channel statistics are taken from the images, without noise: --data.channel_statistics fixed"
+        yield "the channel statistics are computed from the images without noise: use --data.channel_statistics fixed"
     if model.hparams["class_weights"] == "balanced":
-        yield "class weights `balanced` are counted from the images: give numbers, or leave model.class_weights out"
+        yield "class weights `balanced` are computed from the train split: use numbers, or remove model.class_weights"
     if hasattr(model.net, "init_from_images"):
-        yield f"{type(model.net).__name__} takes first weights from the images, without noise: take another model.net"
+        yield f"{type(model.net).__name__} initializes weights from the images without noise: choose another model.net"
     if trainer.gradient_clip_val:
-        yield "gradients are clipped image by image, by max_grad_norm: leave trainer.gradient_clip_val out"
+        yield "gradients are clipped per image by max_grad_norm: remove trainer.gradient_clip_val"
     if model.hparams["compile"]:
-        yield "a compiled net gives no gradients of single images: leave model.compile out"
+        yield "per-sample gradients are not available for a compiled network: remove model.compile"
     if model.hparams["freeze_epochs"] > 0:
-        yield "layers can be frozen for all epochs or none: --model.freeze_epochs -1 or 0"
+        yield "layers must be frozen in all epochs or none: use --model.freeze_epochs -1 or 0"
     if isinstance(trainer.optimizers[0], torch.optim.LBFGS):
-        yield "LBFGS looks at the same images several times a step: take Adam or SGD"
+        yield "LBFGS evaluates the same images several times per step: use Adam or SGD"
     if any(isinstance(callback, GradientAccumulationScheduler) for callback in trainer.callbacks):
-        yield "how many batches make a step may not change within a run: take trainer.accumulate_grad_batches"
+        yield "the number of batches per step must not change within a run: use trainer.accumulate_grad_batches"
     if any(isinstance(callback, NonFiniteGuard) and callback.nonfinite == "skip" for callback in trainer.callbacks):
-        yield "a step that is skipped tells of its images: leave --guard.nonfinite skip out"
-    watching = [*trainer.callbacks, *trainer.lr_scheduler_configs]
-    for monitor in {str(getattr(each, "monitor", "")) for each in watching}:
+        yield "skipping a step leaks information about its images: remove --guard.nonfinite skip"
+    monitoring = [*trainer.callbacks, *trainer.lr_scheduler_configs]
+    for monitor in {str(getattr(each, "monitor", "")) for each in monitoring}:
         if monitor.startswith("train/"):
-            yield f"{monitor} is measured on the images without noise, and decides what is kept or done: take val"
+            yield f"{monitor} is computed on the train split without noise, and must not be monitored: use a val metric"
     for transform in data.batch_transforms:
         if _mixes_images(transform, classes, data.image_size):
-            yield f"{type(transform).__name__} brings something of one image into another: leave it out"
+            yield f"{type(transform).__name__} mixes images: remove it from data.batch_transforms"
     if _mixes_gradients(model.loss, classes, data.sample(8).target):
-        yield f"{type(model.loss).__name__} lets an image change what others are learnt by: take another model.loss"
-    yield from _of_net(model.net, data.image_size)
+        yield f"{type(model.loss).__name__} makes the gradient of an image depend on others: choose another model.loss"
+    yield from _network_violations(model.net, data.image_size)
 
 
-def _of_net(net: nn.Module, size: int) -> Iterator[str]:
+def _network_violations(net: nn.Module, size: int) -> Iterator[str]:
     from opacus.validators import ModuleValidator
 
     for name, module in net.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
             yield (
-                f"the batch norm {name} lets each image change how the others of its batch are seen: choose a net with"
-                " group norm (--model.net.norm group, where it is a ResNet), or freeze all but the head"
-                " (--model.freeze_epochs -1)"
+                f"the batch norm {name} makes each image depend on the rest of its batch: choose a network with group"
+                " norm (--model.net.norm group for a ResNet), or freeze all but the head (--model.freeze_epochs -1)"
             )
     for error in ModuleValidator.validate(deepcopy(net).train(), strict=False):
-        yield f"Opacus cannot take {type(net).__name__} apart by images ({error})"
-    device, tried = next(net.parameters()).device, deepcopy(net)
+        yield f"Opacus does not support {type(net).__name__} ({error})"
+    device, copy = next(net.parameters()).device, deepcopy(net)
     one = torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
     other = torch.cat([3 * one[:1].flip(2) + 1, one[1:]])
-    before, after = (_drawn(lambda x=x: deepcopy(net)(x)) for x in (one, other))
-    _drawn(lambda: tried(one))
-    for (name, was), now in zip(net.named_buffers(), tried.buffers(), strict=True):
-        if not torch.equal(was, now):
-            yield f"{type(net).__name__} keeps something of the images in its buffer {name}: choose another net"
+    before, after = (_seeded(lambda x=x: deepcopy(net)(x)) for x in (one, other))
+    _seeded(lambda: copy(one))
+    for (name, old), new in zip(net.named_buffers(), copy.buffers(), strict=True):
+        if not torch.equal(old, new):
+            yield f"{type(net).__name__} stores image statistics in its buffer {name}: choose another network"
     if not torch.allclose(before[1:], after[1:], rtol=1e-3, atol=1e-4, equal_nan=True):
-        yield f"what {type(net).__name__} says of an image depends on the others of its batch: choose another net"
+        yield f"the outputs of {type(net).__name__} depend on the rest of the batch: choose another network"
 
 
 def _mixes_images(transform: nn.Module, classes: int, size: int) -> bool:
-    """Return whether another first image changes what becomes of the others."""
-    draws = torch.Generator().manual_seed(0)
-    one = torch.randint(256, (8, 3, size, size), generator=draws, dtype=torch.uint8)
+    """Return True if changing the first image or its label changes the other samples."""
+    generator = torch.Generator().manual_seed(0)
+    one = torch.randint(256, (8, 3, size, size), generator=generator, dtype=torch.uint8)
     other = torch.cat([255 - one[:1], one[1:]])
     label, index = torch.arange(8) % classes, torch.arange(8)
     changed = torch.cat([(label[:1] + 1) % classes, label[1:]])
 
-    def become(image: torch.Tensor, label: torch.Tensor, seed: int) -> Any:
-        return _drawn(lambda: augment(Batch(image, label, index), [deepcopy(transform)], classes), seed)
+    def augmented(image: torch.Tensor, label: torch.Tensor, seed: int) -> Any:
+        return _seeded(lambda: augment(Batch(image, label, index), [deepcopy(transform)], classes), seed)
 
-    for seed in range(8):  # tried several times, as it may draw at random
-        before, after = become(one, label, seed), become(other, changed, seed)
+    for seed in range(8):  # transforms may be random
+        before, after = augmented(one, label, seed), augmented(other, changed, seed)
         if not all(torch.allclose(x[1:].float(), y[1:].float(), atol=1e-4) for x, y in zip(before, after, strict=True)):
             return True
     return False
 
 
 def _mixes_gradients(loss: nn.Module, outputs: int, target: torch.Tensor) -> bool:
-    """Return whether another first sample changes the gradients of the others."""
+    """Return True if changing the first sample changes the gradients of the others."""
     one = torch.randn(len(target), outputs, generator=torch.Generator().manual_seed(0))
     other, changed = torch.cat([-3 * one[:1], one[1:]]), torch.cat([target[-1:], target[1:]])
 
@@ -125,7 +124,7 @@ def _mixes_gradients(loss: nn.Module, outputs: int, target: torch.Tensor) -> boo
 
 
 @torch.no_grad()
-def _drawn(make: Any, seed: int = 0) -> Any:
+def _seeded(function: Any, seed: int = 0) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return make()
+        return function()

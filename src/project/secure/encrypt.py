@@ -1,11 +1,11 @@
-"""`python -m project encrypt | decrypt`: files that lie on disks which others may read.
+"""The commands `encrypt` and `decrypt`: authenticated encryption of files.
 
-A file is cut into chunks, each sealed by AES-256-GCM with a nonce of its number and of whether it is the last one, so
-that none can be altered, left out, moved or appended unseen: the STREAM construction of Hoang, Reyhanitabar, Rogaway
-and Vizar, Online Authenticated-Encryption and its Nonce-Reuse Misuse-Resistance, 2015. Each file has its own key,
-derived from the user's by HKDF-SHA256 with a random salt, so that no nonce is ever used twice under one key.
+A file is split into chunks, each encrypted with AES-256-GCM. The nonce consists of the number of the chunk and a flag
+for the last chunk, so that altered, missing, reordered or appended chunks are detected: the STREAM construction of
+Hoang, Reyhanitabar, Rogaway and Vizar, Online Authenticated-Encryption and its Nonce-Reuse Misuse-Resistance, 2015.
+The key of each file is derived from the user's key with HKDF-SHA256 and a random salt, so that nonces are never reused.
 
-    MAGIC | salt (32 bytes) | chunk 0 | chunk 1 | ...    a chunk: up to CHUNK bytes, encrypted, and a tag of 16
+    MAGIC | salt (32 bytes) | chunk 0 | chunk 1 | ...    chunk: up to CHUNK bytes of ciphertext and a 16-byte tag
 """
 
 import os
@@ -25,26 +25,26 @@ from project.errors import Interrupted, UserError
 from project.files import atomic_write
 
 MAGIC, SALT, TAG = b"project encrypted 1\n", 32, 16
-CHUNK = 1 << 20  # bytes of a file that are sealed, and held in memory, at a time
-VARIABLE = "PROJECT_KEY"
-"""The environment variable that a key may come in; on a command line, other users and the shell's history see it."""
+CHUNK = 1 << 20  # plaintext bytes per chunk
+KEY_VARIABLE = "PROJECT_KEY"
+"""Environment variable of the key; command line arguments are visible to other users and in the shell history."""
 
 
 def encrypt(file: Path, out: Path, key_file: Path | None = None) -> None:
-    """Encrypt a file; it stays where it is.
+    """Encrypt a file; the original is kept.
 
     Args:
-        file: What to encrypt.
-        out: Where to; it must not exist.
-        key_file: 32 random bytes as 64 hex digits; by default the environment variable PROJECT_KEY holds them.
+        file: The file to encrypt.
+        out: The file to write; must not exist.
+        key_file: File with the key, 64 hex digits (32 random bytes); by default the environment variable PROJECT_KEY.
 
     Raises:
-        UserError: no such file or key, or the result cannot be written.
-        Interrupted: by Ctrl-C or SIGTERM; nothing is left.
+        UserError: If the file or the key cannot be read, or the output cannot be written.
+        Interrupted: On Ctrl-C or SIGTERM; no partial output is left.
     """
     salt = os.urandom(SALT)
     cipher = _cipher(_key(key_file), salt)
-    with _source(file) as source, _new(out) as target:
+    with _open(file) as source, _create(out) as target:
         target.write(MAGIC + salt)
         for data, nonce in _chunks(source, CHUNK):
             target.write(cipher.encrypt(nonce, data, MAGIC))
@@ -52,35 +52,35 @@ def encrypt(file: Path, out: Path, key_file: Path | None = None) -> None:
 
 
 def decrypt(file: Path, out: Path, key_file: Path | None = None) -> None:
-    """Decrypt what `encrypt` wrote; the result gets its name only once all of it is known to be genuine.
+    """Decrypt a file written by `encrypt`; the output appears only after all of it is authenticated.
 
     Args:
-        file: What to decrypt.
-        out: Where to, readable by its owner alone; it must not exist.
-        key_file: The key that it was encrypted by; by default the environment variable PROJECT_KEY holds it.
+        file: The file to decrypt.
+        out: The file to write, readable only by its owner; must not exist.
+        key_file: File with the key; by default the environment variable PROJECT_KEY.
 
     Raises:
-        UserError: no such file, another key, or the file was altered, cut short or lengthened.
-        Interrupted: by Ctrl-C or SIGTERM; nothing is left.
+        UserError: If the file cannot be read, the key is wrong, or the file was altered, truncated or extended.
+        Interrupted: On Ctrl-C or SIGTERM; no partial output is left.
     """
     key = _key(key_file)
-    with _source(file) as source:
+    with _open(file) as source:
         header = source.read(len(MAGIC) + SALT)
         if len(header) < len(MAGIC) + SALT or not header.startswith(MAGIC):
-            raise UserError(f"{file} is no file that python -m project encrypt wrote, or its beginning was altered")
+            raise UserError(f"{file} was not written by `train.py encrypt`, or its header was altered")
         cipher, number = _cipher(key, header[len(MAGIC) :]), 0
-        with _new(out) as target:
+        with _create(out) as target:
             try:
                 for number, (data, nonce) in enumerate(_chunks(source, CHUNK + TAG)):  # noqa: B007 - for the message
                     target.write(cipher.decrypt(nonce, data, MAGIC))
             except InvalidTag:
-                what = "altered, cut short or lengthened" if number else "altered, or this is not its key"
-                raise UserError(f"{file} was {what} (chunk {number}): nothing was written") from None
+                reason = "was altered, truncated or extended" if number else "was altered, or the key is wrong"
+                raise UserError(f"{file} {reason} (chunk {number}): nothing was written") from None
     print(f"decrypted {out} ({out.stat().st_size / 1e6:,.1f} MB)")
 
 
 def _chunks(source: IO[bytes], size: int) -> Iterator[tuple[bytes, bytes]]:
-    """Yield chunks and their nonces; there is one even in an empty file, and only the last may be short."""
+    """Yield chunks and their nonces; an empty file has one empty chunk, and only the last chunk may be shorter."""
     chunks = chain([source.read(size)], iter(lambda: source.read(size), b""), [b""])
     for number, (data, following) in enumerate(pairwise(chunks)):
         yield data, number.to_bytes(11, "big") + bytes([not following])
@@ -91,22 +91,22 @@ def _cipher(key: bytes, salt: bytes) -> AESGCM:
 
 
 def _key(file: Path | None) -> bytes:
-    where = str(file) if file else f"the environment variable {VARIABLE}"
+    source = str(file) if file else f"the environment variable {KEY_VARIABLE}"
     try:
-        key = bytes.fromhex(file.read_text() if file else os.environ.get(VARIABLE, ""))
+        key = bytes.fromhex(file.read_text() if file else os.environ.get(KEY_VARIABLE, ""))
     except OSError as error:
-        raise UserError(f"cannot read the key file: {error.strerror}: give a file by --key_file, not a key") from error
+        raise UserError(f"cannot read the key file: {error.strerror}: --key_file expects a file, not a key") from error
     except ValueError:
         key = b""
     if len(key) != 32:
         raise UserError(
-            f"no key in {where}: give --key_file FILE with 64 random hex digits, as from openssl rand -hex 32,"
-            f" or set {VARIABLE}"
+            f"no key in {source}: expected 64 hex digits, e.g. from openssl rand -hex 32; pass --key_file FILE or set"
+            f" {KEY_VARIABLE}"
         )
     return key
 
 
-def _source(file: Path) -> IO[bytes]:
+def _open(file: Path) -> IO[bytes]:
     try:
         return file.open("rb")
     except OSError as error:
@@ -114,10 +114,10 @@ def _source(file: Path) -> IO[bytes]:
 
 
 @contextmanager
-def _new(path: Path) -> Iterator[IO[bytes]]:
-    """A file for its owner alone that gets its name once it is whole, and is gone if it never is."""
+def _create(path: Path) -> Iterator[IO[bytes]]:
+    """Create a file readable only by its owner, atomically; remove it if writing fails."""
     if path.exists():
-        raise UserError(f"{path} is there already: it is not replaced; choose another name")
+        raise UserError(f"{path} already exists: choose another name")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     with atomic_write(path, mode=0o600) as partial, partial.open("wb") as stream:
@@ -125,4 +125,4 @@ def _new(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _interrupt(number: int, frame: Any) -> NoReturn:
-    raise Interrupted("stopped: nothing was written", code=128 + number)
+    raise Interrupted("interrupted: nothing was written", code=128 + number)

@@ -1,4 +1,4 @@
-"""`python -m project make_key | sign | verify`: whether a run or a model is as its maker left it. Works offline."""
+"""The commands `make_key`, `sign` and `verify`: Ed25519 signatures of runs and models."""
 
 import hashlib
 import json
@@ -14,133 +14,132 @@ from cryptography.hazmat.primitives.serialization import Encoding, PrivateFormat
 from project.errors import UserError
 from project.files import atomic_write
 
-SIGNED = (
+SIGNED_FILES = (
     *("**/*.ckpt", "*.onnx", "*.pt2", "*.safetensors", "config.yaml"),
     *("environment.yaml", "metrics.csv", "split.csv", "test.json", "test_predictions.csv"),
 )
-"""What counts in a run's folder: what is loaded, and what its claims rest on. Event files and pages change with use."""
-PURPOSE = b"project signature 1\n"
-"""Signed before the manifest, so that the key's signature of something else is none of a model."""
+"""Files of a run directory that are signed. Event files and reports are not, as they change with use."""
+PREFIX = b"project signature 1\n"
+"""Signed together with the manifest, so that other signatures of the same key are not valid for a model."""
 
 
 def make_key(file: Path) -> None:
-    """Make an Ed25519 key pair: FILE signs and stays secret, FILE.pub is for those who verify.
+    """Generate an Ed25519 key pair: a private key FILE for signing, and a public key FILE.pub for verification.
 
     Args:
-        file: The private key, readable by its owner alone; PEM without a passphrase.
+        file: The private key to write, readable only by its owner; PEM without a passphrase.
 
     Raises:
-        UserError: either file is there already, or cannot be written.
+        UserError: If either file exists, or cannot be written.
     """
     key, public = Ed25519PrivateKey.generate(), file.with_name(f"{file.name}.pub")
     if public.exists():
-        raise UserError(f"{public} is there already: a key is not replaced; choose another name")
-    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, serialization.NoEncryption())
+        raise UserError(f"{public} already exists: choose another name")
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, serialization.NoEncryption())
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
-            stream.write(secret)
+            stream.write(pem)
         public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     except FileExistsError:
-        raise UserError(f"{file} is there already: a key is not replaced; choose another name") from None
+        raise UserError(f"{file} already exists: choose another name") from None
     except OSError as error:
         raise UserError(f"cannot write {error.filename}: {error.strerror}") from error
     print(f"private   {file}: keep it secret")
-    print(f"public    {public}: give it to those who verify ({_name(key.public_key())})")
+    print(f"public    {public}: distribute it for verification ({_fingerprint(key.public_key())})")
 
 
 def sign(path: Path, *, key: Path) -> None:
-    """Sign a run's folder or the file of a model; the signature lies in the folder, or beside the file as FILE.sig.
+    """Sign a run directory (writes `signature` into it) or a single file (writes FILE.sig).
 
-    Of a folder, these are signed: checkpoints, exported models, config.yaml, environment.yaml, metrics.csv, split.csv,
-    test.json and test_predictions.csv. A run that is trained on, or exported into, is to be signed again.
+    The signature of a run covers checkpoints, exported models, config.yaml, environment.yaml, metrics.csv, split.csv,
+    test.json and test_predictions.csv. A run must be signed again after it is resumed or a model is exported into it.
 
     Args:
-        path: The folder of a run, or a file.
-        key: The private key, as `make_key` writes it.
+        path: A run directory, or a file.
+        key: The private key, as written by `make_key`.
 
     Raises:
-        UserError: there is nothing to sign, or no such key.
+        UserError: If there is nothing to sign, or the key cannot be read.
     """
     private = _read_key(key, private=True)
     files = _hashes(path)
     if not files:
-        raise UserError(f"nothing to sign in {path}: give the folder of a run, logs/NAME/version_N, or a file")
-    manifest = json.dumps({"key": _name(private.public_key()), "files": files}, indent=1).encode()
+        raise UserError(f"nothing to sign in {path}: pass a run directory, e.g. logs/NAME/version_N, or a file")
+    manifest = json.dumps({"key": _fingerprint(private.public_key()), "files": files}, indent=1).encode()
     target = signature_of(path)
     with atomic_write(target) as partial:
-        partial.write_bytes(private.sign(PURPOSE + manifest).hex().encode() + b"\n" + manifest)
+        partial.write_bytes(private.sign(PREFIX + manifest).hex().encode() + b"\n" + manifest)
     print(f"signed    {target} ({', '.join(files)})")
 
 
 def verify(path: Path, *, key: Path) -> None:
-    """See that a run's folder or a file is as it was signed; what is not is named.
+    """Verify the signature of a run directory or a file, and report altered, missing and unsigned files.
 
     Args:
-        path: The folder of a run, or a file.
-        key: The public key of whoever must have signed it, from a source that you trust.
+        path: A run directory, or a file.
+        key: The public key of the signer, from a trusted source.
 
     Raises:
-        UserError: no signature, one of another key, or a file was altered, is missing or was not signed.
+        UserError: If there is no signature by the key, or a file was altered, is missing or was not signed.
     """
-    print(f"verified  {path} ({', '.join(verified(path, key))})")
+    print(f"verified  {path} ({', '.join(verified_hashes(path, key))})")
 
 
-def verified(path: Path, key: Path) -> dict[str, str]:
-    """Return what a valid signature of the key says: SHA-256 in hex by path, relative to the folder."""
+def verified_hashes(path: Path, key: Path) -> dict[str, str]:
+    """Verify a signature and return the signed SHA-256 hashes in hex, by path relative to the run directory."""
     public, target = _read_key(key, private=False), signature_of(path)
     try:
         signature, _, manifest = target.read_bytes().partition(b"\n")
     except OSError as error:
         raise UserError(
-            f"{path} is not signed: cannot read {target} ({error.strerror}); whoever"
-            " made it signs it by `python -m project sign`"
+            f"{path} is not signed: cannot read {target} ({error.strerror}); ask its author to run `train.py sign`"
         ) from error
     try:
         raw = bytes.fromhex(signature.decode("ascii"))
-        public.verify(raw, PURPOSE + manifest)
-        if raw.hex().encode() != signature:  # capitals or spaces: no bit of a signature may change
+        public.verify(raw, PREFIX + manifest)
+        if raw.hex().encode() != signature:  # reject other spellings of the same bytes, e.g. uppercase
             raise ValueError
     except (InvalidSignature, ValueError):
         raise UserError(
-            f"{target} is no signature of {key} ({_name(public)}): {path} was signed by another key, or the signature"
-            " was altered"
+            f"{target} is not a signature by {key} ({_fingerprint(public)}): {path} was signed with another key, or the"
+            " signature was altered"
         ) from None
     signed: dict[str, str] = json.loads(manifest)["files"]
-    found = _hashes(path)
+    actual = _hashes(path)
     problems = {
-        "altered": [name for name in signed if name in found and found[name] != signed[name]],
-        "missing": [name for name in signed if name not in found],
-        "not signed": [name for name in found if name not in signed],
+        "altered": [name for name in signed if name in actual and actual[name] != signed[name]],
+        "missing": [name for name in signed if name not in actual],
+        "not signed": [name for name in actual if name not in signed],
     }
-    if told := "; ".join(f"{what}: {', '.join(names)}" for what, names in problems.items() if names):
-        raise UserError(f"{path} is not as it was signed: {told}. Do not use it; ask whoever signed it")
+    if summary := "; ".join(f"{problem}: {', '.join(names)}" for problem, names in problems.items() if names):
+        raise UserError(f"{path} does not match its signature: {summary}. Do not use it; contact the signer")
     return signed
 
 
 def check_signature(file: Path, key: Path) -> None:
-    """See, before a model is loaded, that it is signed: by FILE.sig beside it, or else with the folder of its run."""
-    file = file.absolute()  # within the folder of checkpoints a bare name has no parents; links are not followed
+    """Verify a model before it is loaded, by FILE.sig next to it or else by the signature of its run directory."""
+    file = file.absolute()  # a relative path may lack parents; symbolic links are not resolved
     folders = [folder for folder in (file.parent, file.parent.parent) if signature_of(folder).is_file()]
     if signature_of(file).is_file() or not folders:
-        verified(file, key)
-    elif file.relative_to(folders[0]).as_posix() not in verified(folders[0], key):
+        verified_hashes(file, key)
+    elif file.relative_to(folders[0]).as_posix() not in verified_hashes(folders[0], key):
         raise UserError(
-            f"{file} is not among the signed files of {folders[0]}: if it may be trusted, sign it by"
-            f" `python -m project sign {file} --key KEY`"
+            f"{file} is not among the signed files of {folders[0]}: if you trust it, sign it with"
+            f" `train.py sign {file} --key KEY`"
         )
 
 
 def signature_of(path: Path) -> Path:
-    """Return where the signature of a folder or a file lies."""
+    """Return the path of the signature of a run directory or a file."""
     return path / "signature" if path.is_dir() else path.with_name(f"{path.name}.sig")
 
 
 def _hashes(path: Path) -> dict[str, str]:
-    """Return the SHA-256 in hex of a file, or of each file of a folder that counts, by path relative to the folder."""
+    """Return SHA-256 hashes in hex of a file, or of the signed files of a run directory, by relative path."""
     base, files = path.parent, {path}
     if path.is_dir():
-        base, files = path, {file for pattern in SIGNED for file in path.glob(pattern)}
+        base, files = path, {file for pattern in SIGNED_FILES for file in path.glob(pattern)}
     hashes = {}
     for file in sorted(files):
         try:
@@ -151,20 +150,20 @@ def _hashes(path: Path) -> dict[str, str]:
     return hashes
 
 
-def _name(key: Ed25519PublicKey) -> str:
-    """Return a key's name, for people to compare: the beginning of its SHA-256."""
+def _fingerprint(key: Ed25519PublicKey) -> str:
+    """Return the fingerprint of a key, the first 16 hex digits of its SHA-256."""
     return hashlib.sha256(key.public_bytes_raw()).hexdigest()[:16]
 
 
 def _read_key(file: Path, private: bool) -> Any:
     kind = "private" if private else "public"
     try:
-        text = file.read_bytes()
-        key = serialization.load_pem_private_key(text, None) if private else serialization.load_pem_public_key(text)
+        pem = file.read_bytes()
+        key = serialization.load_pem_private_key(pem, None) if private else serialization.load_pem_public_key(pem)
     except OSError as error:
         raise UserError(f"cannot read the {kind} key {file}: {error.strerror}") from error
     except (ValueError, TypeError, UnsupportedAlgorithm):
         key = None
     if not isinstance(key, Ed25519PrivateKey if private else Ed25519PublicKey):
-        raise UserError(f"{file} is no {kind} Ed25519 key: make a pair by python -m project make_key FILE")
+        raise UserError(f"{file} is not a {kind} Ed25519 key: generate a pair with `train.py make_key FILE`")
     return key

@@ -1,6 +1,6 @@
-"""An exported model behind HTTP, and a page to try it on."""
+"""HTTP server for exported models, with a web page."""
 
 USES = ("deploy",)
 COMMANDS: dict[str, tuple[str, ...]] = {
-    "serve": ("project.serve.serve.serve", "deploy", "answer over HTTP by an exported model, with a page"),
+    "serve": ("project.serve.serve.serve", "deploy", "serve an exported model over HTTP, with a web page"),
 }

@@ -1,8 +1,8 @@
-"""The HTTP application: what is asked of a model, and what is refused.
+"""HTTP application: routes, authorization and errors.
 
-Starlette and Uvicorn with a batcher of 60 lines, not LitServe 0.2.19, which stands in the way here: it has no limit on
-requests at a time, answers 504 after a timeout, decodes pictures one after the other in the process of the model, to
-which it hands them through a queue between processes, and on SIGTERM ends that process with what is in it.
+Starlette and Uvicorn with a small batcher rather than LitServe 0.2.19, which has no limit on concurrent requests,
+answers 504 after a timeout, decodes images one by one in the model's process, passes them through a queue between
+processes, and on SIGTERM kills that process with the requests in it.
 """
 
 import asyncio
@@ -20,38 +20,47 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from project.serve import metrics
-from project.serve.occlusion import COVERED
+from project.serve.occlusion import NUM_WINDOWS
 from project.serve.service import Service, Settings, overloaded
 
 PAGE = Path(__file__).parent / "page"
 
 
 def authorize(request: Request, token: str | None) -> None:
-    """Refuse a request without the token, if there is one."""
+    """Raise 401 if a token is set and the request does not carry it."""
     given = request.headers.get("authorization", "").encode("latin-1")
     if token is not None and not hmac.compare_digest(given, f"Bearer {token}".encode()):
-        raise HTTPException(401, "give the token: Authorization: Bearer TOKEN", {"www-authenticate": "Bearer"})
+        raise HTTPException(401, "token required: Authorization: Bearer TOKEN", {"www-authenticate": "Bearer"})
+
+
+def wants_attribution(request: Request) -> bool:
+    """Return the query parameter `attribution`."""
+    if "evidence" in request.query_params:
+        raise HTTPException(400, "evidence is now attribution")
+    value = request.query_params.get("attribution", "false")
+    if value not in ("true", "false"):
+        raise HTTPException(400, "attribution must be true or false")
+    return value == "true"
 
 
 def create_app(settings: Settings) -> Starlette:
-    """Return the application, with a model that is loaded and has answered once."""
+    """Load the model, run it once, and return the application."""
     service = Service(settings)
-    about = {"classes": service.description.classes.class_names, "image_size": service.size}
-    about |= {"confidence_threshold": service.confidence_threshold, "samples": [name for name, _ in service.samples]}
+    model_info = {"classes": service.description.classes.class_names, "image_size": service.size}
+    model_info |= {"confidence_threshold": service.confidence_threshold}
+    model_info |= {"samples": [name for name, _ in service.samples]}
 
     async def predict(request: Request) -> Response:
-        began, status = time.perf_counter(), 499  # the client left, unless it is told otherwise
+        start, status = time.perf_counter(), 499  # client closed the request, unless set below
         try:
             authorize(request, settings.token)
-            attribution = request.query_params.get("attribution", "false")
-            if attribution not in ("true", "false"):
-                raise HTTPException(400, "attribution is true or false")
-            with service.admitted(1 + COVERED if attribution == "true" else 1):
-                body = await service.body(request)
-                async with asyncio.timeout(settings.seconds):
-                    found = await service.answer(request.headers.get("content-type", ""), body, attribution == "true")
+            attribution = wants_attribution(request)
+            with service.admit(1 + NUM_WINDOWS if attribution else 1):
+                body = await service.read_body(request)
+                async with asyncio.timeout(settings.timeout):
+                    result = await service.predict(request.headers.get("content-type", ""), body, attribution)
             status = 200
-            return Response(json.dumps(found), media_type="application/json")
+            return Response(json.dumps(result), media_type="application/json")
         except TimeoutError:
             status = 503
             raise overloaded() from None
@@ -61,20 +70,20 @@ def create_app(settings: Settings) -> Starlette:
             raise
         finally:
             metrics.REQUESTS.labels(status).inc()
-            metrics.SECONDS.observe(time.perf_counter() - began)
+            metrics.LATENCY.observe(time.perf_counter() - start)
 
     async def ready(request: Request) -> Response:
-        if service.in_work >= settings.limit:
+        if service.in_flight >= settings.max_concurrency:
             raise overloaded()
         return JSONResponse({"status": "ready"})
 
     async def sample(request: Request) -> Response:
-        for number, (_, found) in enumerate(service.samples):
+        for number, (_, response) in enumerate(service.samples):
             if request.path_params["number"] == str(number):
-                return found
+                return response
         raise HTTPException(404, "no such sample")
 
-    async def counts(request: Request) -> Response:
+    async def prometheus(request: Request) -> Response:
         authorize(request, settings.token)
         return Response(metrics.exposition(), media_type="text/plain; version=0.0.4")
 
@@ -89,20 +98,20 @@ def create_app(settings: Settings) -> Starlette:
             Route("/predict", predict, methods=["POST"]),
             fixed("/health", {"status": "alive"}),
             Route("/ready", ready),
-            fixed("/model", about),
-            Route("/metrics", counts),
+            fixed("/model", model_info),
+            Route("/metrics", prometheus),
             Route("/samples/{number}", sample),
             fixed("/openapi.json", yaml.safe_load((PAGE / "openapi.yaml").read_text(encoding="utf-8"))),
             *(Route(f"/{name}", file(name)) for name in ("page.css", "page.js", "icon.svg")),
             Route("/docs", file("docs.html")),
             Route("/", file("index.html")),
         ],
-        exception_handlers={HTTPException: explain, ClientDisconnect: explain},
+        exception_handlers={HTTPException: error_response, ClientDisconnect: error_response},
     )
 
 
-async def explain(request: Request, error: Exception) -> Response:
-    """Return an error as JSON; to a client that left, nothing."""
+async def error_response(request: Request, error: Exception) -> Response:
+    """Return an error as JSON, or an empty response if the client disconnected."""
     if isinstance(error, HTTPException):
         return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
     return Response(status_code=400)

@@ -1,4 +1,4 @@
-"""Pictures of many requests through the model together."""
+"""Dynamic batching of concurrent requests."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,48 +6,51 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from project.deploy.load import Answers, Probabilities
+from project.deploy.load import Predictor, Probabilities
 from project.images import Pixels
 
-LARGEST = 32  # pictures in a batch, at most
+MAX_BATCH_SIZE = 32
 
 
 class Batcher:
-    """Asks a model about pictures, in one thread: what came while it was busy goes through it together.
+    """Runs a model in one thread; images that arrive while it is busy form the next batch.
 
-    There is no time to wait: a lone picture is answered at once, and under load batches grow by themselves. The model
-    maps uint8 (N, 3, size, size) to float32 (N, classes); `seen` is told the size of each batch.
+    There is no batching delay: a single image is predicted immediately, and batches grow with the load.
+
+    Args:
+        probabilities: The model: uint8 (N, 3, size, size) to float32 (N, classes).
+        on_batch: Called with the size of each batch.
     """
 
-    def __init__(self, probabilities: Answers, seen: Callable[[int], None]) -> None:
-        self.probabilities, self.seen = probabilities, seen
-        self.waiting: list[tuple[Pixels, asyncio.Future[Probabilities]]] = []
-        self.thread = ThreadPoolExecutor(1)
-        self.running: asyncio.Task[None] | None = None
+    def __init__(self, probabilities: Predictor, on_batch: Callable[[int], None]) -> None:
+        self.probabilities, self.on_batch = probabilities, on_batch
+        self.queue: list[tuple[Pixels, asyncio.Future[Probabilities]]] = []
+        self.executor = ThreadPoolExecutor(1)
+        self.task: asyncio.Task[None] | None = None
 
-    async def __call__(self, square: Pixels) -> Probabilities:
-        """Return the probabilities of one picture, uint8 (3, size, size): float32 (classes,)."""
-        answer: asyncio.Future[Probabilities] = asyncio.get_running_loop().create_future()
-        self.waiting.append((square, answer))
-        if self.running is None or self.running.done():
-            self.running = asyncio.create_task(self._run())
-        return await answer
+    async def __call__(self, image: Pixels) -> Probabilities:
+        """Return the probabilities of one image, uint8 (3, size, size): float32 (classes,)."""
+        future: asyncio.Future[Probabilities] = asyncio.get_running_loop().create_future()
+        self.queue.append((image, future))
+        if self.task is None or self.task.done():
+            self.task = asyncio.create_task(self._run())
+        return await future
 
     async def _run(self) -> None:
-        while self.waiting:
-            wanted = [pair for pair in self.waiting if not pair[1].done()]  # its request may have given up
-            some, self.waiting = wanted[:LARGEST], wanted[LARGEST:]
-            if not some:
+        while self.queue:
+            pending = [item for item in self.queue if not item[1].done()]  # requests may have been canceled
+            batch, self.queue = pending[:MAX_BATCH_SIZE], pending[MAX_BATCH_SIZE:]
+            if not batch:
                 return
-            self.seen(len(some))
+            self.on_batch(len(batch))
             try:
-                batch = np.stack([square for square, _ in some])
-                rows = await asyncio.get_running_loop().run_in_executor(self.thread, self.probabilities, batch)
-            except Exception as error:  # theirs to answer, and the next batch is not to wait for ever
-                for _, answer in some:
-                    if not answer.done():
-                        answer.set_exception(error)
+                images = np.stack([image for image, _ in batch])
+                rows = await asyncio.get_running_loop().run_in_executor(self.executor, self.probabilities, images)
+            except Exception as error:  # the requests of this batch fail, later ones are still served
+                for _, future in batch:
+                    if not future.done():
+                        future.set_exception(error)
                 continue
-            for (_, answer), row in zip(some, rows, strict=True):
-                if not answer.done():
-                    answer.set_result(row)
+            for (_, future), row in zip(batch, rows, strict=True):
+                if not future.done():
+                    future.set_result(row)

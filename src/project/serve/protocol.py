@@ -1,87 +1,89 @@
-"""Uvicorn's HTTP, with limits on clients that the application does not get to see."""
+"""Uvicorn's HTTP protocol with limits on slow clients, enforced before a request reaches the application."""
 
 import socket
 from typing import Any
 
 from prometheus_client.multiprocess import mark_process_dead
+from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.supervisors import Multiprocess
 
-HEAD = 32 * 1024  # bytes of a request before its body, at most
-PATIENCE = 10
-"""Seconds that a client has for them; and, once it has its answer, for what is left of a body that nobody reads."""
-CONNECTIONS = 1000  # open at a time, at most
+MAX_HEADER_BYTES = 32 * 1024
+CLIENT_TIMEOUT = 10
+"""Seconds for a client to send the headers, and after the response to send the rest of an unread body."""
+MAX_CONNECTIONS = 1000
 
 
 class Protocol(HttpToolsProtocol):
-    """Closes connections that send no request, send it drop by drop, or do not take their answer."""
+    """Closes idle connections and those of clients that send or read too slowly."""
 
+    @override
     def connection_made(self, transport: Any) -> None:
-        """Begin to wait for a request."""
         super().connection_made(transport)
-        self.in_head, self.head = True, 0
-        self.timer = self.loop.call_later(PATIENCE, transport.abort)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):  # for whoever sends, but never reads
+        self.in_headers, self.header_bytes = True, 0
+        self.timer = self.loop.call_later(CLIENT_TIMEOUT, transport.abort)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # for clients that never read the response
             connection = transport.get_extra_info("socket")
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, PATIENCE * 1000)
-        if len(self.connections) > CONNECTIONS:
-            self.refuse(b"503 Service Unavailable\r\nretry-after: 1")
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, CLIENT_TIMEOUT * 1000)
+        if len(self.connections) > MAX_CONNECTIONS:
+            self.reject(b"503 Service Unavailable\r\nretry-after: 1")
 
-    def wait(self) -> None:
-        """Close the connection unless the client does its part, which cancels the timer, in time."""
+    def start_timer(self) -> None:
+        """Abort the connection after `CLIENT_TIMEOUT`, unless the timer is canceled before."""
         if self.timer.cancelled():
-            self.timer = self.loop.call_later(PATIENCE, self.transport.abort)
+            self.timer = self.loop.call_later(CLIENT_TIMEOUT, self.transport.abort)
 
-    def refuse(self, status: bytes) -> None:
-        """Answer without the application, and close."""
+    def reject(self, status: bytes) -> None:
+        """Respond without the application, and close the connection."""
         self.transport.write(b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
         self.transport.close()
 
+    @override
     def data_received(self, data: bytes) -> None:
-        """Count what comes before a body."""
-        if self.in_head:
-            self.head += len(data)
-            self.wait()
+        if self.in_headers:
+            self.header_bytes += len(data)
+            self.start_timer()
         super().data_received(data)
-        if self.in_head and self.head > HEAD and not self.transport.is_closing():
-            self.refuse(b"431 Request Header Fields Too Large")
+        if self.in_headers and self.header_bytes > MAX_HEADER_BYTES and not self.transport.is_closing():
+            self.reject(b"431 Request Header Fields Too Large")
 
+    @override
     def on_headers_complete(self) -> None:
-        """From here on the application has its own limits."""
-        self.timer.cancel()
-        self.in_head = False
+        self.timer.cancel()  # the application has its own timeouts for the body
+        self.in_headers = False
         super().on_headers_complete()
 
+    @override
     def on_message_complete(self) -> None:
-        """The next request may follow."""
         self.timer.cancel()
-        self.in_head, self.head = True, 0
+        self.in_headers, self.header_bytes = True, 0
         super().on_message_complete()
 
+    @override
     def on_response_complete(self) -> None:
-        """Whoever is answered early may send the rest, so that it gets to read the answer, but not for ever."""
         super().on_response_complete()
-        if not self.in_head and not self.transport.is_closing():
-            self.wait()
+        # A response sent before the whole body arrived can only be read by a client that may send the rest.
+        if not self.in_headers and not self.transport.is_closing():
+            self.start_timer()
 
+    @override
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget it."""
         self.timer.cancel()
         super().connection_lost(exc)
 
 
 class Workers(Multiprocess):
-    """Several processes that answer; one that dies is replaced."""
+    """Worker processes; one that dies is replaced."""
 
+    @override
     def keep_subprocess_alive(self) -> None:
-        """Replace those that died, and count no longer what they had in work."""
         before = {process.pid for process in self.processes}
         super().keep_subprocess_alive()
         for pid in before - {process.pid for process in self.processes}:
             mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
+    @override
     def terminate_all(self) -> None:
-        """Let them end, and take no further connections, which nobody would answer."""
         super().terminate_all()
-        for listening in self.sockets:
+        for listening in self.sockets:  # connections accepted from here on would not be answered
             listening.close()

@@ -1,4 +1,4 @@
-"""The tool `serve`: an exported model behind HTTP; with one in ONNX, without torch."""
+"""The command `serve`: an HTTP server for an exported model; ONNX needs no torch."""
 
 import functools
 import os
@@ -18,7 +18,7 @@ HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
 }
-"""Sent with every answer."""
+"""Headers of every response."""
 
 
 def serve(
@@ -28,42 +28,45 @@ def serve(
     workers: int = 1,
     samples: Path | None = None,
     token_file: Path | None = None,
-    limit: int = 256,
+    max_concurrency: int = 256,
     max_megabytes: float = 10,
     max_megapixels: float = 25,
     timeout: float = 30,
     require_signature: Path | None = None,
 ) -> None:
-    """Answer over HTTP what is in a picture, and show a page to try it on; SIGTERM ends it once all are answered.
+    """Serve an exported model over HTTP, with a web page; SIGTERM stops it after the requests in flight are answered.
 
-    The environment variable PROJECT_TOKEN, or --token_file, holds what requests must bring as `Authorization: Bearer`.
+    If the environment variable PROJECT_TOKEN or --token_file sets a token, requests must send it as `Authorization:
+    Bearer TOKEN`.
 
     Args:
-        model: What `train.py export` wrote. One in ONNX needs no torch.
-        host: The address to listen on; 0.0.0.0 for all of this machine.
-        port: The port to listen on; 0 for one that is free.
-        workers: Processes that answer, each with the model and its share of the processors.
-        samples: A folder of pictures, a few of which the page offers to those who have none at hand.
-        token_file: A file with the token.
-        limit: Pictures in work at a time, in each worker; beyond, requests are answered 503. One with a heat map counts
-            as 50.
-        max_megabytes: The longest body that is read.
-        max_megapixels: The largest picture that is decoded.
-        timeout: Seconds that a picture may take to arrive, and again to be answered.
+        model: A model exported by `train.py export`. ONNX models need no torch.
+        host: Address to listen on; 0.0.0.0 for all network interfaces.
+        port: Port to listen on; 0 for any free port.
+        workers: Number of worker processes; each loads the model and uses an equal share of the processors.
+        samples: A folder of images, up to six of which the page offers as examples.
+        token_file: A file that contains the token.
+        max_concurrency: Maximum number of images in flight per worker, beyond which requests get 503. A request with
+            attribution counts as 50 images.
+        max_megabytes: Maximum size of a request body.
+        max_megapixels: Maximum size of an image, checked before it is decoded.
+        timeout: Seconds for a request body to arrive, and again for the prediction.
         require_signature: Load the model only if this public key signed it.
 
     Raises:
-        UserError: the model, a sample or the token cannot be read, the model is not signed so, or the port is taken.
+        UserError: If the model, the samples or the token cannot be read, the model is not signed by the key, or the
+            port is in use.
     """
-    if min(workers, limit, max_megabytes, max_megapixels, timeout) <= 0:
-        raise UserError("--workers, --limit, --max_megabytes, --max_megapixels and --timeout are above zero")
-    if workers > 1:  # before the first import of prometheus_client
+    if min(workers, max_concurrency, max_megabytes, max_megapixels, timeout) <= 0:
+        options = "--workers, --max_concurrency, --max_megabytes, --max_megapixels and --timeout"
+        raise UserError(f"{options} must be greater than 0")
+    if workers > 1:  # must be set before the first import of prometheus_client
         shared = tempfile.TemporaryDirectory()
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared.name
     import uvicorn
 
     from project.serve.app import create_app
-    from project.serve.protocol import PATIENCE, Protocol, Workers
+    from project.serve.protocol import CLIENT_TIMEOUT, Protocol, Workers
     from project.serve.service import Service, Settings
 
     settings = Settings(
@@ -71,10 +74,10 @@ def serve(
         threads=max(1, len(os.sched_getaffinity(0)) // workers),
         samples=samples,
         token=_token(token_file),
-        limit=limit,
+        max_concurrency=max_concurrency,
         max_bytes=int(max_megabytes * 1e6),
         max_pixels=int(max_megapixels * 1e6),
-        seconds=timeout,
+        timeout=timeout,
         require_signature=require_signature,
     )
     config = uvicorn.Config(
@@ -87,10 +90,10 @@ def serve(
         log_level="error",
         headers=list(HEADERS.items()),
         server_header=False,
-        timeout_graceful_shutdown=int(timeout + PATIENCE),
+        timeout_graceful_shutdown=int(timeout + CLIENT_TIMEOUT),
     )
     if workers > 1:
-        Service(settings)  # a mistake is told once, not by each worker
+        Service(settings)  # raises errors once, in this process rather than in each worker
     else:
         config.load()
     try:
@@ -99,10 +102,10 @@ def serve(
     except (OSError, OverflowError) as error:
         raise UserError(f"cannot listen on {host}, port {port} ({error}): try another --port") from error
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: sys.exit(0))  # what uvicorn ends with, once all are answered
+        signal.signal(number, lambda *_: sys.exit(0))  # uvicorn raises the signal again after it has stopped
     address = f"[{host}]" if ":" in host else host
     print(f"serving   {model}, {pluralize(workers, 'worker')}", flush=True)
-    print(f"open      http://{address}:{sock.getsockname()[1]}  (Ctrl-C stops it)", flush=True)
+    print(f"open      http://{address}:{sock.getsockname()[1]}  (press Ctrl-C to stop)", flush=True)
     Workers(config, sockets=[sock]).run() if workers > 1 else uvicorn.Server(config).run(sockets=[sock])
 
 
@@ -113,6 +116,6 @@ def _token(file: Path | None) -> str | None:
         raise UserError(f"cannot read --token_file {file}: {error}") from error
     if token is not None and not (token.isascii() and token.isprintable() and token):
         raise UserError(
-            f"the token in {file or TOKEN} is empty, or not printable ASCII: openssl rand -hex 32 makes one"
+            f"the token in {file or TOKEN} is empty or not printable ASCII: generate one with openssl rand -hex 32"
         )
     return token
