@@ -46,9 +46,9 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def whole(noise: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def uninterrupted(noise: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of an uninterrupted run of three epochs."""
-    folder = tmp_path_factory.mktemp("whole")
+    folder = tmp_path_factory.mktemp("uninterrupted")
     shown = finish([*noise, "--data.num_workers", "0"], folder)
     seconds = int(re.search(r"trained for (\d+) s", shown)[1])  # type: ignore[index]
     (folder / "seconds").write_text(str(seconds))
@@ -66,19 +66,19 @@ def kill_often(args: list[str], folder: Path, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
-def test_killed_at_random_moments(workers: str, noise: list[str], whole: Path, tmp_path: Path) -> None:
+def test_killed_at_random_moments(workers: str, noise: list[str], uninterrupted: Path, tmp_path: Path) -> None:
     """The number of workers does not matter."""
-    seconds = int((whole / "seconds").read_text())
+    seconds = int((uninterrupted / "seconds").read_text())
     kill_often([*noise, "--data.num_workers", workers], tmp_path, seconds / 2)
     resume(tmp_path)
-    same_runs(whole / RUN, tmp_path / RUN)
+    same_runs(uninterrupted / RUN, tmp_path / RUN)
 
 
 def test_killed_with_max_steps(noise: list[str], tmp_path: Path) -> None:
     """The last of three epochs is incomplete; a kill after its last step leaves its metrics unwritten, so retry."""
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    whole.mkdir()
-    shown = finish([*noise, *STEPS, "--data.num_workers", "0"], whole)
+    uninterrupted, killed = tmp_path / "uninterrupted", tmp_path / "killed"
+    uninterrupted.mkdir()
+    shown = finish([*noise, *STEPS, "--data.num_workers", "0"], uninterrupted)
     seconds = int(re.search(r"trained for (\d+) s", shown)[1])  # type: ignore[index]
     for _ in range(5):
         killed.mkdir()
@@ -86,26 +86,26 @@ def test_killed_with_max_steps(noise: list[str], tmp_path: Path) -> None:
         if "is finished" not in resume(killed):
             break
         shutil.rmtree(killed)
-    same_runs(whole / RUN, killed / RUN)
+    same_runs(uninterrupted / RUN, killed / RUN)
 
 
-def test_the_same_seed_gives_the_same_run(noise: list[str], whole: Path, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_run(noise: list[str], uninterrupted: Path, tmp_path: Path) -> None:
     finish([*noise, *WORKERS], tmp_path)
-    same_runs(whole / RUN, tmp_path / RUN)
+    same_runs(uninterrupted / RUN, tmp_path / RUN)
 
 
-def test_killed_while_saving_a_checkpoint(noise: list[str], whole: Path, tmp_path: Path) -> None:
+def test_killed_while_saving_a_checkpoint(noise: list[str], uninterrupted: Path, tmp_path: Path) -> None:
     partial = tmp_path / RUN / "checkpoints" / ".next.ckpt.partial"
     written = is_rewritten(tmp_path / LAST, times=4)
     assert kill(start(noise, tmp_path), lambda: written() and partial.exists()) is not None
     assert partial.exists(), "killed while writing"
     resume(tmp_path)
-    same_runs(whole / RUN, tmp_path / RUN)
+    same_runs(uninterrupted / RUN, tmp_path / RUN)
 
 
 @pytest.mark.parametrize("damage", ["truncate", "corrupt", "remove"])
 def test_falls_back_from_a_corrupted_last_checkpoint(
-    damage: str, noise: list[str], whole: Path, tmp_path: Path
+    damage: str, noise: list[str], uninterrupted: Path, tmp_path: Path
 ) -> None:
     assert kill(start([*noise, *WORKERS], tmp_path), is_rewritten(tmp_path / LAST, times=5)) is not None
     last = tmp_path / LAST
@@ -116,11 +116,11 @@ def test_falls_back_from_a_corrupted_last_checkpoint(
     else:
         last.write_bytes(content if damage == "corrupt" else content[: len(content) // 2])
     assert "falling back to previous.ckpt" in resume(tmp_path)
-    same_runs(whole / RUN, tmp_path / RUN)
+    same_runs(uninterrupted / RUN, tmp_path / RUN)
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-def test_a_signal_finishes_the_step_and_saves(name: str, noise: list[str], whole: Path, tmp_path: Path) -> None:
+def test_a_signal_finishes_the_step_and_saves(name: str, noise: list[str], uninterrupted: Path, tmp_path: Path) -> None:
     """The workers receive the signal too, as from a terminal or a scheduler."""
     number = signal.Signals[name]
     process = start([*noise, *WORKERS, "--last.every_n_steps", "0"], tmp_path)
@@ -133,7 +133,7 @@ def test_a_signal_finishes_the_step_and_saves(name: str, noise: list[str], whole
     command = shown.rpartition("train.py ")[2].split()
     assert command[:2] == ["fit", "--ckpt_path"]
     finish(command, tmp_path)
-    same_runs(whole / RUN, tmp_path / RUN)
+    same_runs(uninterrupted / RUN, tmp_path / RUN)
 
 
 def test_a_second_interrupt_stops_immediately(noise: list[str], tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ class Slow(L.Callback):
             time.sleep(100)
 
 
-def test_slurm_requeues_the_job_and_it_resumes(noise: list[str], whole: Path, tmp_path: Path) -> None:
+def test_slurm_requeues_the_job_and_it_resumes(noise: list[str], uninterrupted: Path, tmp_path: Path) -> None:
     tools = tmp_path / "bin"
     tools.mkdir()
     (tools / "scontrol").write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\n')
@@ -184,12 +184,12 @@ def test_slurm_requeues_the_job_and_it_resumes(noise: list[str], whole: Path, tm
     killed.parent.mkdir(parents=True)
     killed.write_text("--- {time: [")
     finish([*noise, *WORKERS], tmp_path, **job, SLURM_RESTART_COUNT="1")
-    same_runs(whole / RUN, tmp_path / RUN)
+    same_runs(uninterrupted / RUN, tmp_path / RUN)
     assert len(list((tmp_path / RUN).parent.iterdir())) == 1
 
 
 @pytest.mark.parametrize("step", [20, 26])
-def test_a_time_limit_loses_nothing(step: int, noise: list[str], whole: Path, tmp_path: Path) -> None:
+def test_a_time_limit_loses_nothing(step: int, noise: list[str], uninterrupted: Path, tmp_path: Path) -> None:
     """Stop within an epoch and at the end of one."""
     limit = ["--trainer.max_time", "00:00:00:09", "--trainer.callbacks", "tests.test_resume.UseUpTime"]
     finish([*noise, *WORKERS, *limit, "--trainer.callbacks.step", str(step)], tmp_path)
@@ -197,7 +197,7 @@ def test_a_time_limit_loses_nothing(step: int, noise: list[str], whole: Path, tm
     process = start(["fit", "--ckpt_path", "last"], tmp_path)
     assert "time limit reached" in process.communicate(timeout=60)[0] and process.returncode == 2
     finish(["fit", "--ckpt_path", "last", "--trainer.max_time", "00:01:00:00"], tmp_path)
-    ends = [load(folder / RUN) for folder in (whole, tmp_path)]
+    ends = [load(folder / RUN) for folder in (uninterrupted, tmp_path)]
     for part in ("state_dict", "current_model_state", "optimizer_states", "lr_schedulers"):
         same(*(end[part] for end in ends), part)
 
@@ -216,14 +216,14 @@ class UseUpTime(L.Callback):
 def test_killed_while_packing(noise: list[str], tmp_path: Path) -> None:
     """Images are packed again if the cache is missing; a kill while packing leaves no incomplete file."""
     plain = [arg for arg in noise if "item_transforms" not in arg and "RandomResizedCrop" not in arg]
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    whole.mkdir()
+    uninterrupted, killed = tmp_path / "uninterrupted", tmp_path / "killed"
+    uninterrupted.mkdir()
     killed.mkdir()
-    finish(plain, whole)
+    finish(plain, uninterrupted)
     assert kill(start(plain, killed), delayed(is_rewritten(killed / LAST), 0.3)) is not None
     shutil.rmtree(killed / "data")
     partial = delayed(lambda: bool(list(killed.glob("data/packed/*.partial"))), 0)
     assert kill(start(["fit", "--ckpt_path", "last"], killed), partial) is not None
     assert not list(killed.glob("data/packed/*.npy"))
     resume(killed)
-    same_runs(whole / RUN, killed / RUN)
+    same_runs(uninterrupted / RUN, killed / RUN)

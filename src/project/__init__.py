@@ -1,9 +1,12 @@
 """Train, evaluate, explain and deploy image classifiers with PyTorch Lightning.
 
-    import project
+Inference takes three lines, see `project.runs.predictor`:
 
-    model = project.load("best.ckpt")  # a checkpoint or an exported file
-    print(model.predict("photo.jpg"))  # a file, folder, PIL image, array or tensor
+```python
+import project
+model = project.load("best.ckpt")
+model.predict("photo.jpg")
+```
 """
 
 from typing import TYPE_CHECKING, Any

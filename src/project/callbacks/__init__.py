@@ -10,11 +10,11 @@ from project.callbacks.test_summary import TestSummary
 
 __all__ = [
     "Console",
+    "Figures",
     "LastCheckpoint",
     "Monitor",
     "NonFiniteGuard",
     "PredictionTable",
     "ProgressBar",
-    "Figures",
     "TestSummary",
 ]

@@ -21,7 +21,7 @@ THUMBNAIL = 96
 
 
 class Figures(L.Callback):
-    """Callback that logs the first training batch and the task's figures of val and test, such as confusion matrices."""
+    """Callback that logs the first training batch, and the figures of the task, such as a confusion matrix."""
 
     def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
         """Define the custom scalar charts that show train and val together."""

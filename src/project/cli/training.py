@@ -15,12 +15,12 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from project.callbacks import (
     Console,
+    Figures,
     LastCheckpoint,
     Monitor,
     NonFiniteGuard,
     PredictionTable,
     ProgressBar,
-    Figures,
     TestSummary,
 )
 from project.cli import commands
@@ -130,7 +130,9 @@ class CLI(LightningCLI):
         parser._action_groups = [*groups[:2], *own, *groups[2:]]  # --help lists the command's own options first
         about = CKPT_PATH[next(kind for kind in self.kind.__mro__ if kind in CKPT_PATH)]
         parser.add_argument("--ckpt_path", type=str | None, default=None, help=about)
-        parser.add_argument("--run_name", type=str | None, default=None, help="Name of the run: its folder is ROOT/NAME/version_N")
+        parser.add_argument(
+            "--run_name", type=str | None, default=None, help="Name of the run: its folder is ROOT/NAME/version_N"
+        )
         # All commands accept the config of a `fit`.
         parser.add_argument("--test_after_fit", type=bool, default=True, help="Test the best checkpoint after fit")
         for name, (_, about) in commands.options().items():

@@ -150,7 +150,8 @@ def _load_checkpoint(file: str, device: str) -> Predictor:
         if not (isinstance(transform, type) and issubclass(transform, torch.nn.Module)):
             raise UserError(f"{path}: data.item_transforms names {transform!r}, which is no nn.Module")
         if import_object("project.datamodules.images.augment.is_fixed")(transform(**init_args(spec))):
-            raise UserError(f"{path} was trained with data.item_transforms {transform.__name__}: use `train.py predict`")
+            name = transform.__name__
+            raise UserError(f"{path} was trained with data.item_transforms {name}: use `train.py predict`")
     module = import_object(saved["hyper_parameters"].get("_class_path", MODULE))
     model = module.load_from_checkpoint(path, map_location=device, weights_only=True).eval()
 

@@ -41,9 +41,9 @@ def configure_trackers(config: Any, run: Path, continued: bool) -> None:
         defaults |= {key: ids[name] for key in ("id", "run_id") if name in ids}
         if name == "WandbLogger" and arguments.save_dir == ".":
             arguments.save_dir = str(run)
-        if name == "MLFlowLogger" and not os.environ.get("MLFLOW_TRACKING_URI"):
-            if arguments.tracking_uri is None:  # one store for all runs, so that they can be compared
-                defaults |= {"tracking_uri": f"sqlite:///{root}/mlflow.db", "artifact_location": str(root / "mlflow")}
+        if name == "MLFlowLogger" and not (arguments.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")):
+            # One store for all runs, so that they can be compared.
+            defaults |= {"tracking_uri": f"sqlite:///{root}/mlflow.db", "artifact_location": str(root / "mlflow")}
         for key, value in defaults.items():
             if key in arguments and arguments[key] is None:
                 arguments[key] = value
