@@ -1,10 +1,11 @@
-"""Callback for error analysis in TensorBoard during training."""
+"""Callback for error analysis during training, in TensorBoard and other trackers."""
 
 from typing import Any, cast
 
 import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch.loggers import Logger
 from PIL import Image
 from torch import Tensor
 
@@ -18,13 +19,14 @@ from project.machine import font_families
 from project.modules import Classifier
 from project.modules.tasks.multiclass import confusion_figure
 from project.output import printable
+from project.runs.trackers import log_figure, log_image, media_loggers
 
 PAIRS = 10  # most confused pairs of classes in the figure
 SIDE = 160  # approximate width of enlarged images in pixels
 
 
 class ErrorAnalysis(L.Callback):
-    """Callback that logs confused classes, the worst mistakes and the least certain val images to TensorBoard.
+    """Callback that logs confused classes, the worst mistakes and the least certain val images.
 
     Images are shown with prediction, label, loss, probability and a Grad-CAM overlay of the prediction. With several
     processes, the images are from rank 0, and the counts are over all ranks.
@@ -43,22 +45,22 @@ class ErrorAnalysis(L.Callback):
         self.every_n_epochs, self.images, self.histograms = every_n_epochs, images, histograms
         self._top_k: dict[str, TopK] = {}
 
-    def _writer(self, trainer: L.Trainer) -> Any:
-        """Return the TensorBoard writer, or None if nothing is logged in this epoch or by this process."""
+    def _loggers(self, trainer: L.Trainer) -> list[Logger]:
+        """Return the loggers for images; none if nothing is logged in this epoch or by this process."""
         due = (trainer.current_epoch + 1) % self.every_n_epochs == 0 and not trainer.sanity_checking
-        return tensorboard_writer(trainer) if due else None
+        return media_loggers(trainer) if due else []
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         """Log the gradients of the last step of the epoch."""
-        if self.histograms and trainer.is_last_batch and (writer := self._writer(trainer)):
+        if self.histograms and trainer.is_last_batch and self._loggers(trainer):
             gradients = {name: p.grad for name, p in pl_module.named_parameters() if p.grad is not None}
-            _histograms(writer, "gradients", gradients, trainer.global_step)
+            _histograms(tensorboard_writer(trainer), "gradients", gradients, trainer.global_step)
 
     def on_validation_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int, *_: Any
     ) -> None:
         """Update the worst mistakes and the least certain images."""
-        if not self._writer(trainer):
+        if not self._loggers(trainer):
             return
         if batch_idx == 0:
             self._top_k = {kind: TopK(self.images) for kind in ("worst_mistakes", "least_certain")}
@@ -71,21 +73,20 @@ class ErrorAnalysis(L.Callback):
             top_k.offer(score.cpu().numpy(), index, batch.inputs, *values)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Log the figures, the images and the weights to TensorBoard."""
-        writer, step = self._writer(trainer), trainer.global_step
-        if not writer:
+        """Log the figures and the images, and the weights to TensorBoard."""
+        loggers, step = self._loggers(trainer), trainer.global_step
+        if not loggers:
             return
         module, names = module_of(trainer), data_of(trainer).description.classes.class_names
         confusion = cast(Tensor, module.results["val"].confusion).cpu()
-        writer.add_figure("val/confusion_matrix", confusion_figure(confusion, names), step)
-        writer.add_figure("val/classes", classes_figure(confusion.numpy(), names), step)
+        log_figure(loggers, "val/confusion_matrix", confusion_figure(confusion, names), step)
+        log_figure(loggers, "val/classes", classes_figure(confusion.numpy(), names), step)
         for kind, top_k in self._top_k.items():
             if top_k.kept:
-                grid = self._grid(module, top_k.kept, names)
-                writer.add_image(f"val/{kind}", np.asarray(grid), step, dataformats="HWC")
+                log_image(loggers, f"val/{kind}", self._grid(module, top_k.kept, names), step)
         self._top_k = {}
         if self.histograms:
-            _histograms(writer, "weights", dict(pl_module.named_parameters()), step)
+            _histograms(tensorboard_writer(trainer), "weights", dict(pl_module.named_parameters()), step)
 
     @staticmethod
     def _grid(model: Classifier, kept: list[ScoredSample], names: list[str]) -> Image.Image:
@@ -105,7 +106,7 @@ class ErrorAnalysis(L.Callback):
 
 def _histograms(writer: Any, group: str, tensors: dict[str, Tensor], step: int) -> None:
     for name, values in tensors.items():
-        if values.isfinite().all():
+        if writer and values.isfinite().all():
             writer.add_histogram(f"{group}/{name.removeprefix('net.')}", values.detach().float().cpu(), step)
 
 
