@@ -1,6 +1,6 @@
-"""Looks up whether a package of constraints.txt has a known vulnerability; `make audit`.
+"""Check the packages in constraints.txt for known vulnerabilities; `make audit`.
 
-Exit code 1 for one that is not in IGNORED; 0, with a word, where PyPI's data base of them cannot be reached.
+Exits with code 1 if one is found that is not in IGNORED, and with 0 and a message if the database is unreachable.
 """
 
 import json
@@ -12,11 +12,11 @@ from typing import Any
 
 CONSTRAINTS = Path(__file__).parent.parent / "constraints.txt"
 IGNORED: dict[str, str] = {}
-"""Identifier (PYSEC-..., GHSA-...) of a vulnerability that does not matter here, and why."""
+"""Reasons to ignore a vulnerability, by its ID (PYSEC-..., GHSA-...)."""
 
 
 def look_up(requirements: Path) -> list[dict[str, Any]]:
-    """What pip-audit says of each package; nothing where it comes to no result."""
+    """Return the results of pip-audit for each package; empty if it fails."""
     quiet = ["--progress-spinner", "off", "--no-deps", "--disable-pip", "--vulnerability-service", "pypi"]
     command = [sys.executable, "-m", "pip_audit", "-r", str(requirements), *quiet, "--format", "json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=600)
@@ -28,25 +28,25 @@ def look_up(requirements: Path) -> list[dict[str, Any]]:
 
 
 def verdict(packages: list[dict[str, Any]], ignored: dict[str, str]) -> tuple[list[str], int]:
-    """Lines to print, and the exit code."""
+    """Return the lines to print and the exit code."""
     known = [package for package in packages if "vulns" in package]
     if not known:
-        return ["audit: the data base of vulnerabilities cannot be reached; nothing was looked up"], 0
+        return ["audit: the vulnerability database is unreachable, nothing was checked"], 0
     lines, bad = [], 0
     for package in known:
         for each in package["vulns"]:
             reason = next((ignored[name] for name in (each["id"], *each.get("aliases", [])) if name in ignored), None)
             bad += reason is None
-            mended = ", ".join(each.get("fix_versions", [])) or "no version yet"
-            what = f"ignored: {reason}" if reason else f"mended in {mended}"
+            fixed = ", ".join(each.get("fix_versions", [])) or "no version yet"
+            what = f"ignored: {reason}" if reason else f"fixed in {fixed}"
             lines.append(f"audit: {package['name']} {package['version']}: {each['id']}, {what}")
     unknown = len(packages) - len(known)
-    lines.append(f"audit: {len(known)} packages looked up, {unknown} unknown, {bad} vulnerabilities to mend")
+    lines.append(f"audit: {len(known)} packages checked, {unknown} unknown, {bad} vulnerabilities to fix")
     return lines, 1 if bad else 0
 
 
 def main() -> int:
-    """One package first, so as not to ask in vain for all."""
+    """Check one package first, to find out whether the database is reachable."""
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as one:
         one.write(CONSTRAINTS.read_text().splitlines()[0])
         one.flush()

@@ -55,7 +55,10 @@ def files() -> list[Path]:
 
 def patterns() -> list[tuple[str, str]]:
     """Return pairs of a file name pattern and a regular expression that matches the package's name in such files."""
-    parts = {"load", *(path.stem for path in (ROOT / "src" / OLD).iterdir())} - {"__pycache__", "__init__"}
+    parts = {"load", "Prediction", "Predictor", *(path.stem for path in (ROOT / "src" / OLD).iterdir())} - {
+        "__pycache__",
+        "__init__",
+    }
     return [
         (r"\.toml$", rf'(?<="){OLD}(?=["\[.])'),  # not the table [project]
         (r"Dockerfile$", rf"(?<=-t ){OLD}\b|(?<=logs\" ){OLD}\b"),

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Trains as a SLURM job, one task a GPU; preempted or out of time, it is queued again and continues its run.
+# Train as a SLURM job with one task per GPU; when preempted or out of time, it is requeued and resumes its run.
 #
 #   sbatch scripts/slurm.sh --config configs/convnet.yaml          # from the root of the repository
-#   sbatch --nodes 4 --time 24:00:00 scripts/slurm.sh --config C   # sbatch's options beat those below
+#   sbatch --nodes 4 --time 24:00:00 scripts/slurm.sh --config C   # options of sbatch override those below
 #
 #SBATCH --job-name=train
 #SBATCH --nodes=1
@@ -16,8 +16,8 @@
 #SBATCH --signal=B:USR1@120
 set -uo pipefail
 
-# Two minutes before the limit SLURM signals this script alone, which then stops the processes and queues the job again.
-# Not by SIGTERM, which also comes from scancel. A preempted job is queued again by SLURM, for --requeue.
+# Two minutes before the time limit SLURM signals this script, which stops the processes and requeues the job. It does not
+# use SIGTERM, which scancel sends as well. SLURM itself requeues a preempted job (--requeue).
 stopped=
 stop() {
     stopped=1

@@ -83,7 +83,7 @@ def test_job_is_requeued_and_resumes_at_time_limit(tree: Path, tmp_path: Path, c
 
     done = subprocess.run(command, cwd=tmp_path, env=cluster, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
-    assert [run.name for run in last.parents[2].iterdir()] == ["version_0"], "resumed in the same run directory"
+    assert [run.name for run in last.parents[2].iterdir()] == ["version_0"], "resumed in the same run folder"
     with (last.parents[1] / "metrics.csv").open() as stream:
         assert [float(row["epoch"]) for row in csv.DictReader(stream) if row["val/loss"]] == [0, 1, 2, 3]
     assert (tmp_path / "requeued").read_text() == "requeue 4711\n", "a finished job is not requeued"

@@ -1,4 +1,4 @@
-"""Passwords and keys are neither written to run directories nor printed."""
+"""Passwords and keys are neither written to run folders nor printed."""
 
 import shutil
 import subprocess

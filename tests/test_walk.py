@@ -57,6 +57,7 @@ EXTRA_OPTIONS = {
     "groups": ["--table", "groups.csv"],
     "sweep": ["--trials", "1", "--", *PHOTOS, *FIT],
     "cross_validate": ["--folds", "2", "--", *PHOTOS, *FIT],
+    "prune": ["--ckpt_path", "logs/convnet/version_0/checkpoints/best.ckpt"],  # the run whose config is used next
 }
 """Options that shorten a command, by its prefix; the longest matching prefix applies."""
 

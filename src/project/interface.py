@@ -134,7 +134,7 @@ class Target:
     one sample, float32 (outputs,), e.g. class probabilities, and `threshold` is the confidence threshold, if set.
     """
 
-    kind: ClassVar[str] = "answers"
+    kind: ClassVar[str] = "values"
     """Plural noun used in messages, and by commands to declare the targets that they support."""
     task: ClassVar[str]
     """Class path of the default task (loss and metrics), which `model.task` overrides."""
@@ -302,7 +302,7 @@ def time_limit(trainer: "L.Trainer") -> "Timer | None":
 
 
 def test_folder(trainer: "L.Trainer") -> Path | None:
-    """Return the run directory for test results, created if missing, or None if nothing should be written.
+    """Return the run folder for test results, created if missing, or None if nothing should be written.
 
     All processes must call this, as the log directory is broadcast.
     """

@@ -61,7 +61,7 @@ def test_invalid_options(tree: Path, here: Path) -> None:
             *QUICK,
             "--trainer.fast_dev_run",
             "true",
-        ): "error: fold 1 of 3 wrote no run directory",
+        ): "error: fold 1 of 3 wrote no run folder",
     }.items():
         done = run(here, [*options])
         assert done.returncode == 2 and done.stderr.strip().splitlines()[-1].startswith(message), done.stderr

@@ -25,7 +25,7 @@ def key(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A run directory with signed files and files that change with use."""
+    """A run folder with signed files and files that change with use."""
     folder = tmp_path / "logs" / "run" / "version_0"
     (folder / "checkpoints").mkdir(parents=True)
     for name in ("best", "last"):

@@ -52,7 +52,7 @@ COUNTS = (
 """Options of the Trainer that must not be zero."""
 MISTAKES = (UserError, MisconfigurationException, ModuleNotFoundError)
 CKPT_PATH = {
-    Training: "Run to continue: a checkpoint file, or best or last for the newest run; resume continues the newest run"
+    Training: "Run to resume: a checkpoint file, or best or last for the newest run; resume resumes the newest run"
     " of this run_name, or starts one if there is none",
     Untrained: "Not supported by this command",
     Trained: "A trained model: a file, or best or last for the newest run",
@@ -165,7 +165,7 @@ class CLI(LightningCLI):
             self.plan.check(config)
 
     def before_instantiate_classes(self) -> None:
-        """Drop the built-in dataset where the user's own images are given, so that the saved config is true."""
+        """Remove `source` if root or labels are given, so that the saved config records the data that is used."""
         data = self.config.data.init_args
         if data.get("source") and (data.get("root") or data.get("labels")):
             data.source = None
@@ -174,7 +174,7 @@ class CLI(LightningCLI):
         """Instantiate data, model and Trainer; a UserError that a class raises is not hidden by the parser's."""
         self.logger = self._run_logger()
         self.saved_config = self.config
-        if self.logger:  # names and IDs of a tracker's run are not for the saved config, from which others may start
+        if self.logger:  # the names and IDs of tracker runs are not saved: a new run from config.yaml needs its own
             self.config = self.config.clone()
         try:
             if self.logger:
@@ -201,7 +201,7 @@ class CLI(LightningCLI):
             raise UserError(f"seed_everything: {error}") from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Return the Trainer, with defaults that suit the machine, the run's logger first and its callbacks."""
+        """Create the Trainer with defaults for the machine, the run's logger first, and the project's callbacks."""
         self.config = self.saved_config
         config, fitting = self.config_init["trainer"], issubclass(self.kind, Training)
         for name in COUNTS:
@@ -242,7 +242,7 @@ class CLI(LightningCLI):
                 f"{error.args[0].partition('. ')[0]}: the config, or the config of the run to continue, already has"
                 " one; change it by its options alone, such as --trainer.callbacks.patience 7"
             ) from None
-        # `trainer.checkpoint_callback` is the first one: its best checkpoint is `best`, and its folder the run's.
+        # `trainer.checkpoint_callback` is the first ModelCheckpoint: `best` must be ours.
         trainer.callbacks.sort(key=lambda c: isinstance(c, ModelCheckpoint) and c is not kept)  # type: ignore[attr-defined]
         trainer.strategy.checkpoint_io = DurableCheckpointIO()
         if trainer.strategy.root_device.type == "cpu":
@@ -251,12 +251,12 @@ class CLI(LightningCLI):
 
     @property
     def _continued(self) -> Path | None:
-        """Folder of the run that is continued; None for a new one."""
+        """Folder of the run that is resumed; None for a new one."""
         continues = self.plan.checkpoint and issubclass(self.kind, Training)
         return run_folder(self.plan.checkpoint) if self.plan.checkpoint and continues else None
 
     def _run_logger(self) -> RunLogger | None:
-        """Return the logger of a new or continued run; None for commands and options that log nothing."""
+        """Return the logger of a new or resumed run; None if nothing is logged."""
         trainer, fitting = self.config.trainer, issubclass(self.kind, Training)
         logs = not issubclass(self.kind, Trained) or issubclass(self.kind, Evaluation)
         if not logs or trainer.logger is False or trainer.fast_dev_run:

@@ -33,7 +33,7 @@ def export(trained: Trained, format: Format = "onnx", int8: bool = False, output
         format: onnx runs with ONNX Runtime, without torch; pt2 is a `torch.export` program; safetensors holds the
             weights and is loaded by this project.
         int8: Quantize to int8, calibrated on training images; onnx only, at a small loss of accuracy.
-        output: The file to write; by default model.FORMAT, or model_int8.onnx, in the run directory.
+        output: The file to write; by default model.FORMAT, or model_int8.onnx, in the run folder.
 
     Raises:
         UserError: If the model cannot be exported, or the predictions of the file differ.

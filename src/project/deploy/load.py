@@ -16,7 +16,7 @@ from project.interface import FORMAT_VERSION, DataDescription
 
 METADATA = "project"  # key of the metadata within an exported file, a JSON string
 Probabilities = NDArray[np.float32]
-Predictor = Callable[[Pixels], Probabilities]
+PredictFunction = Callable[[Pixels], Probabilities]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Exported:
 
     metadata: dict[str, Any]
     description: DataDescription
-    probabilities: Predictor
+    probabilities: PredictFunction
 
 
 def load_exported(file: Path, threads: int = 0, require_signature: Path | None = None) -> Exported:
@@ -67,7 +67,7 @@ def load_exported(file: Path, threads: int = 0, require_signature: Path | None =
         raise UserError(f"{file} was not written by `train.py export`, or is corrupted ({error!r})") from error
 
 
-def _load_onnx(file: Path, threads: int) -> tuple[dict[str, Any], Predictor]:
+def _load_onnx(file: Path, threads: int) -> tuple[dict[str, Any], PredictFunction]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -79,7 +79,7 @@ def _load_onnx(file: Path, threads: int) -> tuple[dict[str, Any], Predictor]:
     return metadata, lambda image: np.asarray(session.run(None, {"image": image})[0])
 
 
-def _load_torch(file: Path, threads: int) -> tuple[dict[str, Any], Predictor]:
+def _load_torch(file: Path, threads: int) -> tuple[dict[str, Any], PredictFunction]:
     import torch
 
     if threads:

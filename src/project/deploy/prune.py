@@ -25,7 +25,7 @@ def prune(trained: Trained, ratio: float = 0.5, output: Path | None = None) -> N
         trained: The model.
         ratio: Fraction of each layer's channels to remove, above 0 and below 1; the number of weights is roughly
             multiplied by (1 - ratio) squared.
-        output: The checkpoint to write; by default pruned.ckpt in the run directory. A config is written next to it.
+        output: The checkpoint to write; by default pruned.ckpt in the run folder. A config is written next to it.
 
     Raises:
         UserError: If the ratio is out of range, or the forward pass depends on shapes other than those of the weights.

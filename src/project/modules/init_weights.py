@@ -63,8 +63,9 @@ def _load_matching(net: nn.Module, file: Path, description: DataDescription) -> 
         raise UserError(f"model.init_from: no tensor in {file} matches the network by name and shape: {skipped[0]}")
     net.load_state_dict(matching, strict=False)
     message = f"init_from: loaded {len(matching)} of {len(target)} tensors from {file}"
-    rank_zero_info(message)
-    if skipped:
+    if not skipped:
+        rank_zero_info(message)
+    else:
         reason = " (new head, as the classes differ)" if new_classes else ""
         rank_zero_warn(f"{message}{reason}; not loaded: {', '.join(skipped)}")
     return saved

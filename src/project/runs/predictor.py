@@ -14,7 +14,7 @@ from project.interface import ClassTarget, DataDescription, Target, import_objec
 
 Scores = NDArray[np.float32]
 BATCH = 64
-"""Number of samples that the model is given at once."""
+"""Batch size."""
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class Prediction:
     """The prediction for one sample.
 
     Attributes:
-        scores: What the task predicts, float32 (outputs,): the probability of each class.
-        target: The meaning of the scores, such as the names of the classes.
-        threshold: Confidence threshold of the model, if `calibrate --target_accuracy` found one.
-        path: The file that was read; None for images and arrays.
+        scores: Prediction of the task, float32 (outputs,), e.g. class probabilities.
+        target: Description of the target, e.g. the class names.
+        threshold: Confidence threshold, if set by `calibrate --target_accuracy`.
+        path: Path of the file; None for images, arrays and tensors.
     """
 
     scores: Scores
@@ -60,7 +60,7 @@ class Prediction:
         return None if self.threshold is None else self.probability >= self.threshold
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain types, as the server answers with."""
+        """Return the prediction as plain types, in the format of the server."""
         return self.target.to_json(self.scores, self.threshold)
 
     def __str__(self) -> str:
@@ -95,8 +95,8 @@ class Predictor:
             A `Prediction`; for several samples a list of them, those of a folder in the order of their paths.
 
         Raises:
-            UserError: a file cannot be read, or a folder has no images.
-            ValueError: an array or tensor has another shape, or floats outside [0, 1].
+            UserError: A file cannot be read, or a folder has no images.
+            ValueError: An array or tensor has an unsupported shape, dtype or range.
         """
         if isinstance(sample, str | Path) and Path(sample).is_dir():
             root = Path(sample)
@@ -122,12 +122,11 @@ def load(file: str | Path, device: str = "cpu") -> Predictor:
     """Load a trained model for inference in float32.
 
     Args:
-        file: A checkpoint, or `best` or `last` for that of the newest run in logs/; or what `train.py export` wrote, of
-            which ONNX files need no torch.
-        device: Where a checkpoint is run, such as `cuda`; exported files run on the CPU.
+        file: Checkpoint, exported file, or `best` or `last` for the newest run in logs/. ONNX files need no torch.
+        device: Device for checkpoints, e.g. `cuda`; exported files run on the CPU.
 
     Raises:
-        UserError: there is no such file, or it is not a model of this project.
+        UserError: The file is missing or is not a model of this project.
     """
     if Path(file).suffix in (".onnx", ".pt2", ".safetensors"):
         exported = import_object("project.deploy.load.load_exported")(Path(file))

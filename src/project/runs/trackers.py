@@ -17,15 +17,15 @@ BUILT_IN = ("CSVLogger", "TensorBoardLogger")
 
 
 def configure_trackers(config: Any, run: Path, continued: bool) -> None:
-    """Fill in what the loggers of a config leave open, in place: the run's name, its folder, and the ID to resume.
+    """Set the run name, folder and ID of the configured loggers, in place, unless the user set them.
 
     Args:
         config: `trainer.logger` as parsed: None, a boolean, one `class_path` and `init_args`, or a list of them.
         run: The run's folder, ROOT/NAME/version_N.
-        continued: The run is resumed, and so are the runs of its trackers.
+        continued: Whether the run is resumed, and with it the runs of its trackers.
 
     Raises:
-        UserError: a logger is given that every run has anyway.
+        UserError: TensorBoard or CSV is configured, which every run logs to anyway.
     """
     root, ids = run.parent.parent.resolve(), _tracker_ids(run) if continued else {}
     for logger in config if isinstance(config, list) else [config]:

@@ -16,7 +16,7 @@ def cross_validate(folds: int = 5, run_name: str = "folds", fit_options: list[st
     Args:
         folds: Number of folds; each is held out once.
         run_name: The runs are logs/RUN_NAME/version_N, the table is logs/RUN_NAME/folds.csv.
-        fit_options: Configs and options of `train.py fit`; on the command line, after ` -- `.
+        fit_options: Configs and options of `train.py fit`, typed as there.
 
     Raises:
         UserError: `fit` rejects the options, or a run failed.
@@ -34,7 +34,7 @@ def cross_validate(folds: int = 5, run_name: str = "folds", fit_options: list[st
         _fit([*shared, "--data.fold", str(fold)], name)
         new = set((root / run_name).glob("version_*")) - before
         if not new:
-            raise UserError(f"{name} wrote no run directory: remove trainer.fast_dev_run")
+            raise UserError(f"{name} wrote no run folder: remove trainer.fast_dev_run")
         run = max(new, key=lambda folder: folder.stat().st_mtime)
         results[run] = _best_metrics(run)
     print(f"\n{'':<24}{'mean':>9}{'std':>9}   each fold")

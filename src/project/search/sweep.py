@@ -54,7 +54,7 @@ def sweep(
         name: The sweep's folder is ROOT/sweeps/NAME; by default the file name of the space.
         storage: Database URL in Optuna's format; by default an SQLite file in the sweep's folder.
         minutes: Start no new trial after this many minutes.
-        fit_options: Configs and options of `train.py fit`; on the command line, after ` -- `.
+        fit_options: Configs and options of `train.py fit`, typed as there.
 
     Raises:
         UserError: `fit` rejects the options, the first trials all failed, or no trial is complete.
@@ -124,7 +124,7 @@ class Worker:
         self.folder = Path(config["trainer"]["default_root_dir"]) / "sweeps" / self.name
         self.metric, self.mode = config["checkpoint"]["monitor"], config["checkpoint"]["mode"]
         if not self.metric:
-            raise UserError("a sweep needs a metric to optimize: after ` -- `, add --checkpoint.monitor val/acc")
+            raise UserError("a sweep needs a metric to optimize: add --checkpoint.monitor val/acc")
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(self.folder / "lock")
         self.address = storage or f"sqlite:///{self.folder / 'study.db'}"

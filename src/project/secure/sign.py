@@ -18,7 +18,7 @@ SIGNED_FILES = (
     *("**/*.ckpt", "*.onnx", "*.pt2", "*.safetensors", "config.yaml"),
     *("environment.yaml", "metrics.csv", "split.csv", "test.json", "test_predictions.csv"),
 )
-"""Files of a run directory that are signed. Event files and reports are not, as they change with use."""
+"""Files of a run folder that are signed. Event files and reports are not, as they change with use."""
 PREFIX = b"project signature 1\n"
 """Signed together with the manifest, so that other signatures of the same key are not valid for a model."""
 
@@ -50,13 +50,13 @@ def make_key(file: Path) -> None:
 
 
 def sign(path: Path, *, key: Path) -> None:
-    """Sign a run directory (writes `signature` into it) or a single file (writes FILE.sig).
+    """Sign a run folder (writes `signature` into it) or a single file (writes FILE.sig).
 
     The signature of a run covers checkpoints, exported models, config.yaml, environment.yaml, metrics.csv, split.csv,
     test.json and test_predictions.csv. A run must be signed again after it is resumed or a model is exported into it.
 
     Args:
-        path: A run directory, or a file.
+        path: A run folder, or a file.
         key: The private key, as written by `make_key`.
 
     Raises:
@@ -65,7 +65,7 @@ def sign(path: Path, *, key: Path) -> None:
     private = _read_key(key, private=True)
     files = _hashes(path)
     if not files:
-        raise UserError(f"nothing to sign in {path}: pass a run directory, e.g. logs/NAME/version_N, or a file")
+        raise UserError(f"nothing to sign in {path}: pass a run folder, e.g. logs/NAME/version_N, or a file")
     manifest = json.dumps({"key": _fingerprint(private.public_key()), "files": files}, indent=1).encode()
     target = signature_of(path)
     with atomic_write(target) as partial:
@@ -74,10 +74,10 @@ def sign(path: Path, *, key: Path) -> None:
 
 
 def verify(path: Path, *, key: Path) -> None:
-    """Verify the signature of a run directory or a file, and report altered, missing and unsigned files.
+    """Verify the signature of a run folder or a file, and report altered, missing and unsigned files.
 
     Args:
-        path: A run directory, or a file.
+        path: A run folder, or a file.
         key: The public key of the signer, from a trusted source.
 
     Raises:
@@ -87,7 +87,7 @@ def verify(path: Path, *, key: Path) -> None:
 
 
 def verified_hashes(path: Path, key: Path) -> dict[str, str]:
-    """Verify a signature and return the signed SHA-256 hashes in hex, by path relative to the run directory."""
+    """Verify a signature and return the signed SHA-256 hashes in hex, by path relative to the run folder."""
     public, target = _read_key(key, private=False), signature_of(path)
     try:
         signature, _, manifest = target.read_bytes().partition(b"\n")
@@ -118,7 +118,7 @@ def verified_hashes(path: Path, key: Path) -> dict[str, str]:
 
 
 def check_signature(file: Path, key: Path) -> None:
-    """Verify a model before it is loaded, by FILE.sig next to it or else by the signature of its run directory."""
+    """Verify a model before it is loaded, by FILE.sig next to it or else by the signature of its run folder."""
     file = file.absolute()  # a relative path may lack parents; symbolic links are not resolved
     folders = [folder for folder in (file.parent, file.parent.parent) if signature_of(folder).is_file()]
     if signature_of(file).is_file() or not folders:
@@ -131,12 +131,12 @@ def check_signature(file: Path, key: Path) -> None:
 
 
 def signature_of(path: Path) -> Path:
-    """Return the path of the signature of a run directory or a file."""
+    """Return the path of the signature of a run folder or a file."""
     return path / "signature" if path.is_dir() else path.with_name(f"{path.name}.sig")
 
 
 def _hashes(path: Path) -> dict[str, str]:
-    """Return SHA-256 hashes in hex of a file, or of the signed files of a run directory, by relative path."""
+    """Return SHA-256 hashes in hex of a file, or of the signed files of a run folder, by relative path."""
     base, files = path.parent, {path}
     if path.is_dir():
         base, files = path, {file for pattern in SIGNED_FILES for file in path.glob(pattern)}

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from project.deploy.load import Predictor, Probabilities
+from project.deploy.load import PredictFunction, Probabilities
 from project.images import Pixels
 
 MAX_BATCH_SIZE = 32
@@ -22,7 +22,7 @@ class Batcher:
         on_batch: Called with the size of each batch.
     """
 
-    def __init__(self, probabilities: Predictor, on_batch: Callable[[int], None]) -> None:
+    def __init__(self, probabilities: PredictFunction, on_batch: Callable[[int], None]) -> None:
         self.probabilities, self.on_batch = probabilities, on_batch
         self.queue: list[tuple[Pixels, asyncio.Future[Probabilities]]] = []
         self.executor = ThreadPoolExecutor(1)

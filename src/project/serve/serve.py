@@ -69,9 +69,10 @@ def serve(
     from project.serve.protocol import CLIENT_TIMEOUT, Protocol, Workers
     from project.serve.service import Service, Settings
 
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     settings = Settings(
         model=model,
-        threads=max(1, len(os.sched_getaffinity(0)) // workers),
+        threads=max(1, cores // workers),
         samples=samples,
         token=_token(token_file),
         max_concurrency=max_concurrency,
