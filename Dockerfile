@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# Two images, one to train and one to serve an exported model:
+# Images to train, and to serve an exported model:
 #
 #   docker build --target train -t project . && docker run --rm -it --shm-size 2g -v "$PWD/logs:/app/logs" project
 #   docker build --target serve -t project-serve . && docker run --rm --read-only --tmpfs /tmp -p 8000:8000 \
@@ -9,10 +9,10 @@ FROM python:3.11-slim AS base
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1
 RUN useradd --create-home --uid 1000 app && mkdir -p /app/logs /app/data && chown -R app:app /app
 WORKDIR /app
-# The packages change seldom: they are a layer of their own, kept while only the code changes.
+# The packages are a separate layer, which stays cached while only the code changes.
 COPY pyproject.toml constraints.txt README.md ./
 
-# What serving an ONNX file needs, which is the extra alone, without torch.
+# Serving an ONNX file needs only the packages of the extra, without torch.
 FROM base AS serve
 RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['serve'], sep='\n')" \
     > /tmp/serve.txt && pip install --constraint constraints.txt --requirement /tmp/serve.txt

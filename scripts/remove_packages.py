@@ -16,6 +16,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = next(path.parent.name for path in (ROOT / "src").glob("*/__init__.py"))
+DOCKER_SERVE = r"#   docker build --target serve.*\n.*\n|# Serving an ONNX(?:.+\n)+\n"
+COMPOSE_SERVE = r"# docker compose up serve.*\n|  serve:\n(?:    .*\n)+"
 UNCHANGED = ("CHANGELOG", "scripts/remove_packages.py")
 BELONGS = {
     "audit": ("docs/trust.md", "docs/tutorials/audit.md"),
@@ -128,6 +130,9 @@ def main(names: list[str]) -> None:
         for file in filter(Path.is_file, documents):
             edit(file, lambda text: re.sub(rf"(?<=/)  {name}/", "", prune(text, page, word)))  # noqa: B023 - called now
         edit(ROOT / "zensical.toml", lambda text: re.sub(rf'(?m)^.*"(?:{page})".*\n', "", text))  # noqa: B023
+        if name == "serve":
+            edit(ROOT / "Dockerfile", lambda text: re.sub(DOCKER_SERVE, "", text))
+            edit(ROOT / "compose.yaml", lambda text: re.sub(COMPOSE_SERVE, "", text))
         layer = rf"\({PACKAGE}\.{name}\)"
         entry = rf'(?m)^"{PACKAGE}\.{name}" = .*\n|^ *"{layer}",\n| \| {layer}|{layer} \| '
         edit(ROOT / "pyproject.toml", lambda text: re.sub(entry, "", text))  # noqa: B023

@@ -597,3 +597,33 @@ def test_commands_that_do_not_train_reject_options_of_fit(here: Path, capsys: py
         with pytest.raises(SystemExit) as stopped:
             main(args)
         assert stopped.value.code == 2 and f"{args[0]} does not train" in capsys.readouterr().err
+
+
+def test_loss_monitored_with_mode_max_is_rejected(tree: Path, here: Path, failing: Callable[[list[str]], str]) -> None:
+    message = failing(fit(tree, "--checkpoint.monitor", "val/loss"))
+    assert message == "error: checkpoint.monitor val/loss would keep the highest loss: add --checkpoint.mode min"
+    assert not Path("logs").exists()
+
+
+def test_error_in_a_custom_module_is_named(
+    tree: Path, here: Path, failing: Callable[[list[str]], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("broken_part.py").write_text("import not_installed_anywhere\n")
+    monkeypatch.syspath_prepend(str(here))
+    message = failing(fit(tree, "--model.loss", "broken_part.Focal"))
+    assert "No module named 'not_installed_anywhere'" in message
+
+
+def test_defaults_of_another_datamodule_are_kept(
+    tree: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "small_batches.py").write_text(
+        "from project.datamodules import ImageDataModule\n\n\n"
+        "class SmallBatches(ImageDataModule):\n"
+        "    def __init__(self, root: str, batch_size: int = 7):\n"
+        "        super().__init__(root=root, batch_size=batch_size, image_size=8)\n"
+    )
+    monkeypatch.syspath_prepend(str(here))
+    quick = ["--trainer.fast_dev_run", "true", "--trainer.accelerator", "cpu"]
+    main(["fit", "--data", "small_batches.SmallBatches", "--data.root", str(tree), *quick])
+    assert "batch     7 images" in capsys.readouterr().out

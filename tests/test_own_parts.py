@@ -131,7 +131,7 @@ def test_image_commands_reject_other_datamodules(tree: Path, mine: Path, capsys:
 @pytest.fixture
 def count(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The package `count` of docs/extend.md, with an additional command without parameters in a new group."""
-    files = {name: example(f"src/project/count/{name}") for name in ("__init__.py", "run.py")}
+    files = {name: example(f"src/project/count/{name}") for name in ("__init__.py",)}
     files["__init__.py"] += 'COMMANDS["hello"] = ("project.count.hello.hello", "greet", "say hello")\n'
     files["hello.py"] = "def hello() -> None:\n    print('hello')\n"
     (here / "count").mkdir()
@@ -152,7 +152,7 @@ def test_custom_command(tree: Path, count: Path, capsys: pytest.CaptureFixture[s
     capsys.readouterr()
     main(["count", "--ckpt_path", "best", *QUICK])
     assert capsys.readouterr().out.endswith("9 correct\n")
-    main(["count", "--ckpt_path", "best", "--least", "1.1", *QUICK])
+    main(["count", "--ckpt_path", "best", "--min_probability", "1.1", *QUICK])
     assert capsys.readouterr().out.endswith("0 correct\n")
     main(["hello"])
     assert capsys.readouterr().out == "hello\n"

@@ -49,12 +49,6 @@ def test_project_works_without_package(name: str, copy: Path, tree: Path) -> Non
     assert not any(line.startswith(f"  {name} ") for line in output.splitlines())
 
 
-@pytest.mark.slow
-def test_quick_tests_pass_without_optional_packages(copy: Path) -> None:
-    run(copy, "scripts/remove_packages.py", *BELONGS)
-    run(copy, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-n", "2", "-m", "not slow")
-
-
 def test_core_does_not_import_optional_packages() -> None:
     code = "import sys; from project.cli import training; print([m for m in sys.modules if m.startswith('project.')])"
     output = subprocess.run(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts.remove_packages import BELONGS
 from tests.conftest import REPOSITORY, copy_repository, fit
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -35,35 +36,53 @@ def run(clone: Path) -> Run:
     def run_python(*args: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "PYTHONPATH": str(clone / "src"), "OMP_NUM_THREADS": "1"}
         return subprocess.run(
-            [sys.executable, *args], cwd=clone, env=environment, capture_output=True, text=True, timeout=300
+            [sys.executable, *args], cwd=clone, env=environment, capture_output=True, text=True, timeout=900
         )
 
     return run_python
 
 
-@pytest.mark.slow
-def test_renamed_package_works_without_old_name(clone: Path, run: Run, tree: Path) -> None:
-    done = run("scripts/rename.py", "my_birds")
-    assert done.returncode == 0, done.stderr
+def check_style(clone: Path, run: Run) -> None:
+    """Format as `make rename` does, then run the checks of `make lint` that need no other environment."""
     assert run("-m", "ruff", "check", "--select", "I", "--fix", ".").returncode == 0
     assert run("-m", "ruff", "format", ".").returncode == 0
+    lint_imports = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+    for check in (["-m", "ruff", "check", "."], ["-c", lint_imports]):
+        done = run(*check)
+        assert done.returncode == 0, done.stdout + done.stderr
     commit(clone)
+
+
+@pytest.mark.slow
+def test_renamed_package_without_two_packages(clone: Path, run: Run, tree: Path) -> None:
+    done = run("scripts/rename.py", "my_birds", "serve", "privacy")
+    assert done.returncode == 0 and "removed: serve" in done.stdout, done.stderr
+    check_style(clone, run)
     modules = "|".join(sorted({path.stem for path in (clone / "src" / "my_birds").iterdir()} - {"__init__"}))
     old = rf"\bproject\.({modules})\b|\b(from|import|-m|src/) ?project\b|\"-m\", \"project|\bproject-serve"
-    old += r"|[\"']project\.|scripts/rename|make rename"
+    old += r"|[\"']project\.(?!privacy)|scripts/rename|make rename"
     matches = subprocess.run(
         ["git", "grep", "-nP", old, "--", ":!CHANGELOG.md"], cwd=clone, capture_output=True, text=True
     ).stdout
     assert not matches
-    lint_imports = "from importlinter.cli import lint_imports_command; lint_imports_command()"
-    for check in (["-m", "ruff", "check", "."], ["-m", "ruff", "format", "--check", "."], ["-c", lint_imports]):
-        done = run(*check)
-        assert done.returncode == 0, done.stdout + done.stderr
+    readme = (clone / "README.md").read_text()
+    assert "serve" not in readme.replace("export and serve", "") and "privacy" not in readme
     done = run("train.py", *fit(tree, "--config", "configs/convnet.yaml"))
     assert done.returncode == 0 and "report" in done.stdout, done.stderr
-    quick = ("tests/modules/test_initialize.py", "tests/datamodules/test_split.py", "tests/audit/test_groups.py")
     assert "usage: train.py COMMAND" in run("-m", "my_birds").stdout
-    done = run("-m", "pytest", "-p", "no:cacheprovider", "-m", "not slow", *quick)
+    done = run("-c", f"import my_birds; print(len(my_birds.load('best').predict({str(tree)!r})))")
+    assert done.stdout == "60\n", done.stderr
+    commands = ["tests/test_docs.py", "-k", "commands"]
+    done = run("-m", "pytest", "-p", "no:cacheprovider", *commands)
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+@pytest.mark.slow
+def test_quick_tests_pass_in_renamed_core(clone: Path, run: Run) -> None:
+    done = run("scripts/rename.py", "my_birds", *BELONGS)
+    assert done.returncode == 0, done.stderr
+    check_style(clone, run)
+    done = run("-m", "pytest", "-p", "no:cacheprovider", "-q", "-n", "2", "-m", "not slow")
     assert done.returncode == 0, done.stdout[-3000:]
 
 

@@ -82,12 +82,24 @@ class Parser(ArgumentParser):
         if match := re.search(r"(?:Given|Got) value: (.*)", message):
             if match[1] in REMOVED:
                 return f"{key} {match[1]}: {REMOVED[match[1]]}"
+            named = re.search(r"class_path='([\w.]+)'|^'?([A-Za-z_]\w*(?:\.\w+)+)'?$", match[1])
+            if named and (error := _import_error(path := named[1] or named[2])):
+                return f"{key}: cannot import {path}: {error}"
             return f"{key}: expected {_expected(message)}, got {match[1]!r}"
         return " ".join(message.split())
 
     def options(self) -> dict[str, str]:
         """Return the options of this command by all names that a user may type; see `option_spellings`."""
         return option_spellings(self._actions)
+
+
+def _import_error(path: str) -> str:
+    """Return why a class path cannot be imported; empty if it can."""
+    try:
+        import_object(path)
+    except Exception as error:  # whatever the user's module raises
+        return f"{type(error).__name__}: {error}"
+    return ""
 
 
 def option_spellings(actions: Iterable[Any]) -> dict[str, str]:

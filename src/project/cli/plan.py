@@ -24,7 +24,7 @@ from project.runs.resume import (
 
 @dataclass
 class Plan:
-    """How to parse a command line.
+    """The arguments to parse, and the checkpoint that they refer to.
 
     Attributes:
         args: Arguments to parse: configs first, starting with that of a resumed run.
@@ -41,11 +41,6 @@ class Plan:
     checkpoint: Path | None = None
     saved: dict[str, Any] = field(default_factory=dict)
     restarted: bool = False
-
-    @property
-    def said(self) -> dict[str, Any]:
-        """Former name of `options_given`."""
-        return self.options_given
 
     def check(self, config: Any) -> None:
         """Check that the checkpoint's run can be resumed with the parsed options.

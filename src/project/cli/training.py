@@ -84,7 +84,7 @@ class CLI(LightningCLI):
         # --help lists the options of the chosen classes; otherwise the parser accepts any subclass.
         helping = any(arg in ("-h", "--help") for arg in plan.args)
         self.chosen = {
-            key: class_of(plan.said.get(key) or plan.defaults.get(key, {}).get("class_path"), default)
+            key: class_of(plan.options_given.get(key) or plan.defaults.get(key, {}).get("class_path"), default)
             for key, default in (("model", Classifier), ("data", ImageDataModule))
         }
         super().__init__(
@@ -150,7 +150,11 @@ class CLI(LightningCLI):
             }
         )
         if self.subclass_mode_model:
-            parser.set_defaults({"model": {"class_path": MODULE}, "data": {"class_path": DATA}} | self.plan.defaults)
+            # The chosen class, as the parser would keep the defaults of another one for arguments of the same name.
+            paths = {key: f"{chosen.__module__}.{chosen.__qualname__}" for key, chosen in self.chosen.items()}
+            paths |= {"model": MODULE} if self.chosen["model"] is Classifier else {}
+            paths |= {"data": DATA} if self.chosen["data"] is ImageDataModule else {}
+            parser.set_defaults({key: {"class_path": path} for key, path in paths.items()} | self.plan.defaults)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the arguments, check them against the checkpoint, and print which model is used."""
@@ -207,6 +211,9 @@ class CLI(LightningCLI):
         for name in COUNTS:
             if config[name] is not None and (config[name] == 0 or (config[name] < 0 and name != "max_epochs")):
                 raise UserError(f"trainer.{name} {config[name]}: give a number above 0, or leave it out")
+        if self.config.checkpoint.mode == "max" and str(self.config.checkpoint.monitor).endswith("loss"):
+            monitor = self.config.checkpoint.monitor
+            raise UserError(f"checkpoint.monitor {monitor} would keep the highest loss: add --checkpoint.mode min")
         if config.precision is None:
             kwargs["precision"] = default_precision(config.accelerator)
         if config.benchmark is None and not config.deterministic:

@@ -105,11 +105,12 @@ class ImageDataModule(DataModule):
         super().__init__()
         self.save_hyperparameters(logger=False)
         for name in ("source", "item_transforms", "batch_transforms"):
-            value = self.hparams[name]
+            value = self.hparams.get(name)  # subclasses may have other arguments
             values = value if isinstance(value, list) else [value]
             if any(isinstance(each, nn.Module | DatasetBuilder) for each in values):
                 del self.hparams[name]  # checkpoints contain plain data only
-        self.hparams["sampler"] = to_spec(sampler) if callable(self.hparams["sampler"]) else self.hparams["sampler"]
+        if callable(self.hparams.get("sampler")):
+            self.hparams["sampler"] = to_spec(sampler)
         balanced, held_out = sampling == "balanced", 0 if folds else val_fraction + test_fraction
         valid_fold = fold == 0 if folds == 0 else folds > 1 and 0 <= fold < folds
         if root and redact_secrets(root) != root:
