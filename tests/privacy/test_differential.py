@@ -282,7 +282,7 @@ def test_a_run_stops_at_its_budget_and_cannot_be_resumed(
 ) -> None:
     noise = ("--trainer.callbacks.noise_multiplier", "1.5", "--trainer.callbacks.epsilon", "4")
     main(private(tree, "--data.batch_size", "8", "--trainer.max_epochs", "50", callback=noise))
-    assert "the budget has no room for another step" in capsys.readouterr().out
+    assert "the budget does not allow another step" in capsys.readouterr().out
     saved = load(RUN)
     (entry,) = saved["notes"]["privacy"]["history"]
     assert 0 < entry[2] < 250 and saved["global_step"] == entry[2]

@@ -152,7 +152,7 @@ class DifferentialPrivacy(L.Callback):
             parameter.summed_grad = None
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        """Stop training when the budget has no room for another step."""
+        """Stop training when the budget does not allow another step."""
         if not self._remaining:
             trainer.should_stop = True
 
@@ -169,7 +169,7 @@ class DifferentialPrivacy(L.Callback):
             del parameter.summed_grad
         trainer.print(
             f"private   epsilon {self.spent:.2f} of {self.epsilon:g} at delta {self.delta:g}, per image of the train"
-            f" split{'; the budget has no room for another step' if self._truncated and not self._remaining else ''}"
+            f" split{'; the budget does not allow another step' if self._truncated and not self._remaining else ''}"
         )
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
