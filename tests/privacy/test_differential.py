@@ -357,7 +357,7 @@ def test_a_killed_run_resumes_from_the_privacy_spent(
         (["--model.class_weights", "balanced"], "class weights"),
         (["--model.freeze_epochs", "1"], "--model.freeze_epochs -1 or 0"),
         (["--guard.nonfinite", "skip"], "skipping a step"),
-        (["--checkpoint.monitor", "train/loss"], "use a val metric"),
+        (["--checkpoint.monitor", "train/loss", "--checkpoint.mode", "min"], "use a val metric"),
         (["--trainer.callbacks.delta", "0.1"], "delta 0.1 must be above 0 and below 1 / 42 images"),
         (["--trainer.callbacks.epsilon", "0"], "above 0"),
         (["--trainer.max_epochs", "-1", "--trainer.max_time", "00:00:01:00"], "length of the run"),

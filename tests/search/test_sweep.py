@@ -110,7 +110,7 @@ def test_bad_trial_is_pruned(tree: Path, here: Path) -> None:
 
 def test_killed_worker_of_two(tree: Path, here: Path) -> None:
     space = "model.label_smoothing: {low: 0.0, high: 0.2}"
-    first, second = (start(here, tree, space, "--trainer.max_epochs", "60", trials=4) for _ in range(2))
+    first, second = (start(here, tree, space, "--trainer.max_epochs", "30", trials=4) for _ in range(2))
 
     def both_train() -> bool:
         return all(epochs(FOLDER / f"trial_000{number}/version_0") for number in range(2))
@@ -125,7 +125,7 @@ def test_killed_worker_of_two(tree: Path, here: Path) -> None:
     (lost,) = [trial for trial in trials if trial.state == TrialState.FAIL]
     (again,) = [trial for trial in trials if trial.user_attrs.get("again") is not None]
     assert again.user_attrs["again"] == lost.number and again.params == lost.params
-    assert epochs(FOLDER / f"trial_{lost.number:04d}/version_0") < 60, "the trial ends with its worker"
+    assert epochs(FOLDER / f"trial_{lost.number:04d}/version_0") < 30, "the trial ends with its worker"
     smoothings = [trial.params["model.label_smoothing"] for trial in trials if trial is not again]
     assert len(set(smoothings)) == 4, "workers try different options"
 
@@ -133,17 +133,17 @@ def test_killed_worker_of_two(tree: Path, here: Path) -> None:
 @pytest.mark.ddp
 def test_interrupted_sweep_resumes_its_trial_on_two_processes(tree: Path, here: Path) -> None:
     space = "data.batch_size: [16, 32]"
-    two = ["--trainer.max_epochs", "100", "--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    two = ["--trainer.max_epochs", "40", "--trainer.devices", "2", "--trainer.strategy", "ddp"]
     run = FOLDER / "trial_0000/version_0"
     stopped = start(here, tree, space, *two, trials=1)
     wait_until(lambda: epochs(run) >= 2, stopped)
     stopped.send_signal(signal.SIGINT)
     assert "run the same command again" in finish(stopped, 130).splitlines()[-1]
     before = epochs(run)
-    assert before < 100 and not alive("trial_0000")
+    assert before < 40 and not alive("trial_0000")
     finish(start(here, tree, space, *two, trials=1))
     assert [trial.state.name for trial in study().trials] == ["FAIL", "COMPLETE"]
-    assert epochs(run) == 100 == len(study().trials[1].intermediate_values)
+    assert epochs(run) == 40 == len(study().trials[1].intermediate_values)
     assert [folder.name for folder in FOLDER.glob("trial_*/version_*")] == ["version_0"]
 
 
