@@ -52,7 +52,7 @@ COUNTS = (
 """Options of the Trainer that must not be zero."""
 MISTAKES = (UserError, MisconfigurationException, ModuleNotFoundError)
 CKPT_PATH = {
-    Training: "Run to resume: a checkpoint file, or best or last for the newest run; resume resumes the newest run"
+    Training: "Run to resume: a checkpoint file, or best or last for the newest run; resume for the newest run"
     " of this run_name, or starts one if there is none",
     Untrained: "Not supported by this command",
     Trained: "A trained model: a file, or best or last for the newest run",
