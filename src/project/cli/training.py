@@ -53,7 +53,7 @@ COUNTS = (
 MISTAKES = (UserError, MisconfigurationException, ModuleNotFoundError)
 CKPT_PATH = {
     Training: "Run to resume: a checkpoint file, or best or last for the newest run; resume for the newest run"
-    " of this run_name, or starts one if there is none",
+    " of this run_name, or for a new one",
     Untrained: "Not supported by this command",
     Trained: "A trained model: a file, or best or last for the newest run",
 }
