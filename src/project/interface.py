@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+Fit = Literal["crop", "pad", "stretch"]
+PixelType = Literal["uint8", "uint16", "float32"]
 FORMAT_VERSION = 2
 """Version of the checkpoint and export format, incremented when older files can no longer be read."""
 
@@ -35,8 +37,8 @@ class Batch(NamedTuple):
     """A batch of N samples, as passed from the dataloader to the module and the callbacks.
 
     Attributes:
-        inputs: Inputs before normalization. Images are uint8 (N, 3, H, W) in [0, 255], or float in [0, 1] after batch
-            transforms.
+        inputs: Inputs before normalization. Images are uint8 (N, C, H, W) in [0, 255]; or float in [0, 1] after batch
+            transforms, and if the files have another depth than 8 bits.
         target: Targets. Classes are int64 (N,), -1 if unknown, or class probabilities, float (N, classes), after MixUp
             or CutMix.
         index: Row of each sample in the datamodule's index, int64 (N,).
@@ -90,7 +92,7 @@ class Input:
 
 @dataclass(frozen=True)
 class ImageInput(Input):
-    """RGB images of a fixed size.
+    """Images of a fixed size.
 
     Args:
         height: Height in pixels.
@@ -98,6 +100,11 @@ class ImageInput(Input):
         mean: Mean of each channel for normalization, in [0, 1], of the training images or of the dataset that the
             network was pretrained on.
         std: Standard deviation of each channel, likewise.
+        channels: Number of channels: 3 for RGB, 1 for grayscale, the number of bands for multispectral images.
+        fit: How images are brought to this size: `crop` takes the largest centered part of the same aspect ratio, `pad`
+            adds borders (letterbox), `stretch` changes the aspect ratio.
+        dtype: Data type of the pixels in the files.
+        value_range: Pixel values that are mapped to 0 and 1; values outside are clipped.
     """
 
     kind: ClassVar[str] = "image"
@@ -106,9 +113,23 @@ class ImageInput(Input):
     width: int
     mean: Sequence[float] = (0.5, 0.5, 0.5)
     std: Sequence[float] = (0.5, 0.5, 0.5)
+    channels: int = 3
+    fit: Fit = "crop"
+    dtype: PixelType = "uint8"
+    value_range: list[float] = field(default_factory=lambda: [0.0, 255.0])
 
     def __str__(self) -> str:
         return f"{self.height}x{self.width}"
+
+    @property
+    def is_8bit(self) -> bool:
+        """True if the network takes pixels as uint8 in [0, 255], which is divided by 255 during normalization."""
+        return self.dtype == "uint8" and self.value_range == [0, 255]
+
+    def scale(self, pixels: Any) -> Any:
+        """Map pixels of a file, a float array or tensor, to [0, 1] by the value range."""
+        low, high = self.value_range
+        return ((pixels - low) / (high - low)).clip(0, 1)
 
     @override
     def read(self, sample: Any) -> "NDArray[Any]":
