@@ -48,8 +48,10 @@ class Interrupted(Exception):  # noqa: N818 - not an error
 
 EXTRAS = {
     "data": ("imagehash", "litdata"),
+    "dicom": ("pydicom",),
     "explain": ("captum",),
     "export": ("onnx", "onnxruntime", "onnxscript", "torch_pruning"),
+    "heic": ("pillow_heif",),
     "mlflow": ("mlflow",),
     "private": ("opacus",),
     "s3": ("s3fs",),
@@ -119,12 +121,12 @@ def report_errors() -> Iterator[None]:
 
 
 @contextmanager
-def translate_errors(batch_size: int, image_size: int) -> Iterator[None]:
+def translate_errors(batch_size: int, inputs: str) -> Iterator[None]:
     """Turn out-of-memory errors, mismatched weights and unsuitable Trainer options into user errors.
 
     Args:
         batch_size: Named in the out-of-memory message.
-        image_size: Likewise, in pixels.
+        inputs: Likewise, e.g. the size of the images.
     """
     try:
         yield
@@ -144,7 +146,7 @@ def translate_errors(batch_size: int, image_size: int) -> Iterator[None]:
         if not out_of_memory and not re.search("enough memory|allocate memory", str(error)):
             raise
         raise UserError(
-            f"out of memory with data.batch_size {batch_size} and images of {image_size} pixels"
+            f"out of memory with data.batch_size {batch_size} and inputs of {inputs}"
             f" ({error}): try --data.batch_size {max(1, batch_size // 2)}; to keep the effective batch size,"
             " add --trainer.accumulate_grad_batches 2; on a GPU, also try --trainer.precision bf16-mixed"
         ) from error

@@ -85,6 +85,10 @@ class Input:
 
         return np.asarray(sample)
 
+    def prepare(self, inputs: "Tensor") -> "Tensor":
+        """Return a batch of raw inputs as in `Batch.inputs`: images as uint8, or scaled to float32 in [0, 1]."""
+        return inputs
+
     def render(self, sample: "NDArray[Any]") -> Any:
         """Return one raw or augmented input as a PIL image or as text, for display."""
         return str(sample.tolist())
@@ -119,24 +123,37 @@ class ImageInput(Input):
     value_range: list[float] = field(default_factory=lambda: [0.0, 255.0])
 
     def __str__(self) -> str:
-        return f"{self.height}x{self.width}"
+        channels = "" if self.channels == 3 else f", {self.channels} {'channel' if self.channels == 1 else 'channels'}"
+        fit = "" if self.fit == "crop" else {"pad": ", padded", "stretch": ", stretched"}[self.fit]
+        low, high = self.value_range
+        depth = "" if self.is_8bit else f", {self.dtype} from {low:g} to {high:g}"
+        return f"{self.height}x{self.width}{channels}{fit}{depth}"
 
     @property
     def is_8bit(self) -> bool:
         """True if the network takes pixels as uint8 in [0, 255], which is divided by 255 during normalization."""
         return self.dtype == "uint8" and self.value_range == [0, 255]
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.height, self.width
+
+    @override
+    def read(self, sample: Any) -> "NDArray[Any]":
+        """Return (channels, height, width) of `dtype` from any `sample` that `project.images.to_pixels` takes."""
+        from project.images import fit_pixels, to_pixels
+
+        return fit_pixels(to_pixels(sample, self.channels, self.dtype), self.size, self.fit)
+
     def scale(self, pixels: Any) -> Any:
-        """Map pixels of a file, a float array or tensor, to [0, 1] by the value range."""
+        """Map float pixels, an array or a tensor, to [0, 1] by the value range."""
         low, high = self.value_range
         return ((pixels - low) / (high - low)).clip(0, 1)
 
     @override
-    def read(self, sample: Any) -> "NDArray[Any]":
-        """Return uint8 (3, height, width) from any `sample` that `project.images.to_pixels` takes."""
-        from project.images import center_crop_resize, to_pixels
-
-        return center_crop_resize(to_pixels(sample), self.height)
+    def prepare(self, inputs: "Tensor") -> "Tensor":
+        return inputs if self.is_8bit else self.scale(inputs.float())
 
     def render(self, sample: "NDArray[Any]") -> Any:
         """Return a PIL image of an input of shape (3, H, W), uint8 or float in [0, 1]."""

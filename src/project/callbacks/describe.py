@@ -32,6 +32,7 @@ def describe_run(trainer: L.Trainer) -> list[str]:
     return [
         f"data      {data.folder}: {pluralize(sum(sizes.values()), inputs.kind)}, {data.description.target}; "
         f"{splits}{note}",
+        *(f"          {sentence}" for sentence in data.notes),
         f"model     {type(model.net).__name__}: {parameters:,} parameters, {inputs.kind}s {inputs}".rstrip(),
         f"device    {device}, precision {trainer.precision}, {layout}{', compiled' if model.compiled else ''}",
         f"training  {fused}{type(optimizer).__name__}, learning rate {optimizer.defaults['lr']:g}, "

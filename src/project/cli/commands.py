@@ -17,7 +17,7 @@ from typing import Any
 import project
 from project.interface import import_object
 
-CORE_PACKAGES = ("callbacks", "cli", "datamodules", "modules", "runs")
+CORE_PACKAGES = ("callbacks", "cli", "datamodules", "images", "modules", "runs")
 Command = tuple[str, ...]
 GROUPS = {
     "train": "Training",

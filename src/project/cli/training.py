@@ -115,7 +115,7 @@ class CLI(LightningCLI):
         if commands.commands()[self.name][3:] and not isinstance(data, ImageDataModule):
             raise UserError(f"{self.name} is for an ImageDataModule, and data is a {type(data).__name__}")
         try:
-            with translate_errors(getattr(data, "batch_size", 0), getattr(data, "image_size", 0)):
+            with translate_errors(getattr(data, "batch_size", 0), str(getattr(data, "input", ""))):
                 self.command(job, **own)
         finally:
             if self.logger and (issubclass(self.kind, Untrained) or sys.exception()):

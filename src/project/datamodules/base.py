@@ -1,5 +1,6 @@
 """Base class of datamodules; subclasses implement `description`, the dataloaders and, as needed, the other methods."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,8 @@ class DataModule(L.LightningDataModule):
     """Global batch size: samples per step over all devices."""
     folder: Path = Path()
     """The dataset directory."""
+    notes: Sequence[str] = ()
+    """Sentences about the data that are printed at the start of training."""
 
     @property
     def description(self) -> DataDescription:

@@ -2,8 +2,9 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, overload
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from project.datamodules.images.masks import Masks
 from project.errors import UserError
 from project.files import read_table
-from project.images import EXTENSIONS, find_images
+from project.images import find_images, no_images
 from project.interface import SPLITS, Split
 
 SPLIT_FOLDERS: dict[str, Split] = {
@@ -62,9 +63,10 @@ class ImageIndex:
     groups: NDArray[np.str_] | None = None  # (N,), images of a group stay in one split
     balance: NDArray[np.str_] | None = None  # (N,), balanced sampling balances these entries along with the classes
     masks: Masks | None = None  # regions to mask when images are read
+    skipped: Mapping[str, int] = field(default_factory=dict)  # number of files that are not images, by extension
 
     def hide(self, image: Tensor, row: int) -> Tensor:
-        """Mask the regions of an upright image in its original size, uint8 (3, H, W)."""
+        """Mask the regions of an upright image in its original size, (C, H, W)."""
         return image if self.masks is None else self.masks.hide(image, self.paths[row])
 
     def rows(self, split: Split | Literal["", "skip"]) -> NDArray[np.int64]:
@@ -92,13 +94,15 @@ def index_unlabeled(root: Path) -> ImageIndex:
     Raises:
         UserError: there are no images.
     """
+    skipped: Counter[str] = Counter()
     if root.is_file():
         root, paths = root.parent, [root.name]
     else:
-        paths = sorted(find_images(_folder(root)))
+        paths = sorted(find_images(_folder(root), skipped=skipped))
     if not paths:
-        raise UserError(f"{root} has no images ({', '.join(EXTENSIONS)})")
-    return ImageIndex(root, PathTable(paths), np.full(len(paths), -1), np.full(len(paths), ""), [])
+        raise no_images(root, skipped)
+    labels, splits = np.full(len(paths), -1), np.full(len(paths), "")
+    return ImageIndex(root, PathTable(paths), labels, splits, [], skipped=skipped)
 
 
 def index_tree(root: Path, class_names: list[str] | None = None, visited: list[str] | None = None) -> ImageIndex:

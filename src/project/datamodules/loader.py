@@ -21,8 +21,8 @@ from project.interface import Batch
 class Loader:
     """A dataloader that Lightning uses as is, because its batch sampler distributes batches over processes.
 
-    The dataset returns a whole batch for a request. If it has a `buffer_shape`, it writes batches into reusable
-    buffers, which are assigned to its attribute `buffers`: uint8 (batch, *buffer_shape) each. `position` returns the
+    The dataset returns a whole batch for a request. If it has a `buffer_shape` and a `dtype`, it writes batches into
+    reusable buffers, which are assigned to its attribute `buffers`: (batch, *buffer_shape) each. `position` returns the
     number of completed batches in the epoch; it is called when the first batch of an epoch is requested.
     """
 
@@ -37,7 +37,8 @@ class Loader:
         self.batch_sampler, self._position = batches, position
         # Each worker prefetches two batches, one batch is in use and one may be next.
         shape = getattr(dataset, "buffer_shape", None)
-        self._pool = BufferPool(batches, shape or (), 2 * num_workers + 2 if num_workers and shape else 0)
+        dtype = getattr(dataset, "dtype", torch.uint8)
+        self._pool = BufferPool(batches, shape or (), dtype, 2 * num_workers + 2 if num_workers and shape else 0)
         if shape:
             dataset.buffers = self._pool.buffers  # type: ignore[attr-defined]
         self._loader: DataLoader[Any] = DataLoader(
@@ -62,10 +63,10 @@ class Loader:
         yield from map(self._pool.track, batches)
 
 
-def shared_memory(count: int, shape: tuple[int, ...]) -> Tensor:
-    """Allocate uint8 (count, *shape) in shared memory."""
-    storage = torch.UntypedStorage._new_shared(count * math.prod(shape))
-    return torch.empty(0, dtype=torch.uint8).set_(storage).view(count, *shape)
+def shared_memory(count: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Allocate a tensor (count, *shape) in shared memory."""
+    storage = torch.UntypedStorage._new_shared(count * math.prod(shape) * dtype.itemsize)
+    return torch.empty(0, dtype=dtype).set_(storage).view(count, *shape)
 
 
 class BufferPool(Sampler[Request]):
@@ -75,9 +76,9 @@ class BufferPool(Sampler[Request]):
     has to find and clear every page. If no buffer is free, the request has none.
     """
 
-    def __init__(self, batches: EpochBatchSampler, shape: tuple[int, ...], count: int) -> None:
+    def __init__(self, batches: EpochBatchSampler, shape: tuple[int, ...], dtype: torch.dtype, count: int) -> None:
         self.batches = batches
-        self.buffers = [shared_memory(batches.largest, shape) for _ in range(count)]
+        self.buffers = [shared_memory(batches.largest, shape, dtype) for _ in range(count)]
         self._storages: dict[int, StorageWeakRef] = {}  # of the last batch in each buffer
         self._pending: deque[int | None] = deque()  # buffers of the requests whose batches have not arrived
 

@@ -54,13 +54,14 @@ def export(trained: Trained, format: Format = "onnx", int8: bool = False, output
         print(f"parity    {check_parity(partial, model, images)}")
         if int8:
             quantize(partial, data, model_metadata)
-            print(f"{data.test_split:<10}{compare_int8(partial, model, data.test_dataloader())}")
+            print(f"{data.test_split:<10}{compare_int8(partial, model, data.images(data.test_split))}")
     print(f"exported  {file} ({file.stat().st_size / 1e6:,.1f} MB)")
 
 
 def metadata(model: Classifier, checkpoint: Path) -> dict[str, Any]:
     """Return the metadata of an exported file, as plain types."""
-    temperature = getattr(model.task, "temperature", None)
+    temperature, image = getattr(model.task, "temperature", None), model.data_description.image
+    channels = {1: "grayscale", 3: "RGB"}.get(image.channels, f"{image.channels} channels")
     return {
         "format_version": FORMAT_VERSION,
         "data_description": model.data_description.to_dict(),
@@ -68,7 +69,7 @@ def metadata(model: Classifier, checkpoint: Path) -> dict[str, Any]:
         **({} if temperature is None else {"temperature": float(temperature)}),
         "confidence_threshold": model.confidence_threshold,
         "checkpoint": str(checkpoint),
-        "input": "image: uint8 (N, 3, H, W), RGB as decoded, any H and W",
+        "input": f"image: {image.dtype} (N, {image.channels}, H, W), {channels} as decoded, any H and W",
         "output": "probabilities: float32 (N, classes)",
     }
 
@@ -82,10 +83,11 @@ def write(file: Path, model: Classifier, metadata: dict[str, Any], format: Forma
         tensors = {name: value.clone().contiguous() for name, value in model.state_dict().items()}
         save_file(tensors, file, {METADATA: json.dumps(metadata)})
         return
-    size = model.data_description.image.height
-    raw = RawClassifier(model, size).eval()
+    image = model.data_description.image
+    raw = RawClassifier(model).eval()
     # Two images, neither square nor of the network's size: torch would specialize on a dimension that is.
-    example = (torch.zeros(2, 3, size + 5, size + 11, dtype=torch.uint8),)
+    shape = 2, image.channels, image.height + 5, image.width + 11
+    example = (torch.zeros(shape, dtype=getattr(torch, image.dtype)),)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the internals of torch

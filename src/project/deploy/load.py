@@ -27,8 +27,8 @@ class Exported:
         metadata: The file's metadata: format_version, data_description, tta, temperature, confidence_threshold,
             checkpoint.
         description: Description of the training data, e.g. image size and class names.
-        probabilities: Function from decoded images, uint8 RGB (N, 3, H, W) of any H and W, to probabilities, float32
-            (N, classes).
+        probabilities: Function from decoded images, (N, C, H, W) of any H and W in the dtype of the input, to
+            probabilities, float32 (N, classes).
     """
 
     metadata: dict[str, Any]
@@ -101,7 +101,7 @@ def _load_torch(file: Path, threads: int) -> tuple[dict[str, Any], PredictFuncti
         torch.save({**metadata, "pytorch-lightning_version": version, "state_dict": load_file(file)}, checkpoint)
         checkpoint.seek(0)
         model = Classifier.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True).eval()
-        module = RawClassifier(model, DataDescription.from_dict(metadata["data_description"]).image.height)
+        module = RawClassifier(model)
 
     def probabilities(image: Pixels) -> Probabilities:
         with torch.inference_mode():

@@ -8,7 +8,6 @@ import torch
 from project.datamodules import ImageDataModule
 from project.datamodules.images.augment import is_fixed
 from project.datamodules.images.dataset import Images
-from project.datamodules.images.decode import decode_image
 from project.datamodules.sampler import Request
 from project.deploy.load import load_exported
 from project.errors import UserError
@@ -30,26 +29,26 @@ def parity_images(data: ImageDataModule) -> Images:
         )
     assert data.index is not None
     rows = data.index.rows(data.test_split if data.index.class_names else "")
-    return Images(data.index, rows, data.description.image.height, read=data.origin.reader())
+    return Images(data.index, rows, data.description.image, read=data.origin.reader())
 
 
 def check_parity(file: Path, model: Classifier, images: Images) -> str:
     """Compare the probabilities of a file and its model, and return a summary.
 
-    Up to 100 images are predicted one at a time at their original size, and again resized, as one batch.
+    Up to 100 images are predicted one at a time at their original size, and again fitted, as one batch.
 
     Raises:
         UserError: If the probabilities differ by more than `TOLERANCE`; the file is then deleted.
     """
     exported = load_exported(file)
     positions = images.even(100)
-    image = images[Request(0, positions)].inputs
-    with torch.inference_mode():
-        expected = model.predictions(image).numpy()
     rows = images.rows[positions].tolist()
-    raw = [images.index.hide(decode_image(images.read(row)), row)[None].contiguous().numpy() for row in rows]
+    with torch.inference_mode():
+        expected = model.predictions(images[Request(0, positions)].inputs).numpy()
+    raw = (images.decoded(row)[None].contiguous().numpy() for row in rows)
     single = np.concatenate([exported.probabilities(pixels) for pixels in raw])
-    actual = np.stack([single, exported.probabilities(image.contiguous().numpy())])
+    fitted = np.stack([images.fitted(row).contiguous().numpy() for row in rows])
+    actual = np.stack([single, exported.probabilities(fitted)])
     difference, agreement = np.abs(actual - expected).max(), (actual.argmax(2) == expected.argmax(1)).mean(1).min()
     summary = (
         f"{len(rows)} images, individually and as a batch: probabilities differ by at most {difference:.1e},"

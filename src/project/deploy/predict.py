@@ -1,6 +1,7 @@
 """The command `predict_exported`: predict the images of a folder with an exported model; ONNX needs no torch."""
 
 import csv
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -9,7 +10,17 @@ import numpy as np
 from project.deploy.load import load_exported
 from project.errors import UserError
 from project.files import atomic_write
-from project.images import EXTENSIONS, Pixels, UnreadableImageError, decode_pixels, find_images, read_bytes
+from project.images import (
+    Pixels,
+    UnreadableImageError,
+    decode,
+    describe_skipped,
+    find_images,
+    no_images,
+    read_bytes,
+    to_dtype,
+)
+from project.interface import ImageInput
 from project.output import pluralize
 
 BATCH_SIZE, BATCH_PIXELS = 64, 2**24  # limits of a batch: images, and pixels of all images together
@@ -34,9 +45,14 @@ def predict_exported(
     exported = load_exported(model, require_signature=require_signature)
     if not images.exists():
         raise UserError(f"no such folder or image: {images}")
-    root, paths = (images.parent, [images.name]) if images.is_file() else (images, sorted(find_images(images)))
+    skipped: Counter[str] = Counter()
+    notes: Counter[str] = Counter()
+    is_file = images.is_file()
+    root, paths = (images.parent, [images.name]) if is_file else (images, sorted(find_images(images, skipped=skipped)))
     if not paths:
-        raise UserError(f"no images in {images} ({', '.join(EXTENSIONS)})")
+        raise no_images(images, skipped)
+    if skipped:
+        print(describe_skipped(skipped))
     target, threshold = exported.description.target, exported.metadata.get("confidence_threshold")
     with (
         atomic_write(output) as partial,
@@ -44,23 +60,30 @@ def predict_exported(
     ):
         writer = csv.writer(stream)
         writer.writerow(["path", *target.columns(threshold)])
-        for batch_paths, pixels in _batches(root, paths):
+        for batch_paths, pixels in _batches(root, paths, exported.description.image, notes):
             for path, scores in zip(batch_paths, exported.probabilities(pixels), strict=True):
                 writer.writerow([path, *target.row(scores, threshold)])
     if len(paths) == 1:
         print(f"{paths[0]}: {target.describe(scores)}")
+    for note, count in notes.most_common():
+        print(f"{pluralize(count, 'image')}: {note}")
     print(f"predictions of {pluralize(len(paths), 'image')}: {output}")
 
 
-def _batches(root: Path, paths: Sequence[str]) -> Iterator[tuple[list[str], Pixels]]:
-    """Yield batches of consecutive images of the same size: paths, and uint8 (N, 3, H, W)."""
+def _batches(
+    root: Path, paths: Sequence[str], inputs: ImageInput, notes: Counter[str]
+) -> Iterator[tuple[list[str], Pixels]]:
+    """Yield batches of consecutive images of the same size: paths, and pixels (N, C, H, W); count the notes."""
     batch_paths: list[str] = []
     batch: list[Pixels] = []
     for path in paths:
         try:
-            pixels = decode_pixels(read_bytes(root / path)).transpose(2, 0, 1)
+            decoded = decode(read_bytes(root / path), inputs.channels)
+            pixels = to_dtype(decoded.pixels, inputs.dtype).transpose(2, 0, 1)
         except UnreadableImageError as error:
             raise UserError(f"cannot read image {root / path}: {error}; remove or repair it") from error
+        if decoded.note:
+            notes[decoded.note] += 1
         full = len(batch) == BATCH_SIZE or (len(batch) + 1) * pixels[0].size > BATCH_PIXELS
         if batch and (full or pixels.shape != batch[0].shape):
             yield batch_paths, np.stack(batch)

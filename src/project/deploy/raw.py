@@ -4,57 +4,90 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from project.interface import Fit
 from project.modules import Classifier
 
 
 class RawClassifier(nn.Module):
-    """Map decoded images, uint8 RGB (N, 3, H, W) of any H and W, to probabilities, float32 (N, classes).
+    """Map decoded images, (N, C, H, W) of any H and W in the files' dtype, to probabilities, float32 (N, classes).
 
-    The crop and resize are bitwise equal to those of `project.datamodules.images.decode`, written in operations that
-    every export format supports: the antialiased `Resize` of ONNX differs by up to 15 gray levels.
+    For integers, images are fitted bitwise as by `project.images.fit_pixels`, in operations that every export format
+    supports: the antialiased `Resize` of ONNX differs by up to 15 gray levels.
     """
 
-    def __init__(self, model: Classifier, size: int) -> None:
+    def __init__(self, model: Classifier) -> None:
         super().__init__()
-        self.model, self.size = model, size
+        self.model, self.inputs = model, model.data_description.image
 
     @override
     def forward(self, image: Tensor) -> Tensor:
-        return self.model.predictions(exportable_center_crop_resize(image, self.size))
+        fitted = exportable_fit(image, self.inputs.size, self.inputs.fit)
+        return self.model.predictions(self.inputs.prepare(fitted))
 
 
-def exportable_center_crop_resize(image: Tensor, size: int) -> Tensor:
-    """Crop the largest centered square of each image and resize it: uint8 (N, 3, H, W) to uint8 (N, 3, size, size).
+def exportable_fit(image: Tensor, size: tuple[int, int], fit: Fit) -> Tensor:
+    """Fit images, uint8, uint16 or float32 (N, C, H, W), to (N, C, height, width), as `project.images.fit_pixels` does.
 
-    Equivalent to `center_crop_resize` of `project.datamodules.images.decode`. For uint8, torch resizes horizontally,
-    then vertically, with fixed-point weights, and rounds to uint8 after each pass. Sums of such products are exact in
-    float64, in any order.
+    Images are resized horizontally, then vertically. For integers, weights have fixed point, as in torch, and each pass
+    is rounded; sums of such products are exact in float64, in any order.
     """
-    height, width = image.shape[2:]
-    side = torch.minimum(_scalar(height), _scalar(width))
-    horizontal, unit = _weights(width, side, size)
-    columns = ((image.double() @ horizontal.T) / unit + 0.5).floor()
-    vertical, unit = _weights(height, side, size)
-    return ((vertical @ columns) / unit + 0.5).floor().to(torch.uint8)
+    height, width = _scalar(image.shape[2]), _scalar(image.shape[3])
+    part, content = [height, width], [_scalar(size[0]), _scalar(size[1])]
+    is_wide = width * size[0] > height * size[1]
+    if fit == "crop":
+        part[1] = torch.where(is_wide, (height * size[1] / size[0]).floor().clamp(min=1), width)
+        part[0] = torch.where(is_wide, height, (width * size[0] / size[1]).floor().clamp(min=1))
+    elif fit == "pad":
+        rows = ((2 * height * size[1] + width) / (2 * width)).floor().clamp(min=1)
+        columns = ((2 * width * size[0] + height) / (2 * height)).floor().clamp(min=1)
+        content = [torch.where(is_wide, rows, content[0]), torch.where(is_wide, content[1], columns)]
+    quantized = not image.is_floating_point()
+    horizontal, unit = _weights(image.shape[3], part[1], size[1], content[1], quantized)
+    columns = image.double() @ horizontal.T / unit
+    if quantized:
+        columns = (columns + 0.5).floor()
+    vertical, unit = _weights(image.shape[2], part[0], size[0], content[0], quantized)
+    result = vertical @ columns / unit
+    if quantized:
+        return (result + 0.5).floor().to(image.dtype)
+    if fit == "pad":
+        shown = _is_shown(size[0], content[0]) & _is_shown(size[1], content[1]).T
+        result = torch.where(shown, result, image.amin((1, 2, 3), keepdim=True).double())
+    return result.to(image.dtype)
 
 
 def _scalar(value: int) -> Tensor:
     return torch.full((), value, dtype=torch.float64)  # a tensor, so that the exported graph computes with it
 
 
-def _weights(length: int, side: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Return the weight of each input pixel in each output pixel, integers (size, length), and their common divisor.
+def _target(size: int, content: Tensor) -> Tensor:
+    """Return the position of each output pixel in the central `content` pixels, (size, 1)."""
+    return torch.arange(size, dtype=torch.float64)[:, None] - ((_scalar(size) - content) / 2).floor()
 
-    Pixels outside the centered square of `side` pixels have weight 0.
+
+def _is_shown(size: int, content: Tensor) -> Tensor:
+    target = _target(size, content)
+    return (target >= 0) & (target < content)
+
+
+def _weights(length: int, part: Tensor, size: int, content: Tensor, quantized: bool) -> tuple[Tensor, Tensor]:
+    """Return the weight of each input pixel in each output pixel, (size, length), and their common divisor.
+
+    The central `part` pixels of the input are resized to the central `content` pixels of the output; all other weights
+    are 0. Quantized weights are integers.
     """
-    position = torch.arange(length, dtype=torch.float64) - ((_scalar(length) - side) / 2).floor()
-    scale = side / size
+    position = torch.arange(length, dtype=torch.float64) - ((_scalar(length) - part) / 2).floor()
+    scale = part / content
     radius = scale.clamp(min=1.0)
-    center = (torch.arange(size, dtype=torch.float64)[:, None] + 0.5) * scale
+    center = (_target(size, content) + 0.5) * scale
     first = (center - radius + 0.5).floor().clamp(min=0)
-    end = torch.minimum((center + radius + 0.5).floor(), side)
-    weight = (1 - ((position - center + 0.5) / radius).abs()).clamp(min=0) * ((position >= first) & (position < end))
-    weight = weight / weight.sum(1, keepdim=True)
+    end = torch.minimum((center + radius + 0.5).floor(), part)
+    shown = _is_shown(size, content)
+    inside = (position >= first) & (position < end) & shown
+    weight = (1 - ((position - center + 0.5) / radius).abs()).clamp(min=0) * inside
+    weight = weight / weight.sum(1, keepdim=True).where(shown, _scalar(1))
+    if not quantized:
+        return weight, _scalar(1)
     # The largest power of two for which every weight fits into 16 bits, as in torch.
     bits = (weight.max() * 2.0 ** torch.arange(1, 23, dtype=torch.float64) + 0.5 < 2**15).sum()
     unit = 2.0 ** bits.double()

@@ -12,7 +12,7 @@ from torch import nn
 from project.callbacks import NonFiniteGuard
 from project.datamodules.images.augment import augment
 from project.errors import UserError
-from project.interface import Batch, data_of, module_of
+from project.interface import Batch, ImageInput, data_of, module_of
 from project.privacy.poisson import PoissonBatchSampler
 
 
@@ -63,14 +63,14 @@ def _violations(trainer: Any, delta: float) -> Iterator[str]:
         if monitor.startswith("train/"):
             yield f"{monitor} is computed on the train split without noise, and must not be monitored: use a val metric"
     for transform in data.batch_transforms:
-        if _mixes_images(transform, classes, data.image_size):
+        if _mixes_images(transform, classes, data.input):
             yield f"{type(transform).__name__} mixes images: remove it from data.batch_transforms"
     if _mixes_gradients(model.loss, classes, data.sample(8).target):
         yield f"{type(model.loss).__name__} makes the gradient of an image depend on others: choose another model.loss"
-    yield from _network_violations(model.net, data.image_size)
+    yield from _network_violations(model.net, data.input)
 
 
-def _network_violations(net: nn.Module, size: int) -> Iterator[str]:
+def _network_violations(net: nn.Module, inputs: ImageInput) -> Iterator[str]:
     from opacus.validators import ModuleValidator
 
     for name, module in net.named_modules():
@@ -82,7 +82,7 @@ def _network_violations(net: nn.Module, size: int) -> Iterator[str]:
     for error in ModuleValidator.validate(deepcopy(net).train(), strict=False):
         yield f"Opacus does not support {type(net).__name__} ({error})"
     device, copy = next(net.parameters()).device, deepcopy(net)
-    one = torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
+    one = torch.randn(4, inputs.channels, *inputs.size, generator=torch.Generator().manual_seed(0)).to(device)
     other = torch.cat([3 * one[:1].flip(2) + 1, one[1:]])
     before, after = (_seeded(lambda x=x: deepcopy(net)(x)) for x in (one, other))
     _seeded(lambda: copy(one))
@@ -93,10 +93,10 @@ def _network_violations(net: nn.Module, size: int) -> Iterator[str]:
         yield f"the outputs of {type(net).__name__} depend on the rest of the batch: choose another network"
 
 
-def _mixes_images(transform: nn.Module, classes: int, size: int) -> bool:
+def _mixes_images(transform: nn.Module, classes: int, inputs: ImageInput) -> bool:
     """Return True if changing the first image or its label changes the other samples."""
     generator = torch.Generator().manual_seed(0)
-    one = torch.randint(256, (8, 3, size, size), generator=generator, dtype=torch.uint8)
+    one = torch.randint(256, (8, inputs.channels, *inputs.size), generator=generator, dtype=torch.uint8)
     other = torch.cat([255 - one[:1], one[1:]])
     label, index = torch.arange(8) % classes, torch.arange(8)
     changed = torch.cat([(label[:1] + 1) % classes, label[1:]])

@@ -154,9 +154,11 @@ def _load_checkpoint(file: str, device: str) -> Predictor:
     module = import_object(saved["hyper_parameters"].get("_class_path", MODULE))
     model = module.load_from_checkpoint(path, map_location=device, weights_only=True).eval()
 
+    prepare = model.data_description.input.prepare
+
     def compute(inputs: NDArray[Any]) -> Scores:
         with torch.inference_mode():
-            scores: Scores = model.predictions(torch.from_numpy(inputs).to(device)).cpu().numpy()
+            scores: Scores = model.predictions(prepare(torch.from_numpy(inputs).to(device))).cpu().numpy()
         return scores
 
     return Predictor(compute, model.data_description, model.confidence_threshold)

@@ -18,7 +18,7 @@ class Batcher:
     There is no batching delay: a single image is predicted immediately, and batches grow with the load.
 
     Args:
-        probabilities: The model: uint8 (N, 3, size, size) to float32 (N, classes).
+        probabilities: The model: images (N, C, height, width) to float32 (N, classes).
         on_batch: Called with the size of each batch.
     """
 
@@ -29,7 +29,7 @@ class Batcher:
         self.task: asyncio.Task[None] | None = None
 
     async def __call__(self, image: Pixels) -> Probabilities:
-        """Return the probabilities of one image, uint8 (3, size, size): float32 (classes,)."""
+        """Return the probabilities of one image, (C, height, width): float32 (classes,)."""
         future: asyncio.Future[Probabilities] = asyncio.get_running_loop().create_future()
         self.queue.append((image, future))
         if self.task is None or self.task.done():

@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 from project.deploy.load import load_exported
 from project.errors import UserError
-from project.images import Pixels, UnreadableImageError, center_crop_resize, decode_pixels, find_images
+from project.images import Pixels, UnreadableImageError, decode, find_images, fit_pixels, to_dtype
 from project.output import printable
 from project.serve import metrics
 from project.serve.batcher import Batcher
@@ -60,13 +60,13 @@ class Service:
         self.settings = settings
         exported = load_exported(settings.model, settings.threads, settings.require_signature)
         self.description = exported.description
-        self.size = self.description.image.height
+        self.input = self.description.image
         self.confidence_threshold: float | None = exported.metadata.get("confidence_threshold")
         self.samples = load_samples(settings.samples) if settings.samples else []
         self.batcher = Batcher(exported.probabilities, metrics.BATCH_SIZE.observe)
         self.decoders = ThreadPoolExecutor(settings.threads)
         self.in_flight = 0
-        exported.probabilities(np.zeros((1, 3, self.size, self.size), np.uint8))  # warm-up
+        exported.probabilities(np.zeros((1, self.input.channels, *self.input.size), self.input.dtype))  # warm-up
 
     @contextmanager
     def admit(self, images: int) -> Iterator[None]:
@@ -109,19 +109,19 @@ class Service:
         result = self.description.target.to_json(scores, self.confidence_threshold)
         if attribution:
             label = int(scores.argmax())
-            copies = occlude(image, self.description.image.mean)
+            copies = occlude(image, pixels.shape[:2], self.input)
             occluded = np.stack(await asyncio.gather(*map(self.batcher, copies)))
-            heat_map = await in_thread(overlay, pixels, log_odds_drop(label, scores, occluded))
+            heat_map = await in_thread(overlay, pixels, self.input, log_odds_drop(label, scores, occluded))
             result["attribution"] = {"lowest_probability": float(occluded[:, label].min()), "overlay": heat_map}
         metrics.PREDICTIONS.labels(printable(result["class"])).inc()
         return result
 
     def _preprocess(self, data: bytes) -> tuple[Pixels, Pixels]:
         try:
-            pixels = decode_pixels(data)
+            pixels = to_dtype(decode(data, self.input.channels).pixels, self.input.dtype)
         except UnreadableImageError as error:
             raise HTTPException(400, f"cannot read the file: {error}") from error
-        return pixels, center_crop_resize(pixels, self.size)
+        return pixels, fit_pixels(pixels, self.input.size, self.input.fit)
 
 
 def overloaded() -> HTTPException:

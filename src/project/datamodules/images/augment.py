@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+import torch
 import torch.nn.functional as F
 from torch import nn
 
@@ -26,7 +27,7 @@ def is_fixed(transform: nn.Module) -> bool:
 
 
 def augment(batch: Batch, transforms: Iterable[nn.Module], classes: int, epoch: int = 0) -> Batch:
-    """Apply transforms to a batch of images, uint8 (N, 3, H, W).
+    """Apply transforms to a batch of images, (N, C, H, W), uint8 or float in [0, 1].
 
     Images become float in [0, 1], unless there are no transforms. Mixing turns labels into probabilities, float
     (N, classes).
@@ -37,7 +38,7 @@ def augment(batch: Batch, transforms: Iterable[nn.Module], classes: int, epoch: 
     image, label, index = batch
     size = list(image.shape[-2:])
     for number, transform in enumerate(transforms):
-        if number == 0:
+        if number == 0 and image.dtype == torch.uint8:
             image = image.float().div_(255)
         if isinstance(transform, Mixing):
             soft = label if label.is_floating_point() else F.one_hot(label, classes).float()

@@ -2,7 +2,7 @@
 
 import io
 import itertools
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -12,20 +12,22 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, UnidentifiedImageError
 
+from project.datamodules.images.notices import describe_crop
+from project.datamodules.images.packed import sample_facts
 from project.datamodules.index import ImageIndex, index_table, index_tree
 from project.datamodules.parallel import parallel_map
 from project.datamodules.split import complete_splits
 from project.errors import UserError
 from project.files import write_table
-from project.images import UnreadableImageError, decode_pixels, read_bytes
-from project.interface import SPLITS
+from project.images import Pixels, UnreadableImageError, decode, describe_skipped, read_bytes, to_dtype
+from project.interface import SPLITS, ImageInput
 from project.output import pluralize
 
 NEAR_BITS = 6  # maximum Hamming distance between the 64-bit perceptual hashes of near duplicates
 NEAR_LEVELS = 9.0  # maximum mean difference between the thumbnails of near duplicates, of 255 levels
-ERRORS = ("unreadable", "across splits", "with conflicting labels", "too few images")
+ERRORS = ("unreadable", "blank", "across splits", "with conflicting labels", "too few images")
 THUMBNAIL = (16, 16)
 SHEET = 40  # maximum number of findings in the contact sheet
 
@@ -39,7 +41,8 @@ class ImageInfo(NamedTuple):
     height: int = 0
     content: bytes = b""
     phash: int = 0
-    thumbnail: NDArray[np.uint8] = np.zeros((*THUMBNAIL, 3), np.uint8)
+    thumbnail: NDArray[np.uint8] = np.zeros((*THUMBNAIL, 3), np.uint8)  # (H, W, C)
+    note: str = ""
 
 
 class Finding(NamedTuple):
@@ -57,12 +60,17 @@ class Finding(NamedTuple):
 
 
 def check_data(
-    root: Path, labels: Path | None = None, out: Path = Path("logs/check_data"), min_images: int = 10
+    root: Path,
+    labels: Path | None = None,
+    out: Path = Path("logs/check_data"),
+    min_images: int = 10,
+    image_size: int | list[int] = 32,
+    channels: int = 3,
 ) -> None:
     """Validate a dataset: print image counts and sizes, report errors and warnings, exit with 1 if there are errors.
 
-    Errors are unreadable images, duplicates across splits (data leakage) or with conflicting labels, and classes with
-    too few images. Warnings are other duplicates, blank images and uncommon file formats. Duplicates are exact or near.
+    Errors are unreadable images, blank images, duplicates across splits (data leakage) or with conflicting labels, and
+    classes with too few images. Warnings are other duplicates and uncommon file formats. Duplicates are exact or near.
     Writes findings.csv and, unless it would be empty, the contact sheet findings.png.
 
     Args:
@@ -71,13 +79,20 @@ def check_data(
         labels: CSV with columns path (relative to `root`) and label, used instead of class folders.
         out: Output directory.
         min_images: Minimum number of readable training images per class.
+        image_size: Size of the network input, to tell how much of the images a crop cuts off.
+        channels: Number of channels of the images, e.g. 1 for grayscale.
 
     Raises:
         UserError: the dataset has no valid structure.
         SystemExit: code 1, there are errors.
     """
     index = index_table(labels, root, None) if labels else index_tree(root)
-    images = list(parallel_map(partial(_inspect, index), len(index.paths), "checking images"))
+    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    inputs = ImageInput(size[0], size[1], channels=channels)
+    facts = sample_facts(index, inputs, 100)
+    value_range = facts.value_range(np.arange(len(index.paths)), facts.dtype())
+    inputs = replace(inputs, dtype=facts.dtype(), value_range=value_range)
+    images = list(parallel_map(partial(_inspect, index, inputs), len(index.paths), "checking images"))
     readable = np.array([not image.error for image in images])
     index = replace(index, splits=np.where(readable, index.splits, "skip"))
     try:
@@ -92,10 +107,11 @@ def check_data(
         if count < min_images:
             findings.append(Finding("too few images", name, "", f"{count} in train, minimum {min_images}"))
     _print_counts(index, images, readable)
+    _print_conversions(index, images, inputs)
     out.mkdir(parents=True, exist_ok=True)
     rows = [finding._asdict() | {"severity": finding.severity} for finding in findings]
     write_table(out / "findings.csv", rows, (*Finding._fields, "severity"))
-    _write_contact_sheet(index.root, findings, out / "findings.png")
+    _write_contact_sheet(index.root, inputs, findings, out / "findings.png")
     for kind in dict.fromkeys(finding.kind for finding in findings):
         same_kind = [finding for finding in findings if finding.kind == kind]
         print(f"{same_kind[0].severity}: {kind} ({len(same_kind):,})")
@@ -110,21 +126,32 @@ def check_data(
         raise SystemExit(1)
 
 
-def _inspect(index: ImageIndex, row: int) -> ImageInfo:
+def _read(file: Path, inputs: ImageInput) -> tuple[Pixels, Image.Image, str, bytes]:
+    """Return the pixels of a file, uint8 (C, H, W), as an RGB image, the note of the decoder, and its content."""
+    data = read_bytes(file)
+    pixels, note = decode(data, inputs.channels)
+    raw = to_dtype(pixels, inputs.dtype).transpose(2, 0, 1)
+    bands = raw if inputs.is_8bit else (inputs.scale(raw.astype(np.float32)) * 255).round().astype(np.uint8)
+    return bands, inputs.render(bands).convert("RGB"), note, data
+
+
+def _inspect(index: ImageIndex, inputs: ImageInput, row: int) -> ImageInfo:
     import imagehash
 
+    file = index.root / index.paths[row]
     try:
-        data = read_bytes(index.root / index.paths[row])
-        pixels = decode_pixels(data)
+        bands, image, note, data = _read(file, inputs)
     except UnreadableImageError as error:
         return ImageInfo(str(error))
-    image = Image.fromarray(pixels)
-    with Image.open(io.BytesIO(data)) as file:
-        file_format = str(file.format)
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            file_format = str(opened.format)
+    except UnidentifiedImageError:  # read by another library
+        file_format = file.suffix[1:].upper()
     phash = int(str(imagehash.phash(image)), 16)
-    thumbnail = np.asarray(image.resize(THUMBNAIL, Image.Resampling.BOX))
-    digest = blake2b(pixels.tobytes(), digest_size=16).digest()  # of the pixels: the encoding may differ
-    return ImageInfo("", file_format, image.width, image.height, digest, phash, thumbnail)
+    small = [np.asarray(Image.fromarray(band).resize(THUMBNAIL, Image.Resampling.BOX)) for band in bands]
+    digest = blake2b(bands.tobytes(), digest_size=16).digest()  # of the pixels: the encoding may differ
+    return ImageInfo("", file_format, image.width, image.height, digest, phash, np.stack(small, -1), note)
 
 
 def _duplicates(index: ImageIndex, images: list[ImageInfo], readable: NDArray[np.bool_]) -> Iterator[Finding]:
@@ -179,8 +206,8 @@ def _outliers(index: ImageIndex, images: list[ImageInfo], readable: NDArray[np.b
             for row in np.flatnonzero(formats == name).tolist():
                 yield Finding("uncommon format", index.paths[row], detail=f"{name}, mostly {names[counts.argmax()]}")
     for row in np.flatnonzero(readable).tolist():
-        if images[row].thumbnail.std((0, 1)).max() < 2:
-            yield Finding("blank", index.paths[row], detail="uniform color")
+        if (spread := images[row].thumbnail.std((0, 1)).max()) < 2:
+            yield Finding("blank", index.paths[row], detail=f"standard deviation {spread:.1f} of 255 levels")
 
 
 def _print_counts(index: ImageIndex, images: list[ImageInfo], readable: NDArray[np.bool_]) -> None:
@@ -198,7 +225,18 @@ def _print_counts(index: ImageIndex, images: list[ImageInfo], readable: NDArray[
     Console(soft_wrap=True, markup=False).print(table)
 
 
-def _write_contact_sheet(root: Path, findings: list[Finding], file: Path) -> None:
+def _print_conversions(index: ImageIndex, images: list[ImageInfo], inputs: ImageInput) -> None:
+    sizes = np.array([(image.height, image.width) for image in images if not image.error], np.int32)
+    notes = Counter(image.note for image in images if image.note)
+    lines = [f"{pluralize(count, 'image')}: {note}" for note, count in notes.most_common()]
+    low, high = inputs.value_range
+    depth = "" if inputs.is_8bit else f"the pixels are {inputs.dtype}, from {low:g} to {high:g} without outliers"
+    for line in (depth, describe_crop(sizes, inputs)[0], *lines, describe_skipped(index.skipped)):
+        if line:
+            print(line)
+
+
+def _write_contact_sheet(root: Path, inputs: ImageInput, findings: list[Finding], file: Path) -> None:
     """Draw the images of the findings, errors first; without images, no file is written."""
     visible = [finding for finding in findings if finding.kind not in ("unreadable", "too few images")]
     shown = sorted(visible, key=lambda finding: finding.severity != "error")[:SHEET]
@@ -212,7 +250,7 @@ def _write_contact_sheet(root: Path, findings: list[Finding], file: Path) -> Non
     for number, finding in enumerate(shown):
         left, top = number % columns * cell[0], number // columns * cell[1]
         for column, path in enumerate(filter(None, (finding.path, finding.other))):
-            image = Image.fromarray(decode_pixels(read_bytes(root / path)))
+            image = _read(root / path, inputs)[1]
             image = image.resize((side, side), Image.Resampling.NEAREST if image.width < side else None)
             sheet.paste(image, (left + column * (side + 4), top))
         for line, text in enumerate((finding.kind, finding.path[-44:], finding.other[-44:])):

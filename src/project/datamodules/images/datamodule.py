@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,6 @@ from typing import Literal
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -19,9 +18,17 @@ from project.datamodules.base import DataModule
 from project.datamodules.images.augment import augment, default_augmentation, is_fixed
 from project.datamodules.images.builders import DatasetBuilder
 from project.datamodules.images.dataset import Images
+from project.datamodules.images.facts import Facts
 from project.datamodules.images.masks import MaskMode, Masks
+from project.datamodules.images.notices import (
+    describe_conversions,
+    describe_crop,
+    skip_unreadable,
+    warn_about_duplicates,
+)
 from project.datamodules.images.origin import Origin
-from project.datamodules.images.packed import decode_all, skip_unreadable, warn_about_duplicates
+from project.datamodules.images.packed import decode_all, sample_facts
+from project.datamodules.images.shards import read_shard_facts
 from project.datamodules.images.transforms import RandomResizedCrop
 from project.datamodules.index import ImageIndex, index_unlabeled
 from project.datamodules.loader import Loader
@@ -29,8 +36,8 @@ from project.datamodules.parallel import worker_count
 from project.datamodules.sampler import EpochBatchSampler, Order, Request, seed_rng
 from project.datamodules.split import assign_splits
 from project.errors import UserError
-from project.images import Pixels
-from project.interface import SPLITS, Batch, ClassTarget, DataDescription, ImageInput, Split, module_of
+from project.images import Pixels, describe_skipped
+from project.interface import SPLITS, Batch, ClassTarget, DataDescription, Fit, ImageInput, Split, module_of
 from project.machine import memory
 from project.output import pluralize, redact_secrets
 from project.runs.spec import to_spec
@@ -48,7 +55,13 @@ class ImageDataModule(DataModule):
             relative to root, by default the folder of the CSV.
         group_column: Column of the labels CSV with the group of each image, e.g. a patient; a group stays in one split.
         source: Built-in dataset, used if neither `root` nor `labels` is given.
-        image_size: Height and width of the network input in pixels.
+        image_size: Size of the network input in pixels: one number, or height and width.
+        fit: How images are brought to this size: `crop` takes the largest centered part of the same aspect ratio, `pad`
+            adds borders (letterbox), `stretch` changes the aspect ratio.
+        channels: Number of channels: 3 for RGB, 1 for grayscale, or the number of bands. RGB and grayscale images are
+            converted to each other; images of another number of channels are unreadable.
+        value_range: Pixel values that become 0 and 1 before normalization; values outside are clipped. `auto` takes
+            0 and 255 for 8-bit images; for others the range of the training images, without outliers.
         batch_size: Global batch size: images per step over all devices.
         val_fraction: Fraction of each class to split off for val if the dataset has no val split, in (0, 1).
         test_fraction: Fraction of each class to split off for test if the dataset has neither val nor test, in [0, 1).
@@ -65,9 +78,10 @@ class ImageDataModule(DataModule):
         mask_boxes: CSV of regions to mask in all splits, e.g. faces, with columns path, left, top, right, bottom, in
             pixels of the upright image. Regions of shards are masked when the shards are written.
         mask_by: `fill` replaces masked regions with gray, `blur` downsamples them to 4x4 pixels.
-        item_transforms: Transforms of single images in the workers, applied before resizing: modules from uint8
-            (3, H, W) to uint8 (3, H, W). Random ones are applied in training only.
-        batch_transforms: Augmentations of training batches on the device: modules from float (N, 3, H, W) in [0, 1] to
+        item_transforms: Transforms of single images in the workers, applied before resizing: modules from uint8, or
+            float in [0, 1] if the files have another depth than 8 bits, (C, H, W) to the same dtype. Random ones are
+            applied in training only.
+        batch_transforms: Augmentations of training batches on the device: modules from float (N, C, H, W) in [0, 1] to
             the same shape. By default, rotation, horizontal flip and random crop.
         pack_limit: Maximum size of the decoded images, in GB, up to which they are packed into one memory-mapped file;
             by default, a quarter of the machine's memory.
@@ -82,7 +96,10 @@ class ImageDataModule(DataModule):
         labels: str | None = None,
         group_column: str | None = None,
         source: DatasetBuilder | None = None,
-        image_size: int = 32,
+        image_size: int | list[int] = 32,
+        fit: Fit = "crop",
+        channels: int = 3,
+        value_range: Literal["auto"] | list[float] = "auto",
         batch_size: int = 128,
         val_fraction: float = 0.15,
         test_fraction: float = 0.15,
@@ -113,11 +130,15 @@ class ImageDataModule(DataModule):
             self.hparams["sampler"] = to_spec(sampler)
         balanced, held_out = sampling == "balanced", 0 if folds else val_fraction + test_fraction
         valid_fold = fold == 0 if folds == 0 else folds > 1 and 0 <= fold < folds
+        size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+        valid_range = value_range == "auto" or (len(value_range) == 2 and value_range[0] < value_range[1])
         if root and redact_secrets(root) != root:
             fix = "put it into the environment or a credentials file, where fsspec finds it"
             raise UserError(f"data.root contains a password or key, which would be saved with every run: {fix}")
         for invalid, message in (
-            (image_size < 1, f"image_size must be at least 1, got {image_size}"),
+            (min(size) < 1 or len(size) != 2, f"image_size must be a number or [height, width], got {image_size}"),
+            (channels < 1, f"channels must be at least 1, got {channels}"),
+            (not valid_range, f"value_range must be auto or [low, high] with low below high, got {value_range}"),
             (batch_size < 1, f"batch_size must be at least 1, got {batch_size}"),
             (split_seed < 0, f"split_seed must be at least 0, got {split_seed}"),
             ((num_workers or 0) < 0, f"num_workers must be at least 0, got {num_workers}"),
@@ -141,21 +162,22 @@ class ImageDataModule(DataModule):
             folds=folds,
             fold=fold,
         )
-        self.image_size, self.batch_size = image_size, batch_size
+        self.input, self.value_range = ImageInput(size[0], size[1], channels=channels, fit=fit), value_range
+        self.batch_size = batch_size
         self.sampling, self.sampler = sampling, sampler
         self.channel_statistics, self.on_corrupt = channel_statistics, on_corrupt
         self.mask_boxes, self.mask_by = mask_boxes, mask_by
         self.item_transforms = nn.ModuleList(item_transforms or [])
         for transform in self.item_transforms:
             if isinstance(transform, RandomResizedCrop):
-                transform.image_size = image_size
+                transform.size = self.input.size
         self.batch_transforms = nn.ModuleList(default_augmentation() if batch_transforms is None else batch_transforms)
         self.num_workers = num_workers
         self.index: ImageIndex | None = None
         self._pack_limit = memory() / 4 if pack_limit is None else pack_limit * 1e9
-        self._packed: Pixels | None = None  # uint8 (N, size, size, 3), by row of the index
+        self._packed: Pixels | None = None  # (N, height, width, channels), by row of the index
         self._on_device: Tensor | None = None
-        self._content: NDArray[np.uint64] | None = None
+        self._facts: Facts | None = None
         self._description: DataDescription | None = None
 
     def prepare_data(self) -> None:
@@ -167,10 +189,8 @@ class ImageDataModule(DataModule):
         self.folder = self.origin.prepare()
         trained = module_of(self.trainer).data_description if self.trainer else None
         if trained is not None and stage != "fit":
-            if self.image_size != trained.image.height:
-                size = f"the model was trained on images of {trained.image.height} pixels"
-                raise UserError(f"{size} and resizes all images to this size: remove --data.image_size")
-            self._description = trained
+            self._check_input(trained.image)
+            self._description, self.input = trained, trained.image
         if stage == "predict":
             if self.origin.is_sharded:
                 raise UserError(f"{self.origin.root} contains shards: predict needs a folder of images or one image")
@@ -183,8 +203,6 @@ class ImageDataModule(DataModule):
         is_drawn = (index.splits != self.index.splits).any()
         if stage == "fit":
             self._description = self._describe()
-            if self._content is not None:
-                warn_about_duplicates(self.index, self._content)
         elif trained is not None and is_drawn and trained.fingerprint != self.index.fingerprint():
             changed = f"{self.folder} has changed since the model was trained, so its splits were drawn again"
             leak = "the test split may contain training images"
@@ -196,13 +214,37 @@ class ImageDataModule(DataModule):
             if self.origin.is_sharded:
                 raise UserError("data.mask_boxes: shards are masked when written, by `train.py shard --mask_boxes`")
             index = replace(index, masks=Masks(Path(self.mask_boxes), self.mask_by, index.paths))
-        if self.origin.is_sharded or (self.trainer and self.trainer.fast_dev_run):  # type: ignore[attr-defined]
-            return index
-        fixed, bytes_needed = self._fixed(), len(index.paths) * self.image_size**2 * 3
-        fits = len(fixed) == len(self.item_transforms) and bytes_needed <= self._pack_limit
-        decoded = decode_all(index, self.image_size, fixed, fits, self.origin.cache_dir / "packed")
-        self._packed, self._on_device, self._content = decoded.pixels if fits else None, None, decoded.content
-        return skip_unreadable(index, decoded.unreadable, self.on_corrupt)
+        if index.skipped:
+            rank_zero_warn(describe_skipped(index.skipped))
+        trained_dtype = None if self._description is None else self.input.dtype
+        self._packed = self._on_device = None
+        if self.origin.is_sharded:
+            self._facts = read_shard_facts(str(self.origin.root), len(index.paths))
+            dtype = self._facts.dtype()
+        elif self.trainer and self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self._facts = sample_facts(index, self.input, 100)
+            dtype = self._facts.dtype()
+        else:
+            fixed, folder = self._fixed(), self.origin.cache_dir / "packed"
+            limit = self._pack_limit if len(fixed) == len(self.item_transforms) else 0
+            self._facts, dtype, self._packed = decode_all(index, self.input, fixed, limit, folder, trained_dtype)
+        self.input = replace(self.input, dtype=trained_dtype or dtype)
+        for text in describe_conversions(self._facts, self.input.dtype):
+            rank_zero_warn(text)
+        return skip_unreadable(index, self._facts.errors, self.on_corrupt)
+
+    def _check_input(self, trained: ImageInput) -> None:
+        """Raise a UserError if an option contradicts the input that the model was trained on."""
+        low_high = trained.value_range if self.value_range == "auto" else self.value_range
+        for option, given, expected in (
+            ("image_size", self.input.size, trained.size),
+            ("channels", self.input.channels, trained.channels),
+            ("fit", self.input.fit, trained.fit),
+            ("value_range", low_high, trained.value_range),
+        ):
+            if given != expected:
+                model = f"the model was trained on images of {trained}, and prepares all images like these"
+                raise UserError(f"{model}: remove --data.{option}")
 
     def _fixed(self) -> list[nn.Module]:
         return [transform for transform in self.item_transforms if is_fixed(transform)]
@@ -213,11 +255,23 @@ class ImageDataModule(DataModule):
         if missing := [name for name, count in zip(index.class_names, counts, strict=True) if not count]:
             reason = ": it has too few groups" if index.groups is not None else ""
             raise UserError(f"class '{missing[0]}' in {index.root} has no images in the train split{reason}")
-        mean, std = [0.5] * 3, [0.5] * 3
+        assert self._facts is not None
+        if self.value_range == "auto":
+            value_range = self._facts.value_range(index.rows("train"), self.input.dtype)
+        else:
+            value_range = list(map(float, self.value_range))
+        self.input = replace(self.input, value_range=value_range)
+        mean, std = [0.5] * self.input.channels, [0.5] * self.input.channels
         if self.channel_statistics == "train":
-            mean, std = self._images("train", self._fixed()).channel_statistics()
-        inputs = ImageInput(self.image_size, self.image_size, mean, std)
-        return DataDescription(inputs, ClassTarget(index.class_names, counts.tolist()), index.fingerprint())
+            mean, std = self.images("train").channel_statistics()
+        self.input = replace(self.input, mean=mean, std=std)
+        if self._facts.content.any():
+            warn_about_duplicates(index, self._facts.content)
+        crop, is_large = describe_crop(self._facts.sizes[self._facts.dtypes != ""], self.input)
+        if is_large:
+            rank_zero_warn(crop)
+        self.notes = [crop] if crop and not is_large else []
+        return DataDescription(self.input, ClassTarget(index.class_names, counts.tolist()), index.fingerprint())
 
     @override
     @property
@@ -252,7 +306,7 @@ class ImageDataModule(DataModule):
 
     @override
     def sample(self, count: int, split: Split | Literal[""] = "train") -> Batch:
-        images = self._images(split, self._fixed())
+        images = self.images(split)
         return images[Request(0, images.even(count))]
 
     def train_dataloader(self) -> Loader:
@@ -279,9 +333,11 @@ class ImageDataModule(DataModule):
         last = min(first + trainer.accumulate_grad_batches, int(trainer.num_training_batches))
         return trainer.train_dataloader.batch_sampler.num_samples(first, last)
 
-    def _images(self, split: Split | Literal[""], transforms: Sequence[nn.Module]) -> Images:
+    def images(self, split: Split | Literal[""], augmented: bool = False) -> Images:
+        """Return the images of a split ("" for prediction data), with all item transforms or the deterministic ones."""
         rows, read = self._index().rows(split), self.origin.reader()
-        return Images(self._index(), rows, self.image_size, transforms, self._seed(), self._packed, read)
+        transforms = [*self.item_transforms] if augmented else self._fixed()
+        return Images(self._index(), rows, self.input, transforms, self._seed(), self._packed, read)
 
     @property
     def _overfitting(self) -> bool:
@@ -299,7 +355,7 @@ class ImageDataModule(DataModule):
     def _loader(self, split: Split | Literal[""]) -> Loader:
         trainer = self.trainer
         training = bool(trainer and trainer.training and split == "train" and not self._overfitting)
-        images = self._images(split, self.item_transforms if training else self._fixed())  # type: ignore[arg-type]
+        images = self.images(split, augmented=training)
         rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         if not len(images):
             sizes = ", ".join(f"{count:,} in {name}" for name, count in self.split_sizes().items() if count)
@@ -321,8 +377,8 @@ class ImageDataModule(DataModule):
 
     def _pixels_for(self, device: torch.device) -> Pixels | Tensor | None:
         """Return the packed pixels, on the device if it is a GPU and they take at most a quarter of its memory."""
-        if self._packed is None or device.type != "cuda":
-            return self._packed
+        if self._packed is None or device.type != "cuda" or self._packed.dtype == np.uint16:
+            return self._packed  # torch cannot index uint16 on every device
         if self._on_device is None and self._packed.nbytes <= torch.cuda.mem_get_info(device)[1] / 4:
             self._on_device = torch.from_numpy(self._packed).to(device)
         return self._packed if self._on_device is None else self._on_device

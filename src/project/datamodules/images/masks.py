@@ -5,6 +5,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -13,7 +14,7 @@ from project.files import read_table
 
 MaskMode = Literal["fill", "blur"]
 COLUMNS = ("path", "left", "top", "right", "bottom")
-GRAY = 128  # of filled regions
+GRAY = 128  # of filled regions in 8-bit images; others are filled with their mean
 POINTS = 4  # resolution of blurred regions, per side
 
 
@@ -43,7 +44,7 @@ class Masks:
         return f"{self.by} {blake2b(repr(sorted(self.boxes.items())).encode(errors='surrogateescape')).hexdigest()}"
 
     def hide(self, image: Tensor, path: str) -> Tensor:
-        """Return an upright image, uint8 (3, H, W), with its regions masked.
+        """Return an upright image, (C, H, W), with its regions masked.
 
         Raises:
             UserError: a region exceeds the image.
@@ -51,12 +52,13 @@ class Masks:
         if not (boxes := self.boxes.get(path)):
             return image
         image, (height, width) = image.clone(), image.shape[1:]
+        gray = GRAY if image.dtype == torch.uint8 else float(image.float().mean())
         for left, top, right, bottom in boxes:
             if right > width or bottom > height:
                 region, size = f"{left},{top},{right},{bottom}", f"{width} x {height} pixels in EXIF orientation"
                 raise UserError(f"{self.table}: the region {region} exceeds {path}, which has {size}")
             part = image[:, top:bottom, left:right]
-            part[:] = GRAY if self.by == "fill" else _blurred(part)
+            part[:] = gray if self.by == "fill" else _blurred(part)
         return image
 
 

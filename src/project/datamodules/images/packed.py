@@ -1,66 +1,102 @@
 """Validation of all images and, if they fit, decoding to one memory-mapped file of packed pixels."""
 
-import csv
+import math
 import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass
 from functools import cache, partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
+import torch
 from filelock import FileLock, Timeout
-from lightning.pytorch.utilities import rank_zero_warn
-from numpy.typing import NDArray
 from torch import nn
 
-from project.datamodules.images.decode import center_crop_resize, decode_image
+from project.datamodules.images.facts import Facts, ImageFacts
+from project.datamodules.images.resize import fit_image
 from project.datamodules.index import ImageIndex
 from project.datamodules.parallel import parallel_map
 from project.errors import FULL, UserError
 from project.files import flush_to_disk
-from project.images import Pixels, UnreadableImageError, read_bytes
-from project.output import pluralize
+from project.images import Pixels, UnreadableImageError, decode, read_bytes, to_dtype
+from project.interface import ImageInput, PixelType
 
-FORMAT = 2  # increased when decoding changes
+FORMAT = 3  # increased when decoding changes
 UNUSED = 7 * 24 * 3600  # seconds after which unused files are deleted
 
 
-class Decoded(NamedTuple):
-    """Result of decoding all images of an index."""
+class Packed(NamedTuple):
+    """Result of decoding all images of an index once.
 
-    unreadable: dict[int, str]  # errors by row
-    content: NDArray[np.uint64]  # (N,), hash of the content of each file
-    pixels: Pixels | None  # memory map, uint8 (N, size, size, 3); None if the images are not packed
+    Attributes:
+        facts: Facts about the files, by row; files whose values cannot be compared with the others' are unreadable.
+        dtype: The dtype that images are read in.
+        pixels: Memory map, (N, height, width, channels) of this dtype; None if the images are not packed.
+    """
+
+    facts: Facts
+    dtype: PixelType
+    pixels: Pixels | None
 
 
-def decode_all(index: ImageIndex, size: int, transforms: Sequence[nn.Module], pack: bool, folder: Path) -> Decoded:
+def decode_all(
+    index: ImageIndex,
+    inputs: ImageInput,
+    transforms: Sequence[nn.Module],
+    limit: float,
+    folder: Path,
+    dtype: PixelType | None = None,
+) -> Packed:
     """Decode all images once, in parallel, and cache the result in `folder` until a file changes.
 
-    Of several processes, one decodes and the others wait; files are written atomically. Deterministic transforms are
-    applied before images are resized to (size, size). Pixels are packed if `pack` is set; otherwise, pixels packed
-    before are used.
+    Of several processes, one decodes and the others wait; files are written atomically.
+
+    Args:
+        index: The images.
+        inputs: Size, fit and channels of the images.
+        transforms: Deterministic item transforms, applied before images are resized.
+        limit: Size in bytes up to which the pixels are packed. Images of another depth than 8 bits are not packed if
+            there are transforms, which get scaled pixels, and the scale is not known yet.
+        folder: The cache.
+        dtype: The dtype of a trained model; by default, the widest of the files.
     """
     key = _files_key(index)
-    pixels_key = f"{FORMAT} {size} {[repr(transform) for transform in transforms]} {index.masks or ''}".encode()
-    report, packed = folder / f"{key}.csv", folder / f"{key}_{blake2b(pixels_key, digest_size=4).hexdigest()}.npy"
+    settings = f"{FORMAT} {inputs} {inputs.fit} {[repr(transform) for transform in transforms]} {index.masks or ''}"
+    report = folder / f"{key}_{inputs.channels}.npz"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / f".{key}.lock"):
-        if not report.exists() or (pack and not packed.exists()):
-            _delete_unused(folder)
-            _decode(index, size, transforms, packed if pack else None, report)
-        for file in (report, packed):
-            if file.exists():
-                file.touch()
-        with report.open(newline="", encoding="utf-8") as stream:
-            results = list(csv.reader(stream))
+        facts = Facts.load(report) if report.exists() else None
+        expected = dtype or (facts.dtype() if facts else _first_dtype(index, inputs))
+        while True:
+            work = _Work(index, inputs, list(transforms), expected)
+            fits = work.bytes <= limit and (expected == "uint8" or not transforms)
+            digest = blake2b(f"{settings} {expected}".encode(), digest_size=4).hexdigest()
+            packed = folder / f"{key}_{digest}.npy" if fits else None
+            if facts is None or (packed and not packed.exists()):
+                _delete_unused(folder)
+                facts = _decode(work, packed, report)
+            if (found := dtype or facts.dtype()) == expected:
+                break
+            if packed:  # by now, images of a wider dtype were found
+                packed.unlink()
+            expected = found
+        for file in filter(None, (report, packed)):
+            file.touch()
         # Copy-on-write, as torch warns about read-only memory.
-        pixels = np.load(packed, mmap_mode="c") if packed.exists() else None
-    unreadable = {row: reason for row, (_, reason) in enumerate(results) if reason}
-    return Decoded(unreadable, np.array([int(content, 16) for content, _ in results], dtype=np.uint64), pixels)
+        pixels = np.load(packed, mmap_mode="c") if packed else None
+    return Packed(facts._replace(errors=facts.errors | facts.mismatches(expected)), expected, pixels)
+
+
+def _first_dtype(index: ImageIndex, inputs: ImageInput) -> PixelType:
+    """Return the dtype of the first readable image, which usually is that of all."""
+    for path in index.paths:
+        with suppress(UnreadableImageError):
+            return cast("PixelType", decode(read_bytes(index.root / path), inputs.channels).pixels.dtype.name)
+    return "uint8"
 
 
 def _delete_unused(folder: Path) -> None:
@@ -85,89 +121,83 @@ def _files_key(index: ImageIndex) -> str:
     return blake2b(index.paths.digest() + stats.tobytes() + root, digest_size=10).hexdigest()
 
 
-def _decode(index: ImageIndex, size: int, transforms: Sequence[nn.Module], packed: Path | None, report: Path) -> None:
-    count, unfinished = len(index.paths), report.with_suffix(".partial")
-    work = partial(_decode_one, index, size, list(transforms), unfinished if packed else None)
+@dataclass(frozen=True)
+class _Work:
+    """Arguments of `_decode_one` that are the same for all images."""
+
+    index: ImageIndex
+    inputs: ImageInput
+    transforms: list[nn.Module]
+    dtype: PixelType
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return len(self.index.paths), *self.inputs.size, self.inputs.channels
+
+    @property
+    def bytes(self) -> int:
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+def _decode(work: _Work, packed: Path | None, report: Path) -> Facts:
+    unfinished = report.with_suffix(".partial")
+    decode_one = partial(_decode_one, work, unfinished if packed else None)
     try:
         if packed:
-            np.lib.format.open_memmap(unfinished, "w+", np.uint8, (count, size, size, 3))
+            np.lib.format.open_memmap(unfinished, "w+", work.dtype, work.shape)
             if hasattr(os, "posix_fallocate"):  # writing to a memory map on a full disk kills the process
                 with unfinished.open("r+b") as stream:
                     os.posix_fallocate(stream.fileno(), 0, unfinished.stat().st_size)
-        results = list(parallel_map(work, count, "packing images" if packed else "checking images"))
+        title = "packing images" if packed else "checking images"
+        facts = Facts.collect(parallel_map(decode_one, len(work.index.paths), title))
         if packed:
             flush_to_disk(unfinished)
             unfinished.replace(packed)
-        with unfinished.open("w", newline="", encoding="utf-8") as table:
-            csv.writer(table).writerows((f"{content:x}", reason) for content, reason in results)
+        facts.save(unfinished)
         flush_to_disk(unfinished)
         unfinished.replace(report)
     except OSError as error:
         if error.errno not in FULL:
             raise
-        need = f"{count * size * size * 3 / 1e9:.2g} GB in {report.parent}"
+        need = f"{work.bytes / 1e9:.2g} GB in {report.parent}"
         fix = "free some, use another --data.cache_dir, or turn packing off with --data.pack_limit 0"
         raise UserError(f"the disk is full: packing the images needs {need}: {fix}") from error
     finally:
         unfinished.unlink(missing_ok=True)
+    return facts
 
 
 _writable = cache(partial(np.load, mmap_mode="r+"))  # opened once per process
 
 
-def _decode_one(
-    index: ImageIndex, size: int, transforms: list[nn.Module], file: Path | None, row: int
-) -> tuple[int, str]:
-    """Decode an image to its row in the packed file; return a hash of its content and the error, if any."""
+def _decode_one(work: _Work, file: Path | None, row: int) -> ImageFacts:
+    """Decode an image, to its row in the packed file if there is one."""
     content = 0
     try:
-        data = read_bytes(index.root / index.paths[row])
+        data = read_bytes(work.index.root / work.index.paths[row])
         content = content_hash(data)
-        image = index.hide(decode_image(data), row)
+        pixels, note = decode(data, work.inputs.channels)
     except UnreadableImageError as error:
-        return content, str(error)
+        return ImageFacts(content, str(error))
+    image = work.index.hide(torch.from_numpy(pixels).permute(2, 0, 1), row)
     if file is not None:
-        for transform in transforms:
-            image = transform(image)
-        _writable(file)[row] = center_crop_resize(image, size).permute(1, 2, 0).numpy()
-    return content, ""
+        with suppress(UnreadableImageError):  # integers among floats, which are reported as unreadable
+            image = torch.from_numpy(to_dtype(image.numpy(), work.dtype))
+            for transform in work.transforms:
+                image = transform(image)
+            fitted = fit_image(image, work.inputs.size, work.inputs.fit)
+            _writable(file)[row] = fitted.permute(1, 2, 0).numpy()
+    return ImageFacts.of(content, pixels, note)
+
+
+def sample_facts(index: ImageIndex, inputs: ImageInput, count: int) -> Facts:
+    """Return facts about up to `count` evenly spaced images, and empty ones about the others."""
+    chosen = {*np.linspace(0, len(index.paths) - 1, count).astype(int).tolist()}
+    work = _Work(index, inputs, [], "uint8")
+    every = range(len(index.paths))
+    return Facts.collect(_decode_one(work, None, row) if row in chosen else ImageFacts() for row in every)
 
 
 def content_hash(data: bytes) -> int:
     """Return a 64-bit hash of the content of a file."""
     return int.from_bytes(blake2b(data, digest_size=8).digest())
-
-
-def skip_unreadable(
-    index: ImageIndex, unreadable: dict[int, str], policy: Literal["error", "skip"], option: str = "--data.on_corrupt"
-) -> ImageIndex:
-    """Move unreadable images (errors by row) to the split "skip", or raise a UserError that lists them all."""
-    if not unreadable:
-        return index
-    names = [f"{index.root / index.paths[row]}: {reason}" for row, reason in unreadable.items()]
-    splits = index.splits.astype("<U5")
-    splits[list(unreadable)] = "skip"
-    for label, name in enumerate(index.class_names):
-        if (splits[index.labels == label] == "skip").all():
-            raise UserError(f"class '{name}' in {index.root} has no readable image", names)
-    if policy == "error" and len(index.paths) == 1:
-        raise UserError(f"cannot read {names[0]}")
-    if policy == "error":
-        share = f"{len(unreadable):,} of {len(index.paths):,} images in {index.root}"
-        fix = f"fix or remove the files listed above, or skip them with {option} skip"
-        raise UserError(f"{share} cannot be read ({names[0]}): {fix}", names)
-    rank_zero_warn(f"skipping {len(unreadable):,} unreadable images: {', '.join(names[:3])}")
-    return replace(index, splits=splits)
-
-
-def warn_about_duplicates(index: ImageIndex, content: NDArray[np.uint64]) -> None:
-    """Warn about identical files across splits (data leakage) or with conflicting labels."""
-    order = np.argsort(content, kind="stable")
-    order = order[index.splits[order] != "skip"]
-    same = content[order][1:] == content[order][:-1]
-    one, other = order[:-1][same], order[1:][same]
-    for problem, value in (("across splits", index.splits), ("with conflicting labels", index.labels)):
-        if len(pairs := np.flatnonzero(value[one] != value[other])):
-            example = f"{index.paths[one[pairs[0]]]} and {index.paths[other[pairs[0]]]}"
-            fix = f"list them with `train.py check_data {index.root}`"
-            rank_zero_warn(f"{pluralize(len(pairs), 'exact duplicate')} {problem}, e.g. {example}: {fix}")

@@ -1,4 +1,7 @@
-"""Sharded datasets: JPEGs in a few large files (litdata), on disk or in an object store."""
+"""Sharded datasets: encoded images in a few large files (litdata), on disk or in an object store.
+
+Images are JPEGs, or NumPy files if they have another depth than 8 bits or other channels than RGB or grayscale.
+"""
 
 import io
 import os
@@ -9,18 +12,23 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image
 
-from project.datamodules.images.decode import decode_image
+from project.datamodules.images.facts import Facts, ImageFacts
 from project.datamodules.images.masks import MaskMode, Masks
-from project.datamodules.images.packed import content_hash, skip_unreadable, warn_about_duplicates
+from project.datamodules.images.notices import describe_conversions, skip_unreadable, warn_about_duplicates
+from project.datamodules.images.packed import content_hash
+from project.datamodules.images.resize import resize
 from project.datamodules.index import ImageIndex, PathTable, check_classes, index_table, index_tree
 from project.datamodules.parallel import parallel_map
 from project.datamodules.split import complete_splits
 from project.errors import UserError
-from project.images import UnreadableImageError, read_bytes
+from project.images import UnreadableImageError, decode, read_bytes
+from project.output import pluralize
 
-INDEX = "images.npz"
+INDEX, FACTS = "images.npz", "facts.npz"
 
 
 def shard(
@@ -28,6 +36,7 @@ def shard(
     out: Path,
     short_side: int = 256,
     quality: int = 90,
+    channels: int = 3,
     labels: Path | None = None,
     group_column: str | None = None,
     val_fraction: float = 0.15,
@@ -46,6 +55,7 @@ def shard(
         out: Output directory, which must not exist.
         short_side: Length to which the shorter side of larger images is resized, in pixels.
         quality: JPEG quality, 1 to 100.
+        channels: Number of channels; images of others are unreadable, but RGB and grayscale are converted.
         labels: CSV with columns path (relative to `root`) and label, used instead of class folders.
         group_column: Column of the labels CSV with the group of each image, e.g. a patient; a group stays in one split.
         val_fraction: Fraction of each class to split off for val if the dataset has no val split, in (0, 1).
@@ -69,21 +79,29 @@ def shard(
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     try:
-        encode = partial(_encode, index, short_side, quality)
+        encode = partial(_encode, index, short_side, quality, channels)
         writer = BinaryWriter(str(unfinished), chunk_bytes="64MB")
-        unreadable: dict[int, str] = {}
-        content = np.zeros(len(index.paths), np.uint64)
-        for row, (jpeg, problem, content[row]) in enumerate(parallel_map(encode, len(index.paths), "writing shards")):
-            if problem:
-                unreadable[row] = problem
-            else:
-                writer.add_item(row - len(unreadable), jpeg)
+        collected: list[ImageFacts] = []
+        written = 0
+        for encoded, found in parallel_map(encode, len(index.paths), "writing shards"):
+            collected.append(found)
+            if encoded:
+                writer.add_item(written, encoded)
+                written += 1
         writer.done()
         writer.merge()
-        index = skip_unreadable(index, unreadable, on_corrupt, "--on_corrupt")
+        facts = Facts.collect(collected)
+        if mismatches := facts.mismatches(facts.dtype()):
+            row, reason = next(iter(mismatches.items()))
+            example = f"{index.root / index.paths[row]} has {reason}"
+            raise UserError(f"{pluralize(len(mismatches), 'image')} must be converted or removed first, e.g. {example}")
+        for text in describe_conversions(facts, facts.dtype()):
+            rank_zero_warn(text)
+        index = skip_unreadable(index, facts.errors, on_corrupt, "--on_corrupt")
         index = complete_splits(index, val_fraction, test_fraction, split_seed)
-        warn_about_duplicates(index, content)
+        warn_about_duplicates(index, facts.content)
         kept = np.flatnonzero(index.splits != "skip")
+        Facts.collect([collected[row] for row in kept.tolist()]).save(unfinished / FACTS)
         paths = "\0".join(index.paths[row] for row in kept.tolist())
         names: dict[str, Any] = {"paths": np.frombuffer(os.fsencode(paths), np.uint8), "class_names": index.class_names}
         np.savez(unfinished / INDEX, **names, labels=index.labels[kept], splits=index.splits[kept])
@@ -95,20 +113,29 @@ def shard(
     print(f"{len(kept):,} images in {out}: train with --data.root {out}")
 
 
-def _encode(index: ImageIndex, short_side: int, quality: int, row: int) -> tuple[bytes, str, int]:
-    """Return an image as a resized JPEG, the error if it is unreadable, and a hash of its file."""
+def _encode(index: ImageIndex, short_side: int, quality: int, channels: int, row: int) -> tuple[bytes, ImageFacts]:
+    """Return a resized image as a JPEG or a NumPy file, empty if it is unreadable, and the facts about its file."""
+    content = 0
     try:
         data = read_bytes(index.root / index.paths[row])
-        pixels = index.hide(decode_image(data), row)
+        content = content_hash(data)
+        pixels, note = decode(data, channels)
     except UnreadableImageError as error:
-        return b"", str(error), 0
-    image = Image.fromarray(pixels.permute(1, 2, 0).numpy())
-    if (scale := short_side / min(image.size)) < 1:
-        width, height = (max(1, round(side * scale)) for side in image.size)
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
+        return b"", ImageFacts(content, str(error))
+    tensor = index.hide(torch.from_numpy(pixels).permute(2, 0, 1), row)
+    height, width = (side for side in tensor.shape[1:])
+    scale = min(1, short_side / min(height, width))
+    height, width = max(1, round(height * scale)), max(1, round(width * scale))
     stream = io.BytesIO()
-    image.save(stream, "JPEG", quality=quality)
-    return stream.getvalue(), "", content_hash(data)
+    if pixels.dtype == np.uint8 and channels in (1, 3):
+        array = tensor.permute(1, 2, 0).numpy()
+        image = Image.fromarray(array if channels == 3 else array[..., 0])
+        if scale < 1:
+            image = image.resize((width, height), Image.Resampling.BICUBIC)
+        image.save(stream, "JPEG", quality=quality)
+    else:
+        np.save(stream, resize(tensor, height, width).permute(1, 2, 0).numpy())
+    return stream.getvalue(), ImageFacts.of(content, pixels, note)
 
 
 def read_shard_index(root: str, class_names: list[str] | None) -> ImageIndex:
@@ -126,6 +153,17 @@ def read_shard_index(root: str, class_names: list[str] | None) -> ImageIndex:
     return ImageIndex(Path(root), PathTable(paths), arrays["labels"], arrays["splits"], names)
 
 
+def read_shard_facts(root: str, count: int) -> Facts:
+    """Return the facts about the images of a sharded dataset; shards written without them have 8-bit images."""
+    import fsspec
+
+    try:
+        with fsspec.open(f"{root.rstrip('/')}/{FACTS}", "rb") as stream:
+            return Facts.load(io.BytesIO(stream.read()))
+    except FileNotFoundError:
+        return Facts.collect([ImageFacts(dtype="uint8", height=1, width=1)] * count)
+
+
 class ShardReader:
     """Reader of encoded images by row; each process opens the shards itself."""
 
@@ -138,7 +176,7 @@ class ShardReader:
         return {"root": self.root, "_shards": None}
 
     def __call__(self, row: int) -> bytes:
-        """Return the JPEG data of a row."""
+        """Return the encoded image of a row."""
         if self._shards is None or self._process != os.getpid():
             from litdata import StreamingDataset
 

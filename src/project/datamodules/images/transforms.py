@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.distributions import Beta
 from typing_extensions import override
 
-from project.datamodules.images.decode import resize
+from project.datamodules.images.resize import resize
 from project.errors import UserError
 
 
@@ -58,7 +58,7 @@ class AlternatingFlip(nn.Module):
 
 
 class RandomResizedCrop(nn.Module):
-    """Crop a random area and aspect ratio of an image and resize it to `image_size`; an item transform.
+    """Crop a random area and aspect ratio of an image and resize it to the input's size; an item transform.
 
     Szegedy et al., Going Deeper with Convolutions, 2014 (section 6).
 
@@ -67,7 +67,7 @@ class RandomResizedCrop(nn.Module):
         ratio: Range of the aspect ratio (width / height), sampled log-uniformly.
     """
 
-    image_size: int
+    size: tuple[int, int]
     """Output height and width in pixels; set by the datamodule."""
 
     def __init__(self, scale: tuple[float, float] = (0.08, 1.0), ratio: tuple[float, float] = (3 / 4, 4 / 3)) -> None:
@@ -75,9 +75,9 @@ class RandomResizedCrop(nn.Module):
         self.scale, self.ratio = scale, ratio
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return the resized crop, uint8 (3, image_size, image_size), of an image, uint8 (3, H, W)."""
+        """Return the resized crop, (C, height, width), of an image (C, H, W)."""
         top, left, height, width = self._box(*image.shape[1:])
-        return resize(image[:, top : top + height, left : left + width], self.image_size)
+        return resize(image[:, top : top + height, left : left + width], *self.size)
 
     def _box(self, height: int, width: int) -> tuple[int, int, int, int]:
         area = height * width
