@@ -30,6 +30,7 @@ from project.datamodules.images.transforms import RandomResizedCrop
 from project.datamodules.index import index_tree
 from project.datamodules.loader import Loader
 from project.datamodules.sampler import EpochBatchSampler
+from project.interface import ImageInput
 
 BATCH = 128
 CROP = 224
@@ -39,7 +40,7 @@ Epoch = Callable[[], Iterable[Any]]
 def crop() -> list[torch.nn.Module]:
     """Return the item transforms of this project for photographs."""
     transform = RandomResizedCrop()
-    transform.image_size = CROP
+    transform.size = CROP, CROP
     return [transform]
 
 
@@ -148,20 +149,22 @@ def dali(root: Path, workers: int) -> Epoch:
 def loaders(root: Path, photos: bool, workers: int, scratch: Path) -> dict[str, Callable[[], Epoch]]:
     """Return functions, by name of the loader, that prepare the data and return an epoch."""
     index = index_tree(root)
-    rows, size, steps = np.arange(len(index.paths)), CROP if photos else 32, crop() if photos else []
+    rows, steps = np.arange(len(index.paths)), crop() if photos else []
+    inputs = ImageInput(CROP, CROP) if photos else ImageInput(32, 32)
     shards = scratch / "shards"
 
     def sharded() -> Epoch:
         command(["shard", str(root), str(shards), "--short_side", "256", "--on_corrupt", "skip"])
         shard_index = read_shard_index(str(shards), None)
         all_rows = np.arange(len(shard_index.paths))
-        return ours(Images(shard_index, all_rows, size, steps, read=ShardReader(str(shards))), workers)
+        return ours(Images(shard_index, all_rows, inputs, steps, read=ShardReader(str(shards))), workers)
 
     def packed() -> Epoch:
-        return ours(Images(index, rows, 32, pixels=decode_all(index, 32, [], True, scratch / "packed").pixels), 0)
+        pixels = decode_all(index, inputs, [], 1e12, scratch / "packed").pixels
+        return ours(Images(index, rows, inputs, pixels=pixels), 0)
 
     factories: dict[str, Callable[[], Epoch]] = {
-        "ours, plain files": lambda: ours(Images(index, rows, size, steps), workers)
+        "ours, plain files": lambda: ours(Images(index, rows, inputs, steps), workers)
     }
     if not photos:
         factories["ours, packed"] = packed

@@ -24,6 +24,7 @@ from project.cli import main as command
 from project.datamodules.images.packed import decode_all
 from project.datamodules.index import index_tree
 from project.deploy.load import load_exported
+from project.interface import ImageInput
 from project.machine import default_precision
 from project.modules import Classifier
 
@@ -75,7 +76,7 @@ def main() -> None:
         scratch = Path(folder)
         size = Classifier.load_from_checkpoint(args.checkpoint, map_location="cpu").data_description.image.height
         index = index_tree(args.root)
-        pixels = decode_all(index, size, [], True, scratch / "packed").pixels
+        pixels = decode_all(index, ImageInput(size, size), [], 1e12, scratch / "packed").pixels
         rows = index.rows("test" if len(index.rows("test")) else "val")
         rows = rows[np.linspace(0, len(rows) - 1, min(args.images, len(rows))).round().astype(int)]
         image, label = np.ascontiguousarray(pixels[rows].transpose(0, 3, 1, 2)), index.labels[rows]

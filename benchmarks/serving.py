@@ -35,14 +35,14 @@ def plain(model: str) -> object:
     from fastapi import FastAPI, UploadFile
 
     from project.deploy.load import load_exported
-    from project.images import decode_pixels
+    from project.images import decode
 
     exported, app = load_exported(Path(model)), FastAPI()
     target = exported.description.target
 
     @app.post("/predict")
     async def predict(image: UploadFile) -> dict[str, object]:
-        pixels = decode_pixels(await image.read()).transpose(2, 0, 1)[None]
+        pixels = decode(await image.read()).pixels.transpose(2, 0, 1)[None]
         row = exported.probabilities(np.ascontiguousarray(pixels))[0]
         return target.to_json(row)
 

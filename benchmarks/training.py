@@ -99,10 +99,10 @@ class OptimizedLoop:
     ) -> None:
         index = index_tree(root)
         rows = index.rows("train")
-        packed = decode_all(index, 32, [], True, scratch / "packed").pixels
+        packed = decode_all(index, ImageInput(32, 32), [], 1e12, scratch / "packed").pixels
         pixels = torch.tensor(packed, device=DEVICE) if DEVICE.type == "cuda" else packed
         batches = EpochBatchSampler(len(rows), batch_size, "reshuffled each epoch")
-        self.loader = Loader(Images(index, rows, 32, pixels=pixels), batches, 0, pin_memory=False)
+        self.loader = Loader(Images(index, rows, ImageInput(32, 32), pixels=pixels), batches, 0, pin_memory=False)
         self.transforms, self.label_smoothing = transforms, label_smoothing
         self.net = net(len(index.class_names), ImageInput(32, 32)).to(DEVICE, memory_format=torch.channels_last)
         self.optimizer = optimizer(parameter_groups(self.net))

@@ -73,9 +73,9 @@ def test_errors_and_warnings_are_found(planted: Path, tmp_path: Path, capsys: py
     assert found["exact duplicate across splits", "test/cat/leak.png"]["other"] == "train/cat/03.png"
     assert found["near duplicate across splits", "test/cat/leak.png"]["other"] == "val/cat/near.jpg"
     shown = capsys.readouterr().out
-    assert "error: unreadable (2)" in shown and "warning: blank (1)" in shown and "5 errors, 2 warnings" in shown
+    assert "error: unreadable (2)" in shown and "error: blank (1)" in shown and "6 errors, 1 warning" in shown
     severities = {row["kind"]: row["severity"] for row in found.values()}
-    assert [kind for kind, severity in severities.items() if severity == "warning"] == ["uncommon format", "blank"]
+    assert [kind for kind, severity in severities.items() if severity == "warning"] == ["uncommon format"]
     assert Image.open(tmp_path / "out" / "findings.png").width > 500
 
 

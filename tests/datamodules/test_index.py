@@ -14,6 +14,7 @@ from project.datamodules.index import ImageIndex, PathTable, index_tree, index_u
 from project.datamodules.loader import Loader
 from project.datamodules.sampler import EpochBatchSampler
 from project.errors import UserError
+from project.interface import ImageInput
 from tests.conftest import write_images
 
 
@@ -150,7 +151,7 @@ def test_workers_share_the_index(tmp_path: Path) -> None:
     paths = PathTable(f"{'a' if row % 2 else 'b'}/{row % 4 // 2:03d}.png" for row in range(1_000_000))
     labels = np.zeros(len(paths), np.int64)
     index = ImageIndex(small.root, paths, labels, np.full(len(paths), "train"), small.class_names)
-    images = Images(index, np.arange(len(paths)), 4)
+    images = Images(index, np.arange(len(paths)), ImageInput(4, 4))
     loader = Loader(
         images, EpochBatchSampler(len(paths), 500, "reshuffled each epoch"), num_workers=1, pin_memory=False
     )

@@ -12,13 +12,16 @@ from project.datamodules.images.dataset import Images
 from project.datamodules.index import index_tree
 from project.datamodules.loader import Loader
 from project.datamodules.sampler import EpochBatchSampler
-from project.interface import Batch
+from project.interface import Batch, ImageInput
 
 
 def loader(tree: Path, workers: int) -> Loader:
     index = index_tree(tree)
     return Loader(
-        Images(index, np.arange(60), 8), EpochBatchSampler(60, 4, "reshuffled each epoch"), workers, pin_memory=False
+        Images(index, np.arange(60), ImageInput(8, 8)),
+        EpochBatchSampler(60, 4, "reshuffled each epoch"),
+        workers,
+        pin_memory=False,
     )
 
 
@@ -51,7 +54,7 @@ def test_packed_pixels_in_a_tensor_give_the_same_batches(tree: Path) -> None:
     forms = (pixels, torch.from_numpy(pixels))
     loaders = [
         Loader(
-            Images(index, np.arange(60), 8, pixels=form),
+            Images(index, np.arange(60), ImageInput(8, 8), pixels=form),
             EpochBatchSampler(60, 7, "reshuffled each epoch"),
             0,
             pin_memory=False,

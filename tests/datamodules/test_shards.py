@@ -15,8 +15,8 @@ from PIL import Image
 from project.cli import main
 from project.cli import main as tool
 from project.datamodules.images.builders import Digits
-from project.datamodules.images.decode import decode_image, read_image
 from project.datamodules.images.shards import INDEX, ShardReader, read_shard_index
+from project.images import decode, read_bytes
 from tests.conftest import QUICK, REPOSITORY, fit
 
 
@@ -27,9 +27,9 @@ def test_shards_contain_every_image_with_its_split(tree: Path, tmp_path: Path) -
     assert {split: len(index.rows(split)) for split in ("train", "val", "test")} == {"train": 42, "val": 9, "test": 9}  # type: ignore[arg-type]
     read = ShardReader(str(tmp_path / "shards"))
     for row in (0, 25, 59):
-        image = decode_image(read(row))
-        assert image.shape == (3, 10, 10)
-        mean, expected = image.float().mean((1, 2)), read_image(tree / index.paths[row]).float().mean((1, 2))
+        image, original = decode(read(row)).pixels, decode(read_bytes(tree / index.paths[row])).pixels
+        assert image.shape == (10, 10, 3)
+        mean, expected = image.mean((0, 1)), original.mean((0, 1))
         assert np.abs(mean - expected).max() < 4 and index.class_names[index.labels[row]] in index.paths[row]
 
 
@@ -40,7 +40,7 @@ def test_orientation_is_applied_and_exif_is_removed(tree: Path, tmp_path: Path) 
     tool(["shard", str(tree), str(tmp_path / "shards")])
     index = read_shard_index(str(tmp_path / "shards"), None)
     jpeg = ShardReader(str(tmp_path / "shards"))(list(index.paths).index("red/turned.jpg"))
-    assert decode_image(jpeg).shape == (3, 30, 20)
+    assert decode(jpeg).pixels.shape == (30, 20, 3)
     assert all(b"Secret" not in file.read_bytes() for file in (tmp_path / "shards").iterdir())
 
 

@@ -65,7 +65,7 @@ def test_random_resized_crop_has_the_distribution_of_torchvision(shape: tuple[in
 
 def test_random_resized_crop_returns_the_image_size() -> None:
     transform = RandomResizedCrop(scale=(0.2, 0.5))
-    transform.image_size = 12
+    transform.size = (12, 12)
     ramp = torch.arange(200, dtype=torch.uint8).expand(3, 200, 200)  # the gray level is the column
     torch.manual_seed(0)
     crops = torch.stack([transform(ramp) for _ in range(100)])

@@ -8,20 +8,21 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from numpy.typing import NDArray
 from onnx import numpy_helper
 from PIL import Image
 
 from project.cli import main
 from project.cli.commands import commands
-from project.datamodules.images.decode import center_crop_resize, read_image
 from project.deploy.load import load_exported
-from project.deploy.raw import exportable_center_crop_resize
 from project.errors import UserError
+from project.images import fit_pixels, to_pixels
 from project.modules import Classifier
 from project.secure.sign import make_key
 from tests.conftest import COLORS, QUICK, REPOSITORY, fit
@@ -82,19 +83,22 @@ def assert_parity(model: Classifier, file: Path, photos: Path) -> None:
     description = model.data_description
     assert description is not None and exported.description == description
     assert description.classes.class_names == sorted(COLORS)
-    images = [read_image(path) for path in sorted(photos.rglob("*.*g"))]
-    size = description.image.height
-    with torch.inference_mode():
-        for image in images:
-            expected = model.predictions(center_crop_resize(image, size)[None]).numpy()
-            actual = exported.probabilities(image[None].contiguous().numpy())
-            assert actual.shape == (1, 3) and actual.dtype == np.float32
-            np.testing.assert_allclose(actual, expected, atol=2e-6)
-        for batch in (torch.randint(0, 256, (n, 3, h, w), dtype=torch.uint8) for n, h, w in ((1, 16, 16), (7, 31, 9))):
-            resized = torch.stack([center_crop_resize(image, size) for image in batch])
-            np.testing.assert_allclose(
-                exported.probabilities(batch.numpy()), model.predictions(resized).numpy(), atol=2e-6
-            )
+    inputs = description.image
+
+    def expected(fitted: list[NDArray[Any]]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            return np.asarray(model.predictions(inputs.prepare(torch.from_numpy(np.stack(fitted)))))
+
+    for path in sorted(photos.rglob("*.*g")):
+        pixels = to_pixels(path, inputs.channels, inputs.dtype)
+        actual = exported.probabilities(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]))
+        assert actual.shape == (1, 3) and actual.dtype == np.float32
+        np.testing.assert_allclose(actual, expected([inputs.read(path)]), atol=2e-6)
+    random = np.random.default_rng(0)
+    for n, h, w in ((1, 16, 16), (7, 31, 9)):
+        batch = random.integers(0, 256, (n, inputs.channels, h, w)).astype(inputs.dtype)
+        fitted = [fit_pixels(image.transpose(1, 2, 0), inputs.size, inputs.fit) for image in batch]
+        np.testing.assert_allclose(exported.probabilities(batch), expected(fitted), atol=2e-6)
 
 
 @pytest.mark.slow
@@ -163,14 +167,6 @@ def test_a_file_that_disagrees_is_deleted(photos: Path, here: Path) -> None:
     with pytest.raises(UserError, match="disagrees with the checkpoint and was deleted"):
         check_parity(Path("corrupted.onnx"), model, images)
     assert not Path("corrupted.onnx").exists()
-
-
-def test_center_crop_resize_is_bitwise_equal_to_training() -> None:
-    torch.manual_seed(0)
-    for height, width in ((1, 1), (1, 9), (7, 3), (16, 16), (33, 32), (65, 640), (400, 299)):
-        image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
-        for size in (1, 16, 33, 224):
-            assert torch.equal(exportable_center_crop_resize(image[None], size)[0], center_crop_resize(image, size))
 
 
 def test_error_messages(

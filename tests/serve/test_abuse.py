@@ -27,7 +27,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from project.deploy.load import load_exported
-from project.images import decode_pixels
+from project.images import decode
 from tests.serve.running import Server, make_image, serving
 
 pytestmark = pytest.mark.slow
@@ -218,7 +218,7 @@ def test_ten_thousand_invalid_requests(model: Path) -> None:
     exported = load_exported(model)
     good = [encoded(make_image(number, 30 + number, 50), "PNG") for number in range(10)]
     expected = [
-        exported.probabilities(np.ascontiguousarray(decode_pixels(data).transpose(2, 0, 1)[None]))[0] for data in good
+        exported.probabilities(np.ascontiguousarray(decode(data).pixels.transpose(2, 0, 1)[None]))[0] for data in good
     ]
     with serving(model) as attacked:
         idle = [socket.create_connection(("127.0.0.1", attacked.port)) for _ in range(50)]

@@ -19,14 +19,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from starlette.testclient import TestClient
 
 from project.cli import main
-from project.datamodules.images.decode import center_crop_resize as center_crop_resize_torch
 from project.deploy.load import load_exported
-from project.images import center_crop_resize, decode_pixels
+from project.images import decode
 from project.secure.sign import make_key, sign
 from project.serve.app import create_app
 from project.serve.service import Service, Settings
@@ -46,17 +44,6 @@ def form(data: bytes, name: str = "image") -> tuple[bytes, str]:
     """Return a form with a file, and its content type."""
     head = f'--xyz\r\nContent-Disposition: form-data; name="{name}"; filename="a.jpg"\r\n\r\n'.encode()
     return head + data + b"\r\n--xyz--\r\n", "multipart/form-data; boundary=xyz"
-
-
-def test_center_crop_resize_is_bitwise_equal_to_training() -> None:
-    random = np.random.default_rng(0)
-    shapes = [(1, 1), (1, 9), (7, 3), (16, 16), (33, 32), (65, 640), (400, 299), (1201, 900)]
-    shapes += [tuple(shape) for shape in random.integers(1, 300, (40, 2)).tolist()]
-    for height, width in shapes:
-        pixels = random.integers(0, 256, (height, width, 3)).astype(np.uint8)
-        for size in (1, 16, 33, 224):
-            expected = center_crop_resize_torch(torch.from_numpy(pixels).permute(2, 0, 1), size).numpy()
-            np.testing.assert_array_equal(center_crop_resize(pixels, size), expected)
 
 
 def test_predictions_equal_those_of_predict_exported(server: Server, model: Path, tmp_path: Path) -> None:
@@ -81,7 +68,7 @@ def test_predictions_equal_those_of_predict_exported(server: Server, model: Path
         ]
         body, kind = form(data)
         responses += [server.ask(body=body, kind=kind), server.ask("/predict?attribution=true", data)]
-        pixels = np.ascontiguousarray(decode_pixels(data).transpose(2, 0, 1)[None])
+        pixels = np.ascontiguousarray(decode(data).pixels.transpose(2, 0, 1)[None])
         expected = exported.probabilities(pixels)[0].tolist()
         for response in responses:
             result = response.json

@@ -26,14 +26,15 @@ def skip_unreadable(
     if not unreadable:
         return index
     names = [f"{index.root / index.paths[row]}: {reason}" for row, reason in unreadable.items()]
-    reasons = "\n".join(unreadable.values())
-    channels = Counter(re.findall(r"^(\d+) channels?, and data\.channels", reasons, re.MULTILINE))
-    most = channels.most_common(1)[0][0] if channels else ""
-    hint = f"; to train on images with {most} channels, use --data.channels {most}" if most else ""
+    counts = Counter(unreadable.values())
+    bands = [reason for reason, _ in counts.most_common() if re.match(r"\d+ channels?, and data\.channels is", reason)]
+    hint = f"; to train on them, use --data.channels {bands[0].partition(' ')[0]}" if bands else ""
     if policy == "error" and len(index.paths) == 1:
         raise UserError(f"cannot read {names[0]}{hint}")
     if policy == "error":
         share = f"{len(unreadable):,} of {len(index.paths):,} images in {index.root}"
+        if len(counts) == 1 and bands:
+            raise UserError(f"{share} have {bands[0]}, e.g. {index.paths[min(unreadable)]}{hint}")
         fix = f"fix or remove the files listed above, or skip them with {option} skip{hint}"
         raise UserError(f"{share} cannot be read ({names[0]}): {fix}", names)
     splits = index.splits.astype("<U5")
