@@ -54,7 +54,7 @@ def encode(pixels: Array, file_format: str, orientation: int) -> bytes:
         np.save(stream, pixels)
     elif file_format == "tiff":
         rgb = channels in (3, 4) and pixels.dtype.kind != "f"
-        kind: dict[str, Any] = {"photometric": "rgb"} if rgb else {"photometric": "minisblack", "planarconfig": "contig"}
+        kind: dict[str, Any] = {"photometric": "rgb" if rgb else "minisblack", "planarconfig": "contig"}
         extra = channels - (3 if rgb else 1)
         kind |= {"extrasamples": ["unspecified"] * extra} if extra else {}
         tags = [(ORIENTATION, "H", 1, orientation, True)]
@@ -147,7 +147,7 @@ def test_any_file_is_decoded_as_a_person_sees_it_or_is_unreadable(
         decoded, note = decode(bytes(data), channels)
     except UnreadableImageError as error:
         assert str(error)
-        convertible = channels == bands or {channels, opaque} == {1, 3} or channels == opaque
+        convertible = channels in (bands, opaque) or {channels, opaque} == {1, 3}
         assert damage != "none" or not convertible, (str(error), bands)
         assert damage != "none" or f"and data.channels is {channels}" in str(error)
         return
