@@ -267,7 +267,9 @@ class ImageDataModule(DataModule):
         self.input = replace(self.input, mean=mean, std=std)
         if self._facts.content.any():
             warn_about_duplicates(index, self._facts.content)
-        crop, is_large = describe_crop(self._facts.sizes[self._facts.dtypes != ""], self.input)
+        crop, is_large = describe_crop(
+            self._facts.sizes[(index.splits != "skip") & (self._facts.dtypes != "")], self.input
+        )
         if is_large:
             rank_zero_warn(crop)
         self.notes = [crop] if crop and not is_large else []

@@ -28,7 +28,9 @@ def skip_unreadable(
     names = [f"{index.root / index.paths[row]}: {reason}" for row, reason in unreadable.items()]
     counts = Counter(unreadable.values())
     bands = [reason for reason, _ in counts.most_common() if re.match(r"\d+ channels?, and data\.channels is", reason)]
-    hint = f"; to train on them, use --data.channels {bands[0].partition(' ')[0]}" if bands else ""
+    hint = (
+        f"; to read those with {bands[0].partition(',')[0]}, use --data.channels {bands[0].split()[0]}" if bands else ""
+    )
     if policy == "error" and len(index.paths) == 1:
         raise UserError(f"cannot read {names[0]}{hint}")
     if policy == "error":
