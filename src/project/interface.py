@@ -155,12 +155,11 @@ class ImageInput(Input):
     def prepare(self, inputs: "Tensor") -> "Tensor":
         return inputs if self.is_8bit else self.scale(inputs.float())
 
+    @override
     def render(self, sample: "NDArray[Any]") -> Any:
-        """Return a PIL image of an input of shape (3, H, W), uint8 or float in [0, 1]."""
-        from PIL import Image
+        from project.images import to_image
 
-        pixels = sample if sample.dtype.kind == "u" else (sample * 255).round().astype("uint8")
-        return Image.fromarray(pixels.transpose(1, 2, 0))
+        return to_image(sample)
 
 
 @dataclass(frozen=True)

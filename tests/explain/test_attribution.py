@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from project.errors import UserError
-from project.explain.attribution import METHODS, Method, _to_nchw, attribution, faithfulness, random_attribution
+from project.explain.attribution import METHODS, Method, attribution, faithfulness, random_attribution
+from project.explain.layout import to_nchw
 from project.interface import ImageInput
 from project.modules import Timm
 from project.modules.inputs import Normalize
@@ -96,14 +97,15 @@ def test_timm_networks_have_spatial_feature_maps(name: str) -> None:
     assert (attribution(model, image, torch.zeros(2, dtype=torch.long)).flatten(1).std(1) > 0).all()
 
 
-def test_layouts_of_feature_maps() -> None:
-    features = torch.rand(2, 6, 4, 4)
+@pytest.mark.parametrize("size", [(4, 4), (3, 5)])
+def test_layouts_of_feature_maps(size: tuple[int, int]) -> None:
+    features = torch.rand(2, 6, *size)
     tokens = torch.cat([torch.rand(2, 3, 6), features.flatten(2).transpose(1, 2)], 1)
     for output in (features, features.permute(0, 2, 3, 1), tokens):
-        to_nchw = _to_nchw(output, 2, 4)
-        assert to_nchw is not None and torch.equal(to_nchw(output), features)
+        convert = to_nchw(output, 2, size)
+        assert convert is not None and torch.equal(convert(output), features)
     for output in (torch.rand(2, 6, 1, 1), torch.rand(2, 6, 8, 8), torch.rand(2, 6), torch.rand(8, 16, 6)):
-        assert _to_nchw(output, 2, 4) is None
+        assert to_nchw(output, 2, size) is None
 
 
 def test_frozen_network_is_explained() -> None:

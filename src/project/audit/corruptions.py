@@ -4,7 +4,7 @@ After Hendrycks and Dietterich, Benchmarking Neural Network Robustness to Common
 eleven of its corruptions with the same parameters, those of CIFAR-10-C for images of up to 64 pixels and of ImageNet-C
 for larger ones, with lengths scaled to the image size. Reimplemented on batches, so results are not comparable with
 published ones.
-Each function takes a float batch (N, 3, H, W) in [0, 1] and returns one, possibly with values outside [0, 1].
+Each function takes a float batch (N, C, H, W) in [0, 1] and returns one, possibly with values outside [0, 1].
 """
 
 import math
@@ -18,6 +18,8 @@ from kornia.filters import filter2d, gaussian_blur2d
 from kornia.geometry.transform import rotate, translate
 from simplejpeg import decode_jpeg, encode_jpeg
 from torch import Generator, Tensor
+
+from project.modules.inputs import to_float
 
 # A function and its parameter at each severity, for small and for larger images.
 Corruption = tuple[Callable[[Tensor, Any, Generator], Tensor], tuple[Any, ...], tuple[Any, ...]]
@@ -92,13 +94,14 @@ def _fog(x: Tensor, clouds_shape: tuple[float, float], generator: Generator) -> 
 
 
 def _pixelate(x: Tensor, factor: float, generator: Generator) -> Tensor:
-    small = max(1, int(x.shape[-1] * factor))
-    return F.interpolate(F.interpolate(x, (small, small), mode="area"), x.shape[-2:], mode="nearest")
+    small = tuple(max(1, int(side * factor)) for side in x.shape[-2:])
+    return F.interpolate(F.interpolate(x, small, mode="area"), x.shape[-2:], mode="nearest")
 
 
 def _jpeg(x: Tensor, quality: int, generator: Generator) -> Tensor:
     pixels = to_uint8(x).permute(0, 2, 3, 1).contiguous().cpu().numpy()
-    decoded = [decode_jpeg(encode_jpeg(each, quality, "RGB", "420"), "RGB") for each in pixels]
+    colors, sampling = ("GRAY", "GRAY") if x.shape[1] == 1 else ("RGB", "420")
+    decoded = [decode_jpeg(encode_jpeg(each, quality, colors, sampling), colors) for each in pixels]
     return torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).to(x.device) / 255
 
 
@@ -147,10 +150,12 @@ GEOMETRIC: dict[str, Corruption] = {  # not from the paper; as a fraction of the
 
 
 def corrupt(image: Tensor, corruption: Corruption, severity: int) -> Tensor:
-    """Corrupt images, uint8 (N, 3, H, W), at a severity of 1 to 5; deterministic for a given batch."""
+    """Corrupt images (N, C, H, W), uint8 or float in [0, 1], at a severity of 1 to 5; deterministic for a batch."""
     generator = Generator(image.device).manual_seed(severity)
     function, small, large = corruption
-    return to_uint8(function(image / 255, (small if image.shape[-1] <= 64 else large)[severity - 1], generator))
+    parameter = (small if image.shape[-1] <= 64 else large)[severity - 1]
+    corrupted = function(to_float(image), parameter, generator)
+    return corrupted.clamp(0, 1) if image.is_floating_point() else to_uint8(corrupted)
 
 
 def to_uint8(x: Tensor) -> Tensor:

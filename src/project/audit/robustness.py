@@ -12,6 +12,7 @@ from project.audit.model import batches, forward
 from project.errors import UserError
 from project.files import write_table
 from project.modules import Classifier
+from project.modules.inputs import to_float
 from project.runs.folder import output_folder
 from project.runs.job import Trained
 from project.runs.statistics import wilson_interval
@@ -40,7 +41,7 @@ def robustness(trained: Trained, images: int = 1000) -> None:
     model, data = trained.module.requires_grad_(False), trained.data
     subset = list(batches(trained, data.test_split, images))
     total = sum(len(label) for _, label in subset)
-    clean = _accuracy(model, subset)
+    clean, channels = _accuracy(model, subset), data.input.channels
     low, high = wilson_interval(round(clean * total), total)
     print(f"\n{total:,} images of the {data.test_split} split of {data.folder}; clean accuracy {clean:.2%}")
     print(f"(95 % confidence interval {low:.1%} to {high:.1%}, of similar width for the results below)\n")
@@ -54,6 +55,9 @@ def robustness(trained: Trained, images: int = 1000) -> None:
 
     for kind, corruptions in (("corruption", CORRUPTIONS), ("geometric", GEOMETRIC)):
         for name, each in corruptions.items():
+            if name == "jpeg" and channels not in (1, 3):
+                print(f"{name:<22}skipped: a JPEG cannot have {channels} channels")
+                continue
             add(kind, name, [_accuracy(model, [(corrupt(x, each, s), y) for x, y in subset]) for s in SEVERITIES])
         if kind == "corruption":
             print(f"{'mean of corruptions':<62}{fmean(row['accuracy'] for row in rows[1:]):>8.1%}\n")
@@ -78,7 +82,7 @@ def _adversarial_accuracies(model: Classifier, subset: list[tuple[Tensor, Tensor
             image, label = image[correct], label[correct]
             if not len(label):
                 break
-            adversarial = attack(model, image / 255, label, epsilon / 255, steps)
+            adversarial = attack(model, to_float(image), label, epsilon / 255, steps)
             correct = forward(model, adversarial).argmax(1) == label
             hits[i] += correct.sum().cpu()
     total = sum(len(label) for _, label in subset)
@@ -86,7 +90,7 @@ def _adversarial_accuracies(model: Classifier, subset: list[tuple[Tensor, Tensor
 
 
 def attack(model: Classifier, image: Tensor, label: Tensor, epsilon: float, steps: int) -> Tensor:
-    """Return adversarial images, float (N, 3, H, W) in [0, 1], at most `epsilon` away in each channel.
+    """Return adversarial images, float (N, C, H, W) in [0, 1], at most `epsilon` away in each channel.
 
     One step is FGSM (Goodfellow et al., Explaining and Harnessing Adversarial Examples, 2015), several are PGD with a
     random start (Madry et al., Towards Deep Learning Models Resistant to Adversarial Attacks, 2018).

@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from project.explain.layout import Size, channel_axis
 from project.modules import Classifier
+from project.modules.inputs import to_float
 from project.modules.layers import layers
 
 CHANNELS = 16  # channels ablated per layer: those with the highest estimated importance
@@ -20,14 +22,15 @@ def ablate(model: Classifier, image: Tensor, label: Tensor) -> list[Row]:
     """Ablate each layer but the head, and its most important channels; return rows sorted by lost accuracy, descending.
 
     A layer whose output has the shape of its input is skipped, like a residual block (Veit et al., 2016); the output of
-    any other layer, or of a channel, is set to zero. Images are uint8 (N, 3, H, W) on the model's device, labels int64
-    (N,).
+    any other layer, or of a channel, is set to zero. Images are uint8, or float in [0, 1], (N, C, H, W) on the model's
+    device, labels int64 (N,).
     """
     accuracy, probability = _evaluate(model, image, label)
+    size = (image.shape[2], image.shape[3])
     rows: list[Row] = []
     for name, first, last in ablatable_layers(model.net):
         for channel in (None, *_important_channels(model, last, image[:BATCH_SIZE], label[:BATCH_SIZE])):
-            with _ablated(first, last, channel) as how:
+            with _ablated(first, last, channel, size) as how:
                 ablated = _evaluate(model, image, label)
             lost = {"accuracy_lost": accuracy - ablated[0], "probability_lost": probability - ablated[1]}
             part = {"layer": name, "channel": "" if channel is None else channel, "how": how[0]}
@@ -42,13 +45,8 @@ def ablatable_layers(net: nn.Module) -> list[tuple[str, nn.Module, nn.Module]]:
     return [(names[modules[-1]], modules[0], modules[-1]) for modules in modules_by_layer]
 
 
-def channel_axis(output: Tensor) -> int:
-    """Return 1 if the output is NCHW, else the last axis."""
-    return 1 if output.ndim == 4 and output.shape[2] == output.shape[3] else output.ndim - 1
-
-
 @contextmanager
-def _ablated(first: nn.Module, last: nn.Module, channel: int | None) -> Iterator[list[str]]:
+def _ablated(first: nn.Module, last: nn.Module, channel: int | None, size: Size) -> Iterator[list[str]]:
     """Ablate a layer, or one channel of it.
 
     Yields a list with one element, `zeroed` or `skipped`, valid after a forward pass.
@@ -61,7 +59,7 @@ def _ablated(first: nn.Module, last: nn.Module, channel: int | None) -> Iterator
 
     def ablate_output(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         if channel is not None:
-            axis = channel_axis(output)
+            axis = channel_axis(output, size)
             kept = torch.arange(output.shape[axis], device=output.device) != channel
             return output * kept.view(-1, *[1] * (output.ndim - 1 - axis))
         if layer_input and isinstance(layer_input[0], Tensor) and layer_input[0].shape == output.shape:
@@ -78,11 +76,12 @@ def _important_channels(model: Classifier, layer: nn.Module, image: Tensor, labe
     # Molchanov et al., Pruning Convolutional Neural Networks for Resource Efficient Inference, 2016.
     outputs: list[Tensor] = []
     with layer.register_forward_hook(lambda module, inputs, output: outputs.append(output)), torch.enable_grad():
-        loss = F.cross_entropy(model((image / 255).requires_grad_()).float(), label, reduction="sum")
+        loss = F.cross_entropy(model(to_float(image).requires_grad_()).float(), label, reduction="sum")
     (gradient,) = torch.autograd.grad(loss, outputs[-1:], allow_unused=True)
     if gradient is None:
         return []
-    importance = (outputs[-1] * gradient).movedim(channel_axis(gradient), -1)
+    axis = channel_axis(gradient, (image.shape[2], image.shape[3]))
+    importance = (outputs[-1] * gradient).movedim(axis, -1)
     importance = importance.reshape(len(importance), -1, importance.shape[-1]).sum(1).abs().mean(0)
     return cast(list[int], importance.argsort(descending=True)[:CHANNELS].tolist())
 

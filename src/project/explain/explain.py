@@ -17,6 +17,7 @@ from project.explain.attribution import Method, attribution, faithfulness, rando
 from project.explain.features import embed, feature_maps_image, filters_image, write_embeddings
 from project.explain.render import enlarge, image_grid, overlay
 from project.files import write_table
+from project.images import describe_shown
 from project.interface import Batch, Split
 from project.modules import Classifier
 from project.runs.folder import reserve_version
@@ -52,6 +53,8 @@ def explain(
     if images < 1 or not methods:
         raise UserError("explain needs at least one image (--images) and one method (--methods)")
     batch = prepare(trained, max(images, MAX_EMBEDDED))
+    if shown := describe_shown(trained.module.data_description.image.channels):
+        print(f"in the figures, {shown}")
     model, data, names = trained.module, trained.data, _class_names(trained.module)
     if class_name is not None and class_name not in names:
         raise UserError(f"no class named {class_name}: the classes are {', '.join(names)}")
@@ -67,7 +70,8 @@ def explain(
     for start in range(0, len(paths), BATCH_SIZE):
         part = _select(selected, slice(start, start + BATCH_SIZE))
         part_paths = paths[start : start + BATCH_SIZE]
-        new_rows, figures = _explain_batch(model, part, part_paths, start, methods, class_name)
+        content = data.content(part.index.tolist())
+        new_rows, figures = _explain_batch(model, part, part_paths, start, methods, class_name, content)
         # Created after the first batch, so that a failure leaves no empty folder.
         folder = folder or root / "explain" / f"version_{reserve_version(root, 'explain')}"
         rows += new_rows
@@ -138,21 +142,29 @@ def prepare(trained: Trained, count: int) -> Batch:
 
 
 def _explain_batch(
-    model: Classifier, batch: Batch, paths: list[str], first: int, methods: Sequence[Method], class_name: str | None
+    model: Classifier,
+    batch: Batch,
+    paths: list[str],
+    first: int,
+    methods: Sequence[Method],
+    class_name: str | None,
+    content: Tensor | None,
 ) -> tuple[list[dict[str, Any]], dict[str, Image.Image]]:
     """Explain a batch of images; return their table rows, and their figures by file name."""
     names, image = [*_class_names(model), ""], batch.inputs  # the last one for -1
+    content = None if content is None else content.to(image.device)
     with torch.no_grad():
         probabilities = model.predictions(image)
     predicted = probabilities.argmax(1)
     targets = [predicted]
     if class_name is not None:
         targets.append(torch.full_like(predicted, names.index(class_name)))
-    baselines = [faithfulness(model, image, random_attribution(image, first), target) for target in targets]
+    at_random = random_attribution(image, first)
+    baselines = [faithfulness(model, image, at_random, target, content) for target in targets]
     explanations = []
     for method, (target, baseline) in product(methods, zip(targets, baselines, strict=True)):
-        maps = attribution(model, image, target, method)
-        areas = torch.stack([*faithfulness(model, image, maps, target), *baseline], 1).tolist()
+        maps = attribution(model, image, target, method, content)
+        areas = torch.stack([*faithfulness(model, image, maps, target, content), *baseline], 1).tolist()
         explanations.append((method, target, maps, areas))
     rows, figures = [], {}
     for number, path in enumerate(paths):

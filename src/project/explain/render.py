@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from project.images import to_image
 from project.machine import font_file
 from project.output import printable
 
@@ -13,9 +14,9 @@ MARGIN, LINE = 12, 26
 
 
 def enlarge(image: Tensor, side: int = SIDE) -> Image.Image:
-    """Return a uint8 image (3, H, W) upscaled by an integer factor to about `side` pixels; never downscaled."""
-    pil_image = Image.fromarray(image.permute(1, 2, 0).cpu().numpy())
-    factor = max(1, round(side / pil_image.width))
+    """Return an image (C, H, W) as RGB, upscaled by an integer factor to about `side` pixels; never downscaled."""
+    pil_image = to_image(image.cpu().numpy())
+    factor = max(1, round(side / max(pil_image.size)))
     return pil_image.resize((pil_image.width * factor, pil_image.height * factor), Image.Resampling.BICUBIC)
 
 
@@ -23,7 +24,7 @@ def overlay(image: Tensor, attribution: Tensor, side: int = SIDE) -> Image.Image
     """Return a grayscale image with an attribution map overlaid, in colors from violet through orange to yellow.
 
     Args:
-        image: uint8 (3, H, W) in [0, 255].
+        image: uint8, or float in [0, 1], (C, H, W).
         attribution: Float (H, W); the largest values are brightest, values of zero or less are not shown.
         side: Smaller images are enlarged to about this many pixels.
     """

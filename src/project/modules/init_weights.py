@@ -18,21 +18,24 @@ def load_initial_weights(net: nn.Module, init_from: str | None, description: Dat
 
     Returns:
         The input with the normalization that the weights were trained with; None if no weights were loaded or the
-        inputs are not images.
+        inputs are not images with the same channels.
     """
     if init_from is not None:
         saved = _load_matching(net, Path(init_from), description).input
         if not (isinstance(saved, ImageInput) and isinstance(description.input, ImageInput)):
             return None
+        if saved.channels != description.input.channels:
+            return None
         return replace(description.input, mean=saved.mean, std=saved.std)
     if not isinstance(net, Pretrained) or net.weights is None:
         return None
     net.load_pretrained()
-    if net.pretrained_size != net.image_size:
+    if net.inputs.size != (net.pretrained_size, net.pretrained_size):
         rank_zero_warn(
-            f"{net.name} was pretrained on images of {net.pretrained_size} pixels, but data.image_size is"
-            f" {net.image_size}"
+            f"{net.name} was pretrained on images of {net.pretrained_size} pixels, but data.image_size is {net.inputs}"
         )
+    if description.image.channels != 3:
+        return None
     return replace(description.image, mean=net.pretrained_mean, std=net.pretrained_std)
 
 

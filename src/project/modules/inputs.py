@@ -31,6 +31,11 @@ class Normalize(nn.Module):
         return (x - self.mean) / self.std
 
 
+def to_float(image: Tensor) -> Tensor:
+    """Return images, uint8 or float in [0, 1], as float in [0, 1]."""
+    return image if image.is_floating_point() else image / 255
+
+
 def tta_logits(net: Callable[[Tensor], Tensor], image: Tensor, tta: TestTimeAugmentation) -> Tensor:
     """Return logits (N, classes) of float images (N, C, H, W), averaged over test-time augmentation.
 

@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -310,6 +310,10 @@ class ImageDataModule(DataModule):
     def sample(self, count: int, split: Split | Literal[""] = "train") -> Batch:
         images = self.images(split)
         return images[Request(0, images.even(count))]
+
+    @override
+    def content(self, rows: Sequence[int]) -> Tensor | None:
+        return None if self.input.fit != "pad" else self.images("").content(rows)
 
     def train_dataloader(self) -> Loader:
         """Return the dataloader of the train split, whose order is a function of (seed, epoch)."""

@@ -94,10 +94,10 @@ class Images(Dataset[Batch]):
             return torch.as_tensor(self.pixels[row]).permute(2, 0, 1).cpu()
         return fit_image(self.decoded(row), self.inputs.size, self.inputs.fit)
 
-    def content(self, positions: Sequence[int]) -> Tensor:
-        """Return which pixels show the image rather than padding, bool (N, 1, height, width)."""
+    def content(self, rows: Sequence[int]) -> Tensor:
+        """Return which pixels show the image rather than padding, bool (N, 1, height, width), by row of the index."""
         masks = []
-        for row in self.rows[positions].tolist():
+        for row in rows:
             image = torch.ones_like(self.decoded(row)[:1], dtype=torch.uint8)
             for transform in self.transforms:
                 image = transform(image)

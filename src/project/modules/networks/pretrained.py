@@ -15,7 +15,11 @@ from project.output import did_you_mean
 
 
 class Pretrained(nn.Module):
-    """Base class of networks with pretrained weights, with the normalization and image size of the pretraining."""
+    """Base class of networks with pretrained weights, with the normalization and image size of the pretraining.
+
+    For other channels than RGB, the filters of the first convolution are adapted as in timm: summed for grayscale,
+    repeated for several bands, and scaled so that the outputs keep their magnitude.
+    """
 
     net: nn.Module
     pretrained_mean: list[float]
@@ -24,7 +28,7 @@ class Pretrained(nn.Module):
 
     def __init__(self, inputs: ImageInput, name: str, weights: str | None) -> None:
         super().__init__()
-        self.image_size, self.name, self.weights = inputs.height, name, weights
+        self.inputs, self.name, self.weights = inputs, name, weights
         self._heads: tuple[str, ...] = ()
         self._repository: str | None = None
         self._url: Any = None
@@ -58,7 +62,7 @@ class Pretrained(nn.Module):
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map float (N, 3, height, width) to logits (N, num_classes)."""
+        """Map float (N, channels, height, width) to logits (N, num_classes)."""
         logits: Tensor = self.net(x)
         return logits
 
@@ -68,7 +72,7 @@ class Timm(Pretrained):
 
     Args:
         num_classes: Number of classes.
-        inputs: Image size.
+        inputs: Image size and channels.
         name: Model name, e.g. `resnet50`, or with a pretrained tag, e.g. `resnet50.a1_in1k`.
         weights: Pretrained weights: `hub` to download and cache them, a .safetensors or .pth file, or null to train
             from scratch.
@@ -98,7 +102,9 @@ class Timm(Pretrained):
         self._heads = (config.classifier,) if isinstance(config.classifier, str) else tuple(config.classifier or ())
         self._arguments = {"drop_rate": drop_rate} if drop_rate else {}
         if config.fixed_input_size:
-            self._arguments["img_size"] = inputs.height
+            self._arguments["img_size"] = inputs.size
+        if inputs.channels != 3:
+            self._arguments["in_chans"] = inputs.channels
         self.net = timm.create_model(name, num_classes=num_classes, **self._arguments)
         self.pretrained_mean, self.pretrained_std = list(config.mean), list(config.std)
         self.pretrained_size = config.input_size[-1]
@@ -120,14 +126,14 @@ class TorchVision(Pretrained):
 
     Args:
         num_classes: Number of classes.
-        inputs: Image size.
+        inputs: Image size and channels.
         name: Model name, e.g. `resnet18`; googlenet and inception_v3 are not supported, as they return auxiliary logits
             in training.
         weights: Pretrained weights: `hub` to download and cache the default ones, a .pth or .safetensors file, or null
             to train from scratch.
 
     Raises:
-        ValueError: If torchvision has no such model.
+        ValueError: If torchvision has no such model, or not for images that are not square.
     """
 
     def __init__(self, num_classes: int, inputs: ImageInput, name: str, weights: str | None = "hub") -> None:
@@ -137,8 +143,13 @@ class TorchVision(Pretrained):
         names = {net: net for net in models.list_models(module=models) if net not in ("googlenet", "inception_v3")}
         if name not in names:
             raise ValueError(f"torchvision has no supported classification model {name}{did_you_mean(name, names)}")
-        self._arguments = {"image_size": inputs.height} if name.startswith("vit_") else {}
+        if name.startswith("vit_"):
+            if inputs.height != inputs.width:
+                raise ValueError(f"torchvision's {name} takes square images, got {inputs}: use a vit of timm instead")
+            self._arguments["image_size"] = inputs.height
         self.net = models.get_model(name, weights=None, num_classes=num_classes, **self._arguments)
+        if inputs.channels != 3:
+            replace_first_conv(self.net, inputs.channels)
         self._heads = tuple(name for name, module in self.net.named_modules() if module is head(self.net))
         published = models.get_model_weights(name).DEFAULT
         transforms = published.transforms()
@@ -157,4 +168,27 @@ class TorchVision(Pretrained):
         classes = len(state[head_weight]) if head_weight in state else self._classes
         net: nn.Module = models.get_model(self.name, weights=None, num_classes=classes, **self._arguments)
         net.load_state_dict(state)
+        if self.inputs.channels != 3:
+            filters = replace_first_conv(net, self.inputs.channels)
+            adapted = filters.sum(1, keepdim=True)
+            if self.inputs.channels > 1:
+                repeated = filters.repeat(1, -(-self.inputs.channels // 3), 1, 1)[:, : self.inputs.channels]
+                adapted = repeated * 3 / self.inputs.channels
+            _first_conv(net)[1].weight.data.copy_(adapted)
         return net
+
+
+def _first_conv(net: nn.Module) -> tuple[str, nn.Conv2d]:
+    return next((name, module) for name, module in net.named_modules() if isinstance(module, nn.Conv2d))
+
+
+def replace_first_conv(net: nn.Module, channels: int) -> Tensor:
+    """Replace the first convolution of a network by one for images of other channels; return the old filters."""
+    name, old = _first_conv(net)
+    shape: Any = {key: getattr(old, key) for key in ("kernel_size", "stride", "padding", "dilation")}
+    parent, _, attribute = name.rpartition(".")
+    new = nn.Conv2d(channels, old.out_channels, bias=old.bias is not None, **shape)
+    if new.bias is not None and old.bias is not None:
+        new.bias.data.copy_(old.bias.data)
+    setattr(net.get_submodule(parent), attribute, new)
+    return old.weight.data
