@@ -67,6 +67,7 @@ def test_explanations(net: str) -> None:
         maps = attribution(model, image, target, method, content)
         assert maps.shape == (2, 64, 48) and maps[:, 16:48].any()
         assert not maps[:, :16].any() and not maps[:, 48:].any(), "padding is not evidence"
+    assert not image.requires_grad
     filters, feature_maps = filters_image(model.net), feature_maps_image(model, image[0])
     assert filters is not None and feature_maps is not None and len(embed(model, image)) == 2
 

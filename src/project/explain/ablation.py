@@ -76,7 +76,7 @@ def _important_channels(model: Classifier, layer: nn.Module, image: Tensor, labe
     # Molchanov et al., Pruning Convolutional Neural Networks for Resource Efficient Inference, 2016.
     outputs: list[Tensor] = []
     with layer.register_forward_hook(lambda module, inputs, output: outputs.append(output)), torch.enable_grad():
-        loss = F.cross_entropy(model(to_float(image).requires_grad_()).float(), label, reduction="sum")
+        loss = F.cross_entropy(model(to_float(image).detach().requires_grad_()).float(), label, reduction="sum")
     (gradient,) = torch.autograd.grad(loss, outputs[-1:], allow_unused=True)
     if gradient is None:
         return []

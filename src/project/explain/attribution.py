@@ -101,7 +101,7 @@ def grad_cam(model: Classifier, image: Tensor, target: Tensor) -> Tensor:
     with ExitStack() as hooks, torch.enable_grad():
         for module in net.modules():
             hooks.enter_context(module.register_forward_hook(record))
-        logits = model(image.requires_grad_())  # required if the network is frozen
+        logits = model(image.detach().requires_grad_())  # required if the network is frozen
         score = logits.gather(1, target[:, None]).sum()
     gradients = torch.autograd.grad(score, outputs, allow_unused=True)
     selected: tuple[Tensor, Tensor] | None = None
