@@ -20,6 +20,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from project.files import write_text
+from project.images import describe_shown
 from project.interface import Batch, data_of, module_of, test_folder
 from project.machine import describe_device
 from project.output import redact_secrets
@@ -121,6 +122,7 @@ class TestSummary(L.Callback):
             **asdict(description.target),
             "kind": description.input.kind,
             "input": str(description.input),
+            "shown": describe_shown(getattr(description.input, "channels", 3)),
             "net": type(model.net).__name__,
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "device": describe_device(trainer.strategy.root_device),

@@ -68,8 +68,8 @@ class WhiteningConv(nn.Conv2d):
     3.2).
 
     Args:
-        channels: Number of channels of the images.
-        kernel_size: Height and width of a patch in pixels; the layer has 2 x channels x kernel_size² outputs.
+        channels: Number of input channels.
+        kernel_size: Height and width of a patch in pixels; the layer has 2 x channels x kernel_size² output channels.
         eps: Added to the variances, so that components with little variance are not amplified.
     """
 

@@ -1,8 +1,7 @@
-"""Networks, attribution, augmentation and corruptions take images of any channels, shape and depth."""
+"""Explanations, corruptions, augmentation and display take images of any channels, shape and depth."""
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,15 +13,11 @@ from project.datamodules.images.augment import augment, default_augmentation
 from project.explain.attribution import METHODS, attribution, faithfulness, random_attribution
 from project.explain.features import embed, feature_maps_image, filters_image
 from project.interface import Batch, ClassTarget, DataDescription, ImageInput
-from project.modules import Classifier, ConvNet, ResNet, SpeedrunNet, Timm, TorchVision
+from project.modules import Classifier, ResNet, Timm
 
 NETS: dict[str, Callable[..., nn.Module]] = {
-    "ConvNet": ConvNet,
     "ResNet": partial(ResNet, depth=8),
-    "SpeedrunNet": partial(SpeedrunNet, widths=(8, 16, 16)),
-    "timm": partial(Timm, name="test_efficientnet", weights=None),
     "timm, attention": partial(Timm, name="test_vit", weights=None),
-    "torchvision": partial(TorchVision, name="squeezenet1_1", weights=None),
 }
 
 
@@ -45,17 +40,7 @@ def images(inputs: ImageInput) -> Tensor:
     return inputs.prepare(torch.from_numpy(pixels.astype(inputs.dtype)))
 
 
-@pytest.mark.parametrize(
-    ("channels", "size", "depth"), [(1, (48, 64), "uint8"), (5, (64, 48), "uint16"), (4, (32, 32), "float32")]
-)
 @pytest.mark.parametrize("net", NETS)
-def test_networks(net: str, channels: int, size: tuple[int, int], depth: str) -> None:
-    model = classifier(NETS[net], image_input(channels, size, depth))
-    scores = model.predictions(images(model.data_description.image))
-    assert scores.shape == (2, 3) and torch.isfinite(scores).all()
-
-
-@pytest.mark.parametrize("net", ["ResNet", "timm, attention"])
 def test_explanations(net: str) -> None:
     model = classifier(NETS[net], image_input(5, (64, 48), "uint16"))
     head = model.net.head if net == "ResNet" else model.net.net.head  # type: ignore[union-attr]
@@ -115,20 +100,3 @@ def test_render_shows_three_channels_or_the_first_in_gray(channels: int, depth: 
     levels = image if depth == "uint8" else (image * 255).round()
     for shown in range(3):
         assert np.array_equal(rendered[..., shown], levels[0 if channels < 3 else shown])
-
-
-def test_pretrained_filters_give_gray_images_the_features_of_rgb(tmp_path: Path) -> None:
-    rgb = TorchVision(3, ImageInput(64, 64), "squeezenet1_1", weights=None)
-    torch.save(rgb.net.state_dict(), tmp_path / "weights.pth")
-    gray = torch.rand(2, 1, 64, 64)
-    expected = rgb.net.features(gray.expand(-1, 3, -1, -1))  # type: ignore[operator]
-    for channels in (1, 6):
-        net = TorchVision(3, ImageInput(64, 64, channels=channels), "squeezenet1_1", str(tmp_path / "weights.pth"))
-        net.load_pretrained()
-        actual = net.net.features(gray.expand(-1, channels, -1, -1))  # type: ignore[operator]
-        torch.testing.assert_close(actual, expected)
-
-
-def test_a_vit_of_torchvision_refuses_images_that_are_not_square() -> None:
-    with pytest.raises(ValueError, match="takes square images, got 64x40: use a vit of timm"):
-        TorchVision(3, ImageInput(64, 40), "vit_b_16", weights=None)
