@@ -32,7 +32,7 @@ def apply(transform: nn.Module, image: Tensor) -> Tensor:
     try:
         result: Tensor = transform(image)
     except (RuntimeError, TypeError, ValueError) as error:
-        if image.shape[-3] == 3:
+        if image.shape[-3] == 3 or isinstance(error, torch.OutOfMemoryError):
             raise
         name, reason = type(transform).__name__, str(error).partition("\n")[0]
         fix = "use transforms that do not mix colors, such as project.datamodules.RandomCrop and TrivialAugment"

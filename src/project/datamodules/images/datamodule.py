@@ -405,7 +405,7 @@ class ImageDataModule(DataModule):
     @override
     @property
     def size(self) -> int:
-        return len(self._index().paths)
+        return int(np.count_nonzero(self._index().splits != "skip"))
 
     @override
     @property
