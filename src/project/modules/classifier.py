@@ -7,7 +7,7 @@ from typing import Any, Literal, cast
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torchmetrics import Metric
@@ -31,7 +31,7 @@ from project.modules.init_weights import load_initial_weights
 from project.modules.inputs import TestTimeAugmentation, tta_logits
 from project.modules.layers import Freezing
 from project.modules.networks.convnet import ConvNet
-from project.modules.optimizers.groups import check_schedule_length, make_optimizer, make_schedule
+from project.modules.optimizers.groups import SchedulerCallable, check_schedule_length, make_optimizer, make_schedule
 from project.modules.optimizers.schedule import WarmupDecay, plan_to_end
 from project.modules.tasks import LossMetric, Task, reject_loss_options
 from project.runs.spec import NetCallable, build_net, builder, to_spec
@@ -87,7 +87,7 @@ class Classifier(L.LightningModule):
         self,
         net: NetCallable = ConvNet,
         optimizer: OptimizerCallable = torch.optim.Adam,
-        scheduler: LRSchedulerCallable | None = None,
+        scheduler: SchedulerCallable | None = None,
         task: Callable[[Target], Task] | None = None,
         loss: Callable[[], nn.Module] | None = None,
         metrics: Sequence[Callable[[], Metric]] | None = None,

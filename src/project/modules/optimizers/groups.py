@@ -4,14 +4,19 @@ from collections.abc import Callable
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.cli import ReduceLROnPlateau
 from torch import nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from project.errors import UserError
 from project.interface import time_limit
 from project.modules.layers import head, layers
 from project.modules.optimizers.schedule import WarmupDecay
 from project.runs.spec import Spec, arguments, builder, init_args
+
+SchedulerCallable = Callable[[Optimizer], ReduceLROnPlateau] | Callable[[Optimizer], LRScheduler]
+"""A scheduler class. Lightning's `ReduceLROnPlateau` comes first, as its short name would match torch's class, too."""
 
 
 def make_optimizer(spec: Spec, build: Callable[..., Optimizer], net: nn.Module, layer_decay: float) -> Any:
