@@ -24,7 +24,8 @@ def describe_run(trainer: L.Trainer) -> list[str]:
     layout = "channels last" if model.memory_format == torch.channels_last else "channels first"
     fused = "fused " if optimizer.defaults.get("fused") else ""
     decay = max(group.get("weight_decay", 0) for group in optimizer.param_groups)
-    schedule = next((type(config.scheduler).__name__ for config in trainer.lr_scheduler_configs), "constant")
+    configs = trainer.lr_scheduler_configs
+    schedule = next((f"{type(each.scheduler).__name__} per {each.interval}" for each in configs), "constant")
     per_device = f" ({data.batch_size // world:,} on each of {world} devices)" if world > 1 else ""
     device = f"{describe_device(trainer.strategy.root_device)}{f' x {world}' if world > 1 else ''}"
     epochs = f"at most {pluralize(max_epochs, 'epoch')}" if max_epochs >= 0 else "no epoch limit"

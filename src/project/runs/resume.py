@@ -1,6 +1,7 @@
 """Resuming runs: find the checkpoint, restore its options, and check that training can continue."""
 
 import os
+from dataclasses import replace
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities import rank_zero_warn
 
 from project.errors import RunFinishedError, UserError
+from project.interface import DataDescription, ImageInput
 from project.output import pluralize
 from project.runs.checkpoints import LAST, PREVIOUS, find_damage, load_checkpoint
 from project.runs.folder import CHECKPOINTS, ENVIRONMENT
@@ -117,6 +119,23 @@ def check_same_model(checkpoint: Path, saved: dict[str, Any], model: Any) -> Non
                 f"the run of {checkpoint} has model.{name} {old}, not {new}: omit the option to resume it,"
                 f" or start a new run from its weights with --model.init_from {checkpoint}"
             )
+
+
+def check_same_data(saved: DataDescription, data: DataDescription, folder: Path) -> None:
+    """Raise a UserError if a run is resumed on data in `folder` that is not as described in its checkpoint."""
+    then, now = saved.input, data.input
+    if isinstance(then, ImageInput) and isinstance(now, ImageInput):
+        now = replace(now, mean=then.mean, std=then.std)  # pretrained networks have their own channel statistics
+    if saved.target != data.target or then != now:
+        raise UserError(
+            f"the checkpoint was trained on {saved.target} at {saved.input} pixels, but the data has {data.target}"
+            f" at {data.input} pixels, or different class names: resume on the same data"
+        )
+    if saved.fingerprint != data.fingerprint:
+        raise UserError(
+            f"the images in {folder} or their splits have changed since the checkpoint was saved: resume on the same"
+            " images or start a new run"
+        )
 
 
 def check_not_finished(checkpoint: Path, saved: dict[str, Any], trainer: Any) -> None:
