@@ -52,7 +52,7 @@ class Console(L.Callback):
     def __init__(self) -> None:
         self._out = RichConsole()
         self._epoch, self._best_epoch, self._started = 0, 0, 0.0
-        self._best: float | None = None
+        self._best: tuple[float, float | None] | None = None
 
     def _print(self, trainer: L.Trainer, *lines: Any) -> None:
         if trainer.is_global_zero:
@@ -154,7 +154,8 @@ def _format_epoch(trainer: L.Trainer, epoch: int) -> str:
     return f"{epoch}/{trainer.max_epochs if (trainer.max_epochs or -1) >= 0 else '-'}"
 
 
-def _best(trainer: L.Trainer) -> float | None:
-    """Return the best score of the checkpoint callback so far."""
-    score = getattr(trainer.checkpoint_callback, "best_model_score", None)
-    return None if score is None else float(score)
+def _best(trainer: L.Trainer) -> tuple[float, float | None] | None:
+    """Return the best value of the checkpoint callback so far, and the val loss that decides between equal values."""
+    kept: Any = trainer.checkpoint_callback
+    score = getattr(kept, "best_model_score", None)
+    return None if score is None else (float(score), getattr(kept, "losses", {}).get(kept.best_model_path))
