@@ -38,10 +38,16 @@ def describe_run(trainer: L.Trainer) -> list[str]:
         f"device    {device}, precision {trainer.precision}, {layout}{', compiled' if model.compiled else ''}",
         f"training  {fused}{type(optimizer).__name__}, learning rate {optimizer.defaults['lr']:g}, "
         f"weight decay {decay:g}, schedule {schedule}",
+        *(["          no validation in these epochs, hence no best checkpoint"] if _never_validates(trainer) else []),
         f"batch     {pluralize(data.batch_size, inputs.kind)}{per_device} from {data.reading}, "
         f"{pluralize(int(trainer.num_training_batches), 'step')} per epoch, "
         f"{epochs}{f', at most {format_duration(limit)}' if limit else ''}",
     ]
+
+
+def _never_validates(trainer: L.Trainer) -> bool:
+    every, epochs = trainer.check_val_every_n_epoch or 1, trainer.max_epochs or -1
+    return not trainer.enable_validation or every > epochs >= 0
 
 
 def next_commands(run: Path, best: Path, tested: bool) -> list[str]:
