@@ -38,6 +38,7 @@ from project.modules.optimizers.schedulers import (
     check_schedule_length,
     make_schedule,
 )
+from project.modules.probe import check_network
 from project.modules.tasks import LossMetric, Task, reject_loss_options
 from project.runs.resume import check_same_data
 from project.runs.spec import NetCallable, build_net, builder, to_spec
@@ -250,7 +251,8 @@ class Classifier(L.LightningModule):
         return x.contiguous(memory_format=self.memory_format) if x.ndim == 4 else x
 
     def on_fit_start(self) -> None:
-        """Cache the input features of the head if only the head is trained and the images are not augmented."""
+        """Check the network; cache the features of its head if only that is trained and images are not augmented."""
+        check_network(self.trainer, self.net, self._normalize, self.data_description.input)
         data = data_of(self.trainer)
         deterministic = self._freezing.epochs < 0 and self.tta == "none" and not data.augments
         if deterministic and not self.compiled and self.device_mesh is None:
