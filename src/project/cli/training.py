@@ -135,12 +135,7 @@ class CLI(LightningCLI):
             "--run_name", type=str | None, default=None, help="Name of the run: its folder is ROOT/NAME/version_N"
         )
         # All commands accept the config of a `fit`.
-        parser.add_argument(
-            "--test_after_fit",
-            type=bool,
-            default=True,
-            help="Test the best checkpoint after fit, or the last one if there is no best",
-        )
+        parser.add_argument("--test_after_fit", type=bool, default=True, help="Test the best checkpoint after fit")
         for name, (_, about) in commands.options().items():
             parser.add_argument(f"--{name}", type=str | None, default=None, help=about)
         parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
