@@ -127,3 +127,22 @@ def test_a_checkpoint_of_objects_built_in_python_is_plain_data(
     assert torch.load("python.ckpt", weights_only=True)["datamodule_hyper_parameters"]["image_size"] == 8
     main(["test", "--ckpt_path", "python.ckpt"])
     assert "accuracy" in capsys.readouterr().out
+
+
+def test_without_validation_the_last_checkpoint_is_tested(
+    tree: Path, here: Path, failing: Failing, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(fit(tree, "--test_after_fit", "false"))
+    earlier, last = (Path(f"logs/run/version_{number}/checkpoints") for number in range(2))
+    capsys.readouterr()
+    with pytest.warns(match=r"validation never ran in 2 epochs \(trainer.check_val_every_n_epoch 5\): there is"):
+        main(fit(tree, "--trainer.check_val_every_n_epoch", "5"))
+    shown = capsys.readouterr().out
+    assert "no validation in these epochs, hence no best checkpoint" in shown
+    assert "test: 9 images of the test split" in shown and f"test --ckpt_path {last / 'last.ckpt'}" in shown
+    message = failing(["test", "--ckpt_path", "best"])
+    assert message == (
+        "error: the newest run, logs/run/version_1, has no best checkpoint: give --ckpt_path last, or"
+        f" {earlier / 'best.ckpt'} of an earlier run"
+    )
+    main(["test", "--ckpt_path", "last"])

@@ -1,5 +1,6 @@
 """Callbacks: console output, checkpoints, monitoring and test results."""
 
+from project.callbacks.best_checkpoint import BestCheckpoint
 from project.callbacks.console import Console, ProgressBar
 from project.callbacks.figures import Figures
 from project.callbacks.last_checkpoint import LastCheckpoint
@@ -9,6 +10,7 @@ from project.callbacks.prediction_table import PredictionTable
 from project.callbacks.test_summary import TestSummary
 
 __all__ = [
+    "BestCheckpoint",
     "Console",
     "Figures",
     "LastCheckpoint",

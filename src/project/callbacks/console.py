@@ -52,7 +52,7 @@ class Console(L.Callback):
     def __init__(self) -> None:
         self._out = RichConsole()
         self._epoch, self._best_epoch, self._started = 0, 0, 0.0
-        self._best: float | None = None
+        self._best: tuple[float, float | None] | None = None
 
     def _print(self, trainer: L.Trainer, *lines: Any) -> None:
         if trainer.is_global_zero:
@@ -69,7 +69,8 @@ class Console(L.Callback):
             self._epoch = trainer.current_epoch + 1  # on_train_epoch_start is not called for it
         self._print(trainer, *describe_run(trainer), "")
         name = f" {headline[0]:>8}" if (headline := module_of(trainer).task.headline) else ""
-        self._print(trainer, f"{'epoch':>9} {'train loss':>11}{name} {'val loss':>9}{name} {'images/s':>9}")
+        own = f" {monitor:>9}" if (monitor := _own_monitor(trainer)) else ""
+        self._print(trainer, f"{'epoch':>9} {'train loss':>11}{name} {'val loss':>9}{name}{own} {'images/s':>9}")
 
     def on_train_epoch_start(self, trainer: L.Trainer, *_: Any) -> None:
         """Print the line of the previous epoch, whose checkpoint has been written by now."""
@@ -99,6 +100,8 @@ class Console(L.Callback):
         train, val = (
             f" {cell(f'{stage}/{headline[0]}', headline[1]):>8}" if headline else "" for stage in ("train", "val")
         )
+        monitor = _own_monitor(trainer)
+        own = f" {cell(monitor, '.4f'):>{max(9, len(monitor))}}" if monitor else ""
         previous, self._best = self._best, _best(trainer)
         mark = " best" if self._best != previous else ""
         self._best_epoch = self._epoch if mark else self._best_epoch
@@ -108,7 +111,7 @@ class Console(L.Callback):
         self._print(
             trainer,
             f"{_format_epoch(trainer, self._epoch):>9} {cell('train/loss', '.4f'):>11}{train}"
-            f" {cell('val/loss', '.4f'):>9}{val} {cell('train/images_per_second', ',.0f'):>9}{mark}",
+            f" {cell('val/loss', '.4f'):>9}{val}{own} {cell('train/images_per_second', ',.0f'):>9}{mark}",
         )
         self._epoch = 0
 
@@ -154,7 +157,15 @@ def _format_epoch(trainer: L.Trainer, epoch: int) -> str:
     return f"{epoch}/{trainer.max_epochs if (trainer.max_epochs or -1) >= 0 else '-'}"
 
 
-def _best(trainer: L.Trainer) -> float | None:
-    """Return the best score of the checkpoint callback so far."""
-    score = getattr(trainer.checkpoint_callback, "best_model_score", None)
-    return None if score is None else float(score)
+def _own_monitor(trainer: L.Trainer) -> str | None:
+    """Return the metric that selects the best checkpoint, unless the table of epochs shows it anyway."""
+    monitor: str | None = getattr(trainer.checkpoint_callback, "monitor", None)
+    names = ("loss", *(module_of(trainer).task.headline or ())[:1])
+    return None if monitor in (f"{stage}/{name}" for stage in ("train", "val") for name in names) else monitor
+
+
+def _best(trainer: L.Trainer) -> tuple[float, float | None] | None:
+    """Return the best value of the checkpoint callback so far, and the val loss that decides between equal values."""
+    kept: Any = trainer.checkpoint_callback
+    score = getattr(kept, "best_model_score", None)
+    return None if score is None else (float(score), getattr(kept, "losses", {}).get(kept.best_model_path))

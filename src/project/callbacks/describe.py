@@ -24,7 +24,8 @@ def describe_run(trainer: L.Trainer) -> list[str]:
     layout = "channels last" if model.memory_format == torch.channels_last else "channels first"
     fused = "fused " if optimizer.defaults.get("fused") else ""
     decay = max(group.get("weight_decay", 0) for group in optimizer.param_groups)
-    schedule = next((type(config.scheduler).__name__ for config in trainer.lr_scheduler_configs), "constant")
+    configs = trainer.lr_scheduler_configs
+    schedule = next((f"{type(each.scheduler).__name__} per {each.interval}" for each in configs), "constant")
     per_device = f" ({data.batch_size // world:,} on each of {world} devices)" if world > 1 else ""
     device = f"{describe_device(trainer.strategy.root_device)}{f' x {world}' if world > 1 else ''}"
     epochs = f"at most {pluralize(max_epochs, 'epoch')}" if max_epochs >= 0 else "no epoch limit"
@@ -37,10 +38,16 @@ def describe_run(trainer: L.Trainer) -> list[str]:
         f"device    {device}, precision {trainer.precision}, {layout}{', compiled' if model.compiled else ''}",
         f"training  {fused}{type(optimizer).__name__}, learning rate {optimizer.defaults['lr']:g}, "
         f"weight decay {decay:g}, schedule {schedule}",
+        *(["          no validation in these epochs, hence no best checkpoint"] if _never_validates(trainer) else []),
         f"batch     {pluralize(data.batch_size, inputs.kind)}{per_device} from {data.reading}, "
         f"{pluralize(int(trainer.num_training_batches), 'step')} per epoch, "
         f"{epochs}{f', at most {format_duration(limit)}' if limit else ''}",
     ]
+
+
+def _never_validates(trainer: L.Trainer) -> bool:
+    every, epochs = trainer.check_val_every_n_epoch or 1, trainer.max_epochs or -1
+    return not trainer.enable_validation or every > epochs >= 0
 
 
 def next_commands(run: Path, best: Path, tested: bool) -> list[str]:

@@ -208,5 +208,6 @@ def _relocate(state: dict[str, Any], folder: str) -> None:
 
     for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
         state[key] = relocated(state[key])
-    state["best_k_models"] = {relocated(path): score for path, score in state["best_k_models"].items()}
+    for key in ("best_k_models", "losses"):
+        state[key] = {relocated(path): value for path, value in state.get(key, {}).items()}
     state["dirpath"] = folder

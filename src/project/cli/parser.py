@@ -79,6 +79,12 @@ class Parser(ArgumentParser):
             return f"no such {key or 'file'}: {match[1]}"
         if match := re.search(r"argument (--[\w.]+): expected one argument", message):
             return f"{match[1]} expects a value, e.g. {match[1]} true for a boolean option"
+        if match := re.search(
+            r"Parser key \"(\w+)\":\s+(Expected a .*?)\. Got value: (?!Namespace)(.*?)\. Got", message
+        ):
+            return f"{key}.{match[1]}: expected {_expected(match[2])}, got {match[3]!r}"
+        if match := re.search(r"arguments are required: (\w+)", message):
+            return f"{key} needs {match[1]}: add --{key}.{match[1]}"
         if match := re.search(r"(?:Given|Got) value: (.*)", message):
             if match[1] in REMOVED:
                 return f"{key} {match[1]}: {REMOVED[match[1]]}"

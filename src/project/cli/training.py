@@ -14,6 +14,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities import rank_zero_only
 
 from project.callbacks import (
+    BestCheckpoint,
     Console,
     Figures,
     LastCheckpoint,
@@ -137,7 +138,7 @@ class CLI(LightningCLI):
         parser.add_argument("--test_after_fit", type=bool, default=True, help="Test the best checkpoint after fit")
         for name, (_, about) in commands.options().items():
             parser.add_argument(f"--{name}", type=str | None, default=None, help=about)
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
         parser.add_lightning_class_args(LastCheckpoint, "last")
         parser.add_lightning_class_args(NonFiniteGuard, "guard")
         parser.set_defaults(

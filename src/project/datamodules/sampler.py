@@ -77,6 +77,11 @@ class EpochBatchSampler(Sampler[Request]):
         return -(-max(end - start for start, end in pairwise(self._edges)) // self.world_size)
 
     @property
+    def smallest(self) -> int:
+        """Smallest number of samples in a batch of one process."""
+        return min(end - start for start, end in pairwise(self._edges)) // self.world_size
+
+    @property
     def sampler(self) -> "EpochBatchSampler":
         """The sampler whose `set_epoch` Lightning calls."""
         return self

@@ -7,7 +7,7 @@ from typing import Any, Literal, cast
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torchmetrics import Metric
@@ -19,7 +19,6 @@ from project.interface import (
     Batch,
     DataDescription,
     ImageInput,
-    Input,
     Split,
     StageResult,
     Target,
@@ -31,9 +30,17 @@ from project.modules.init_weights import load_initial_weights
 from project.modules.inputs import TestTimeAugmentation, tta_logits
 from project.modules.layers import Freezing
 from project.modules.networks.convnet import ConvNet
-from project.modules.optimizers.groups import check_schedule_length, make_optimizer, make_schedule
+from project.modules.optimizers.groups import make_optimizer
 from project.modules.optimizers.schedule import WarmupDecay, plan_to_end
+from project.modules.optimizers.schedulers import (
+    SchedulerCallable,
+    SchedulerInterval,
+    check_schedule_length,
+    make_schedule,
+)
+from project.modules.probe import check_network
 from project.modules.tasks import LossMetric, Task, reject_loss_options
+from project.runs.resume import check_same_data
 from project.runs.spec import NetCallable, build_net, builder, to_spec
 
 BUILDERS = ("net", "task", "loss", "metrics", "optimizer", "scheduler")
@@ -49,8 +56,10 @@ class Classifier(L.LightningModule):
     Args:
         net: Network, built with the number of classes and the input description; maps images, float NCHW, to logits.
         optimizer: Optimizer. Weight decay is not applied to biases and normalization layers.
-        scheduler: Learning-rate scheduler. One with a `total_steps` argument gets the number of training steps and is
-            stepped every step; any other is stepped every epoch (ReduceLROnPlateau with its `monitor`).
+        scheduler: Learning-rate scheduler. One with a `total_steps` argument gets the number of training steps.
+        scheduler_interval: When the scheduler is stepped. By default, every step for schedulers with `total_steps`,
+            CyclicLR, and CosineAnnealingWarmRestarts, whose `T_0` counts epochs; every epoch for any other, and after
+            each validation for ReduceLROnPlateau. If given, all arguments count steps or epochs.
         task: Task (default loss, predictions, metrics), built with the target; by default the one that the target
             names.
         loss: Loss module that maps (outputs, target) to the mean over the batch; by default the loss of the task.
@@ -87,7 +96,8 @@ class Classifier(L.LightningModule):
         self,
         net: NetCallable = ConvNet,
         optimizer: OptimizerCallable = torch.optim.Adam,
-        scheduler: LRSchedulerCallable | None = None,
+        scheduler: SchedulerCallable | None = None,
+        scheduler_interval: SchedulerInterval | None = None,
         task: Callable[[Target], Task] | None = None,
         loss: Callable[[], nn.Module] | None = None,
         metrics: Sequence[Callable[[], Metric]] | None = None,
@@ -111,12 +121,15 @@ class Classifier(L.LightningModule):
             **{"net": net, "optimizer": optimizer, "scheduler": scheduler},
             **{"task": task, "loss": loss, "metrics": metrics or []},
         }
+        self._scheduler_interval = scheduler_interval
         self._loss_options = {"label_smoothing": label_smoothing, "class_weights": class_weights}
         self.tta, self.confidence_threshold = tta, confidence_threshold
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.compiled = compile
         if not 0 <= label_smoothing < 1:
             raise UserError(f"model.label_smoothing must be at least 0 and below 1, got {label_smoothing}")
+        if scheduler_interval and not scheduler:
+            raise UserError("model.scheduler_interval needs a model.scheduler")
         if unfreeze_epochs < 1 or not 0 < layer_decay <= 1:
             raise UserError(
                 "model.unfreeze_epochs must be at least 1 and model.layer_decay in (0, 1], got"
@@ -166,19 +179,11 @@ class Classifier(L.LightningModule):
         """Take the data description from the datamodule; when a run resumes, check that the data has not changed."""
         if stage != "fit":
             return
-        data, saved = data_of(self.trainer).description, self.data_description
-        if saved is None:
-            self.set_data_description(data)
-        elif saved.target != data.target or not _same_shape(saved.input, data.input):
-            raise UserError(
-                f"the checkpoint was trained on {saved.target} at {saved.input} pixels, but the data has {data.target}"
-                f" at {data.input} pixels, or different class names: resume on the same data"
-            )
-        elif saved.fingerprint != data.fingerprint:
-            raise UserError(
-                f"the images in {data_of(self.trainer).folder} or their splits have changed since the checkpoint was"
-                " saved: resume on the same images or start a new run"
-            )
+        data = data_of(self.trainer)
+        if self.data_description is None:
+            self.set_data_description(data.description)
+        else:
+            check_same_data(self.data_description, data.description, data.folder)
 
     def configure_model(self) -> None:
         """Build the network and, in a new run, initialize it from training images or pretrained weights."""
@@ -246,7 +251,8 @@ class Classifier(L.LightningModule):
         return x.contiguous(memory_format=self.memory_format) if x.ndim == 4 else x
 
     def on_fit_start(self) -> None:
-        """Cache the input features of the head if only the head is trained and the images are not augmented."""
+        """Check the network; cache the features of its head if only that is trained and images are not augmented."""
+        check_network(self.trainer, self.net, self._normalize, self.data_description.input)
         data = data_of(self.trainer)
         deterministic = self._freezing.epochs < 0 and self.tta == "none" and not data.augments
         if deterministic and not self.compiled and self.device_mesh is None:
@@ -365,7 +371,8 @@ class Classifier(L.LightningModule):
         optimizer = make_optimizer(self.hparams["optimizer"], self._build["optimizer"], self.net, self._layer_decay)
         if self._build["scheduler"] is None:
             return optimizer
-        schedule = make_schedule(self.hparams["scheduler"], self._build["scheduler"], optimizer, self.trainer)
+        build, interval = self._build["scheduler"], self._scheduler_interval
+        schedule = make_schedule(self.hparams["scheduler"], build, optimizer, self.trainer, interval)
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
@@ -373,10 +380,3 @@ class Classifier(L.LightningModule):
         if isinstance(scheduler, WarmupDecay):
             plan_to_end(scheduler, self.trainer)
         super().lr_scheduler_step(scheduler, metric)
-
-
-def _same_shape(saved: Input, data: Input) -> bool:
-    """Return True if two inputs are equal, ignoring the channel statistics (pretrained networks have their own)."""
-    if isinstance(saved, ImageInput) and isinstance(data, ImageInput):
-        data = replace(data, mean=saved.mean, std=saved.std)
-    return saved == data

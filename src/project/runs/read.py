@@ -57,13 +57,15 @@ class Run:
 
     @property
     def best(self) -> dict[str, float] | None:
-        """Row of the epoch of the best checkpoint."""
+        """Row of the epoch of the best checkpoint: of equal values, that of the lowest val loss."""
         checkpoint = self.config.get("checkpoint") or {}
         monitor, sign = checkpoint.get("monitor"), -1 if checkpoint.get("mode") == "min" else 1
         rows = [row for row in self.epochs if (monitor or "val/loss") in row]
         if not rows:
             return None
-        return max(rows, key=lambda row: sign * row[monitor]) if monitor else rows[-1]
+        if not monitor:
+            return rows[-1]
+        return max(rows, key=lambda row: (sign * row[monitor], -row.get("val/loss", 0)))
 
     def _read_trained(self, name: str, read: Callable[[Path], Any]) -> Any:
         return None if self.trained is None else _read(self.trained / name, read)

@@ -1,6 +1,8 @@
 """Resuming runs: find the checkpoint, restore its options, and check that training can continue."""
 
 import os
+from collections.abc import Iterable
+from dataclasses import replace
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,10 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities import rank_zero_warn
 
 from project.errors import RunFinishedError, UserError
+from project.interface import DataDescription, ImageInput
 from project.output import pluralize
 from project.runs.checkpoints import LAST, PREVIOUS, find_damage, load_checkpoint
-from project.runs.folder import CHECKPOINTS, ENVIRONMENT
+from project.runs.folder import CHECKPOINTS, ENVIRONMENT, run_folder
 from project.runs.spec import builder, to_spec
 
 MODULE, DATA = "project.modules.Classifier", "project.datamodules.ImageDataModule"
@@ -27,6 +30,9 @@ def resolve_checkpoint(wanted: str, root: Path, name: str | None) -> Path:
     """Return the path of a checkpoint: a file, or the `best` or `last` one of the newest run (of a name) in `root`.
 
     If last.ckpt is missing or corrupted, fall back to previous.ckpt, then best.ckpt, with a warning.
+
+    Raises:
+        UserError: There is no such file or run, or the newest run has no best checkpoint.
     """
     path = Path(wanted)
     if wanted in ("best", "last"):
@@ -34,7 +40,13 @@ def resolve_checkpoint(wanted: str, root: Path, name: str | None) -> Path:
         names = (LAST, PREVIOUS) if wanted == "last" else ("best*.ckpt",)
         runs = f"{escape(name) if name else '*'}/version_*/{CHECKPOINTS}"
         files = [file for each in names for file in root.glob(f"{runs}/{each}")]
-        newest = max(files, key=lambda file: file.stat().st_mtime_ns, default=None)
+        newest = _newest(files)
+        without_best = (file for file in root.glob(f"{runs}/{LAST}") if not any(file.parent.glob("best*.ckpt")))
+        if wanted == "best" and (last := _newest([newest, *without_best])) and last != newest:
+            earlier = f", or {newest} of an earlier run" if newest else ""
+            raise UserError(
+                f"the newest run, {run_folder(last)}, has no best checkpoint: give --ckpt_path last{earlier}"
+            )
         if newest is None:
             raise UserError(
                 f"no {wanted} checkpoint found in {root / (name or '')}: train a model with `train.py fit` first"
@@ -47,6 +59,11 @@ def resolve_checkpoint(wanted: str, root: Path, name: str | None) -> Path:
     if not path.is_file():
         raise UserError(f"no such checkpoint: {wanted} (give a file, or `best` or `last` for the newest run)")
     return path
+
+
+def _newest(files: Iterable[Path | None]) -> Path | None:
+    """Return the file that was written last, or None if there is none."""
+    return max(filter(None, files), key=lambda file: file.stat().st_mtime_ns, default=None)
 
 
 def _best_of_several(folder: Path) -> Path:
@@ -117,6 +134,23 @@ def check_same_model(checkpoint: Path, saved: dict[str, Any], model: Any) -> Non
                 f"the run of {checkpoint} has model.{name} {old}, not {new}: omit the option to resume it,"
                 f" or start a new run from its weights with --model.init_from {checkpoint}"
             )
+
+
+def check_same_data(saved: DataDescription, data: DataDescription, folder: Path) -> None:
+    """Raise a UserError if a run is resumed on data in `folder` that is not as described in its checkpoint."""
+    then, now = saved.input, data.input
+    if isinstance(then, ImageInput) and isinstance(now, ImageInput):
+        now = replace(now, mean=then.mean, std=then.std)  # pretrained networks have their own channel statistics
+    if saved.target != data.target or then != now:
+        raise UserError(
+            f"the checkpoint was trained on {saved.target} at {saved.input} pixels, but the data has {data.target}"
+            f" at {data.input} pixels, or different class names: resume on the same data"
+        )
+    if saved.fingerprint != data.fingerprint:
+        raise UserError(
+            f"the images in {folder} or their splits have changed since the checkpoint was saved: resume on the same"
+            " images or start a new run"
+        )
 
 
 def check_not_finished(checkpoint: Path, saved: dict[str, Any], trainer: Any) -> None:

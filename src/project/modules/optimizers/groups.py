@@ -1,17 +1,14 @@
-"""Parameter groups, optimizers and learning-rate schedulers."""
+"""Parameter groups and optimizers."""
 
 from collections.abc import Callable
 from typing import Any
 
-import lightning as L
 from torch import nn
 from torch.optim import Optimizer
 
 from project.errors import UserError
-from project.interface import time_limit
 from project.modules.layers import head, layers
-from project.modules.optimizers.schedule import WarmupDecay
-from project.runs.spec import Spec, arguments, builder, init_args
+from project.runs.spec import Spec, arguments, init_args
 
 
 def make_optimizer(spec: Spec, build: Callable[..., Optimizer], net: nn.Module, layer_decay: float) -> Any:
@@ -26,35 +23,6 @@ def make_optimizer(spec: Spec, build: Callable[..., Optimizer], net: nn.Module, 
     # Otherwise fused optimizers unscale 16-mixed gradients themselves, and Lightning refuses to clip them before.
     optimizer._step_supports_amp_scaling = False
     return optimizer
-
-
-def make_schedule(spec: Spec, build: Callable[..., Any], optimizer: Optimizer, trainer: L.Trainer) -> dict[str, Any]:
-    """Return the scheduler config for Lightning; `total_steps`, if the scheduler has it, is the length of the run."""
-    accepted, length = arguments(spec), {}
-    if "max_lr" in accepted and any("lr_scale" in group for group in optimizer.param_groups):
-        raise UserError("model.layer_decay: this scheduler sets one learning rate for all layers; use WarmupDecay")
-    if "total_steps" in accepted:
-        steps = trainer.estimated_stepping_batches
-        if steps == float("inf") and not (builder(spec) is WarmupDecay and time_limit(trainer)):
-            raise UserError("model.scheduler needs the length of the run: set trainer.max_epochs or trainer.max_steps")
-        length = {"total_steps": steps if steps == float("inf") else int(steps)}
-    try:
-        scheduler = build(optimizer, **length)
-    except (ValueError, ZeroDivisionError) as error:
-        raise UserError(f"model.scheduler: {error}") from error
-    monitor = {"monitor": scheduler.monitor} if not length and hasattr(scheduler, "monitor") else {}
-    return {"scheduler": scheduler, "interval": "step" if length else "epoch", **monitor}
-
-
-def check_schedule_length(trainer: L.Trainer) -> None:
-    """Raise if a resumed run has another number of steps than its scheduler; only `WarmupDecay` can be extended."""
-    for config in trainer.lr_scheduler_configs:
-        planned, steps = getattr(config.scheduler, "total_steps", None), trainer.estimated_stepping_batches
-        if not isinstance(config.scheduler, WarmupDecay) and isinstance(planned, int) and planned != steps:
-            raise UserError(
-                f"{type(config.scheduler).__name__} has {planned:,} steps and cannot be changed to {steps:,}: resume"
-                " with the original length, or start a new run from the weights with --model.init_from"
-            )
 
 
 def parameter_groups(net: nn.Module, layer_decay: float = 1.0) -> list[dict[str, Any]]:

@@ -1,0 +1,67 @@
+"""Callback that saves the best checkpoints."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
+from typing_extensions import override
+
+LOSS = "val/loss"
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """ModelCheckpoint that, of checkpoints with the same value of `monitor`, prefers the one with the lower `val/loss`.
+
+    With a small val split, many epochs have the same accuracy. Lightning's callback keeps the first of them, in which
+    the network may be far from trained. A NaN loss counts as infinite, as does one that an older run did not record.
+    """
+
+    losses: Mapping[str, float] = {}
+    """`val/loss` of the checkpoints in `best_k_models`, by path; replaced, never changed."""
+
+    @property
+    @override
+    def state_key(self) -> str:
+        return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)  # as in older runs
+
+    @override
+    def check_monitor_top_k(self, trainer: L.Trainer, current: Tensor | None = None) -> bool:
+        if super().check_monitor_top_k(trainer, current):
+            return True
+        if current is None or LOSS not in trainer.callback_metrics:
+            return False
+        worst = self.kth_best_model_path
+        better = bool(current == self.best_k_models[worst]) and _loss(trainer) < self.losses.get(worst, math.inf)
+        return trainer.strategy.reduce_boolean_decision(better)
+
+    @override
+    def _save_checkpoint(self, trainer: L.Trainer, filepath: str) -> None:
+        """Rank the checkpoints by value and loss before saving one, as it contains the state of this callback."""
+        new = {filepath: _loss(trainer)}
+        self.losses = {path: (new if path in new else self.losses).get(path, math.inf) for path in self.best_k_models}
+        sign = 1 if self.mode == "max" else -1
+        scores = {path: sign * float(score) for path, score in self.best_k_models.items()}
+        ranked = sorted(scores, key=lambda path: (-scores[path], self.losses[path]))
+        if ranked:
+            self.best_model_path, self.best_model_score = ranked[0], self.best_k_models[ranked[0]]
+        if self.kth_best_model_path:  # not with fewer checkpoints than `save_top_k`
+            self.kth_best_model_path, self.kth_value = ranked[-1], self.best_k_models[ranked[-1]]
+        super()._save_checkpoint(trainer, filepath)
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"losses": dict(self.losses)}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self.losses = {path: state_dict.get("losses", {}).get(path, math.inf) for path in self.best_k_models}
+
+
+def _loss(trainer: L.Trainer) -> float:
+    loss = float(trainer.callback_metrics.get(LOSS, torch.inf))
+    return math.inf if math.isnan(loss) else loss
