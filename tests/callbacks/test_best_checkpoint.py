@@ -1,5 +1,6 @@
 """Tests of the best checkpoint: of equal monitored values, the one with the lower val loss."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,12 @@ def test_resumed_run_compares_with_the_loss_of_the_best(
     main(["fit", "--ckpt_path", str(last), "--trainer.max_epochs", "4", *WITHOUT_TEST])
     assert kept()[0] == (3 if older else 1)
     assert ("best epoch 3" in capsys.readouterr().out) is older
+
+
+def test_another_monitor_is_a_column_of_the_table(tree: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main([*fit(tree, *WITHOUT_TEST), "--checkpoint.monitor", "val/precision"])
+    shown = capsys.readouterr().out
+    assert re.search(r"val loss +acc +val/precision +images/s\n.* \d+\.\d\d% +\d\.\d{4} +[\d,]+ best\n", shown)
 
 
 def test_report_names_the_same_epoch(tree: Path, here: Path, scripted: list[tuple[float, float]]) -> None:

@@ -161,7 +161,7 @@ def _own_monitor(trainer: L.Trainer) -> str | None:
     """Return the metric that selects the best checkpoint, unless the table of epochs shows it anyway."""
     monitor: str | None = getattr(trainer.checkpoint_callback, "monitor", None)
     names = ("loss", *(module_of(trainer).task.headline or ())[:1])
-    return None if monitor in (f"{stage}/{name}" for stage in ("train", "val") for name in names) else monitor
+    return None if monitor in [f"{stage}/{name}" for stage in ("train", "val") for name in names] else monitor
 
 
 def _best(trainer: L.Trainer) -> tuple[float, float | None] | None:

@@ -43,10 +43,8 @@ def resolve_checkpoint(wanted: str, root: Path, name: str | None) -> Path:
         newest = _newest(files)
         without_best = (file for file in root.glob(f"{runs}/{LAST}") if not any(file.parent.glob("best*.ckpt")))
         if wanted == "best" and (last := _newest([newest, *without_best])) and last != newest:
-            earlier = f", or {newest} of an earlier run" if newest else ""
-            raise UserError(
-                f"the newest run, {run_folder(last)}, has no best checkpoint: give --ckpt_path last{earlier}"
-            )
+            instead = "last" if newest is None else f"last, or {newest} of an earlier run"
+            raise UserError(f"the newest run, {run_folder(last)}, has no best checkpoint: give --ckpt_path {instead}")
         if newest is None:
             raise UserError(
                 f"no {wanted} checkpoint found in {root / (name or '')}: train a model with `train.py fit` first"
