@@ -5,7 +5,7 @@
 Every image gets a colored patch in a corner. In train 95 % of the images in the first half of the classes have a red
 patch and 95 % of those in the second half a blue one; in val and test both colors are equally frequent, so that a
 network that relies on the patch misclassifies images whose patch conflicts with their class. The ConvNet is trained
-with and without `data.balance_column patch`. The table has the test accuracy on images whose patch agrees with the
+with and without `data.columns.balance patch`. The table has the test accuracy on images whose patch agrees with the
 class, and on those whose patch conflicts with it (the worst group). DIR holds CLASS/IMAGE, or split folders of which
 train is used; by default the digits.
 """
@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--per_class", type=int, default=500)
     args = parser.parse_args()
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {default_precision('cpu')}", flush=True)
-    recipes = {"plain": [], "balanced": ["--data.sampling", "balanced", "--data.balance_column", "patch"]}
+    recipes = {"plain": [], "balanced": ["--data.sampling", "balanced", "--data.columns.balance", "patch"]}
     results: dict[str, list[tuple[float, ...]]] = {name: [] for name in recipes}
     with tempfile.TemporaryDirectory() as scratch:
         here = Path(scratch)
@@ -83,7 +83,7 @@ def main() -> None:
             table = plant(root, here / f"images{seed}", args.per_class, seed)
             for name, options in recipes.items():
                 fit = [str(TRAIN), "fit", "--config", str(REPOSITORY / "configs" / "convnet.yaml")]
-                options = ["--data.labels", str(table), "--data.batch_transforms", "[]", *options]
+                options = ["--data.table", str(table), "--data.batch_transforms", "[]", *options]
                 run(*fit, *options, "--run_name", name, "--seed_everything", str(seed), cwd=here)
                 folder = here / "logs" / name / f"version_{seed}"
                 run(str(TRAIN), "groups", str(folder), "--column", "shortcut", cwd=here)

@@ -111,7 +111,7 @@ def test_a_labels_table_selects_other_test_images(tree: Path, here: Path, capsys
     rows = [f"{number:03d}.png,{name},test" for number, name in enumerate(("red", "red", "blue", "green"))]
     (here / "mine" / "new.csv").write_text("\n".join(["path,label,split", *rows]))
     capsys.readouterr()
-    main(["test", "--ckpt_path", "best", "--data.labels", "mine/new.csv", *QUICK[:4]])
+    main(["test", "--ckpt_path", "best", "--data.table", "mine/new.csv", *QUICK[:4]])
     shown = capsys.readouterr()
     assert "test: 4 images of the test split" in shown.out and "warning" not in shown.err
     assert shown.out.startswith("model     logs/run/version_0/checkpoints/best.ckpt (epoch ")

@@ -52,7 +52,7 @@ def test_class_names_of_a_table_in_another_encoding(odd: Path, here: Path) -> No
     rows = [f"{name}/{i:03d}.png,{label}" for name, label in (("null", "Tee"), ("1e5", "Caf\xe9")) for i in range(8)]
     Path("images/cp1252.csv").write_bytes("\n".join(["path,label", *rows]).encode("cp1252"))
     args = fit(Path("images"), "--trainer.max_epochs", "1", "--test_after_fit", "false")
-    main([*args, "--data.labels", "images/cp1252.csv"])
+    main([*args, "--data.table", "images/cp1252.csv"])
     main(["test", "--ckpt_path", "best", *QUICK])
     main(["fit", "--ckpt_path", "last", "--trainer.max_epochs", "2"])
 

@@ -47,7 +47,7 @@ class Interrupted(Exception):  # noqa: N818 - not an error
 
 
 EXTRAS = {
-    "data": ("imagehash", "litdata"),
+    "data": ("imagehash", "litdata", "pyarrow"),
     "dicom": ("pydicom",),
     "explain": ("captum",),
     "export": ("onnx", "onnxruntime", "onnxscript", "torch_pruning"),

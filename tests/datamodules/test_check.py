@@ -84,7 +84,7 @@ def test_small_classes_in_a_labels_csv(planted: Path, tmp_path: Path) -> None:
     rows = [f"{path},{path.split('/')[1]}" for path in paths]
     (tmp_path / "labels.csv").write_text("\n".join(["path,label", *rows]))
     with pytest.raises(SystemExit) as stopped:
-        check(planted, tmp_path / "out", "--labels", str(tmp_path / "labels.csv"))
+        check(planted, tmp_path / "out", "--table", str(tmp_path / "labels.csv"))
     assert stopped.value.code == 1
     assert set(findings(tmp_path / "out")) == {("too few images", "cat"), ("too few images", "dog")}
 

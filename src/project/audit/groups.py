@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 
 from project.audit.gaps import METRICS, MIN_IMAGES, RESAMPLES, Grouping, largest_gap
+from project.datamodules.path_matcher import PathMatcher
+from project.datamodules.tables import load_table
 from project.errors import UserError
-from project.files import read_table, write_table
+from project.files import write_table
 from project.runs.predictions import Predictions
 from project.runs.read import read_run
 from project.runs.statistics import holm_correction, wilson_interval
@@ -25,8 +27,8 @@ def groups(
         run: Folder of a tested run, e.g. logs/NAME/version_N, or `last`.
         column: Column of the table with the group of each image. Several columns, given as a list '[skin_type, sex]',
             are also combined.
-        table: CSV with the column path, as in test_predictions.csv, and the given columns; by default the labels CSV
-            that the run was trained with.
+        table: CSV, TSV or Parquet file with a column of paths, as in test_predictions.csv, and the given columns; by
+            default the table that the run was trained with.
         folder_level: Group by a folder of the image path instead of a column; 0 is the first one.
 
     Raises:
@@ -43,10 +45,11 @@ def groups(
         values = {f"folder {folder_level}": [_folder(path, folder_level) for path in tested.paths]}
     else:
         data = loaded.config.get("data") or {}
-        table = table or data.get("init_args", data).get("labels")
+        data = data.get("init_args", data)
+        table = table or data.get("table")
         if not table:
-            raise UserError("this run was not trained with a labels CSV: give a table of groups with --table FILE.csv")
-        values = _read(Path(table), columns, tested)
+            raise UserError("this run was not trained with a table: give a table of groups with --table FILE.csv")
+        values = _read(Path(table), (data.get("columns") or {}).get("path", "path"), columns, tested)
     groupings = [_grouping(title, each, tested) for title, each in values.items()]
     if len(values) > 1:
         combined = [" and ".join(parts) if all(parts) else "" for parts in zip(*values.values(), strict=True)]
@@ -73,15 +76,33 @@ def _folder(path: str, level: int) -> str:
     return folders[level]
 
 
-def _read(table: Path, columns: Sequence[str], tested: Predictions) -> dict[str, list[str]]:
-    """Return the value of each tested image in each column; empty for images that are not in the table."""
-    by_path = {row["path"]: row for row in read_table(table, ["path", *columns])}
-    missing, total = [path for path in tested.paths if path not in by_path], len(tested.paths)
+def _read(file: Path, path_column: str, columns: Sequence[str], tested: Predictions) -> dict[str, list[str]]:
+    """Return the value of each tested image in each column; empty for images that are not in the table.
+
+    Args:
+        file: The table.
+        path_column: Column of the paths; `path` is used if there is no such column.
+        columns: Columns of the groups.
+        tested: The tested images.
+    """
+    table = load_table(file, dict.fromkeys(columns, "--column"), [path_column, "path"])
+    path_column = path_column if path_column in table.cells else "path"
+    if path_column not in table.cells:
+        raise UserError(f"{file} has no column 'path', with paths like {tested.paths[0]}")
+    matcher, row_of = PathMatcher(lambda: tested.paths, encoding=table.encoding), dict[str, int]()
+    for row, name in enumerate(table.cells[path_column]):
+        if (path := matcher.match(name)) and row_of.setdefault(path, row) != row:
+            raise table.error(row, f"{path} is listed twice, also in {table.places[row_of[path]]}")
+    missing, total = [path for path in tested.paths if path not in row_of], len(tested.paths)
     if len(missing) == total:
-        raise UserError(f"{table} lists none of the tested images: paths must be given like {missing[0]}")
+        raise UserError(f"{file} lists none of the tested images: paths must be given like {missing[0]}")
     if missing:
-        print(f"skipping {len(missing):,} of {total:,} tested images that are not in {table}, e.g. {missing[0]}")
-    return {column: [by_path[path][column] if path in by_path else "" for path in tested.paths] for column in columns}
+        print(f"skipping {len(missing):,} of {total:,} tested images that are not in {file}, e.g. {missing[0]}")
+    cells = {column: table.clean(column) for column in columns}
+    for note in table.notes:
+        print(note)
+    rows = [row_of.get(path, -1) for path in tested.paths]
+    return {column: ["" if row < 0 else values[row] for row in rows] for column, values in cells.items()}
 
 
 def _grouping(title: str, values: list[str], tested: Predictions) -> Grouping:

@@ -26,6 +26,9 @@ ALIASES = {
 }
 """Option by the name that it has in other programs or had in earlier versions."""
 REMOVED = {
+    "labels": "renamed to table",
+    "group_column": "renamed to columns.group",
+    "balance_column": "renamed to columns.balance",
     "data_description": "written by an older version, remove it from the config",
     "poisson": "replaced by --data.sampler project.privacy.PoissonBatchSampler",
     "views": "renamed to model.tta, and its values one, mirror, mirror_shift to none, flip, flip_translate",
@@ -55,12 +58,15 @@ class Parser(ArgumentParser):
         nested_key = match[1] if (match := re.search(r"Given value: NestedArg\(key='([^']+)'", message)) else ""
         key, class_path, message = innermost(message)
         if match := re.search(r"unrecognized arguments: --([^\s=]+)", message):
+            if (name := match[1].rpartition(".")[2]) in REMOVED:
+                return f"unknown option --{match[1]}: {REMOVED[name]}"
             return f"unknown option --{match[1]}{did_you_mean(match[1], self.options())}"
         not_accepted = r"'([^']+)' is not (?:expected|accepted)|(?:Group '(.*)' does )?not accept [a-z ]+ '([^']+)'"
         if match := re.search(not_accepted, message):
             name = match[1] or ".".join(filter(None, (match[2], match[3])))
             if name in REMOVED:
-                return f"unknown key {name}: {REMOVED[name]}"
+                option = f"option --{key}.{name}" if name == nested_key else f"key {name}"
+                return f"unknown {option}: {REMOVED[name]}"
             if name == nested_key and key in ("model", "data"):
                 return f"unknown option --{key}.{name}{did_you_mean(f'{key}.{name}', self.options())}"
             keys = {option: text.lstrip("-") for option, text in self.options().items()}

@@ -4,7 +4,7 @@ import inspect
 import itertools
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any, get_origin
 
 from project.cli.parser import Parser
@@ -23,9 +23,9 @@ def run_function(name: str, function: Callable[..., Any], args: list[str]) -> No
     end = args.index("--") if "--" in args else len(args)
     # Accept --short-side for --short_side.
     args_before = [re.sub(r"^--[\w-]+", lambda option: f"--{option[0][2:].replace('-', '_')}", a) for a in args[:end]]
-    own_args, fit_args = split_fit_options(configs_first(args_before)[1:])
-    fit_args += args[end + 1 :]
     parameters = inspect.signature(function).parameters
+    own_args, fit_args = split_fit_options(configs_first(args_before)[1:], parameters)
+    fit_args += args[end + 1 :]
     if (fit_args or end < len(args)) and "fit_options" not in parameters:
         raise UserError(f"{name} does not train: it takes no options of train.py fit, got {' '.join(fit_args) or '--'}")
     first = next(iter(parameters.values()), None)
@@ -37,13 +37,19 @@ def run_function(name: str, function: Callable[..., Any], args: list[str]) -> No
     auto_cli(function, args=own_args, set_defaults=defaults, parser_class=Parser, prog=program, allow_abbrev=False)
 
 
-def split_fit_options(args: list[str]) -> tuple[list[str], list[str]]:
-    """Split arguments into a command's own and those of `fit`: configs, and options with a dot in their names."""
+def split_fit_options(args: list[str], parameters: Container[str] = ()) -> tuple[list[str], list[str]]:
+    """Split arguments into a command's own and those of `fit`: configs, and options with a dot in their names.
+
+    Args:
+        args: The command line.
+        parameters: Parameters of the command; an option such as `--columns.label` belongs to the parameter `columns`.
+    """
     own_args: list[str] = []
     fit_args: list[str] = []
     remaining = iter(args)
     for arg in remaining:
-        if arg == "--config" or re.match(r"--\w+\.", arg):
+        group = match[1] if (match := re.match(r"--(\w+)\.", arg)) else ""
+        if arg == "--config" or (group and group not in parameters):
             fit_args += [arg] if "=" in arg else [arg, next(remaining, "")]
         else:
             own_args.append(arg)

@@ -170,9 +170,9 @@ class CLI(LightningCLI):
             self.plan.check(config)
 
     def before_instantiate_classes(self) -> None:
-        """Remove `source` if root or labels are given, so that the saved config records the data that is used."""
+        """Remove `source` if root or table are given, so that the saved config records the data that is used."""
         data = self.config.data.init_args
-        if data.get("source") and (data.get("root") or data.get("labels")):
+        if data.get("source") and (data.get("root") or data.get("table")):
             data.source = None
 
     def instantiate_classes(self) -> None:

@@ -1,4 +1,4 @@
-"""Index of the images in a folder tree, or in a CSV of paths and labels, as compact arrays."""
+"""Index of the images in a folder tree, or in a table of paths and labels, as compact arrays."""
 
 import hashlib
 import os
@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Literal, overload
 
 import numpy as np
+from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 from torch import Tensor
 
 from project.datamodules.images.masks import Masks
+from project.datamodules.path_matcher import PathMatcher
+from project.datamodules.tables import DEFAULT_COLUMNS, Columns, Table, check_distinct, clean, load_table
 from project.errors import UserError
-from project.files import read_table
 from project.images import find_images, no_images
 from project.interface import SPLITS, Split
+from project.output import pluralize
 
 SPLIT_FOLDERS: dict[str, Split] = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -150,50 +153,90 @@ def _split_folders(root: Path, folders: list[str]) -> dict[Split | Literal[""], 
     return {"": ""} if extra or train_is_class or not folder_of else folder_of
 
 
-def index_table(
-    table: Path, root: Path, group: str | None, class_names: list[str] | None = None, balance: str | None = None
-) -> ImageIndex:
-    """Index the images listed in a CSV with columns path (relative to `root`), label and, optionally, split.
+def sort_classes(names: Iterable[str]) -> list[str]:
+    """Return class names in order: by number if all are integers (2 before 10), otherwise by text."""
+    ordered = sorted(names)
+    return sorted(ordered, key=int) if all(name.removeprefix("-").isdecimal() for name in ordered) else ordered
 
-    Images with the same entry in column `group` stay in one split; an empty entry is a group by itself. The entries of
-    column `balance` are balanced along with the classes.
+
+def index_table(
+    file: Path,
+    root: Path,
+    columns: Columns = DEFAULT_COLUMNS,
+    class_names: list[str] | None = None,
+    option: str = "--data.columns",
+) -> ImageIndex:
+    """Index the images listed in a CSV, TSV or Parquet file, one per row.
+
+    Args:
+        file: The table.
+        root: The folder that paths are relative to.
+        columns: Names of the columns. An image without a group is a group by itself.
+        class_names: Classes of the trained model, some of which may have no images; by default, those of the table.
+        option: The option that names the columns, for error messages.
+
+    Raises:
+        UserError: The table cannot be read, a row is invalid, or there are fewer than two classes.
     """
-    rows = read_table(table, ["path", "label", *filter(None, (group, balance))])
-    if not rows:
-        raise UserError(f"{table} lists no images: add one row per image")
-    seen: set[str] = set()
-    for number, row in enumerate(rows, start=2):
-        path, split, problem = row["path"], row.get("split", ""), ""
-        if not path or not row["label"]:
-            problem = f"{path} has no label" if path else "no path"
-        elif split and split.lower() not in SPLIT_FOLDERS:
-            problem = f"split must be train, val, test or empty, got '{split}'"
-        elif (normalized := os.path.normpath(path)) in seen:
-            problem = f"{path} is listed twice"
-        elif not (root / path).is_file():
-            problem = f"no such image: {root / path}"
-        if problem:
-            raise UserError(f"{table}, line {number}: {problem}")
-        row["split"] = SPLIT_FOLDERS[split.lower()] if split else ""
-        seen.add(normalized)
-    names = sorted({row["label"] for row in rows})
-    check_classes(table, names, class_names or names, "the trained model")
-    if len(names) < 2:
-        raise UserError(f"{table} has only one class, '{names[0]}': a classifier needs at least two")
-    rows.sort(key=lambda row: row["path"])
-    label_of = {name: label for label, name in enumerate(class_names or names)}
-    splits = np.array([row["split"] for row in rows])
-    if not {"train", ""} & {*splits.tolist()} and class_names is None:
-        raise UserError(f"{table} has no image in the train split: set some to train, or leave the column split empty")
+    names = {key: name for key, name in vars(columns).items() if name is not None}
+    split_column = columns.split or "split"
+    table = load_table(file, {name: f"{option}.{key}" for key, name in names.items()}, [split_column])
+    labels = table.clean(columns.label)
+    splits = table.clean(split_column) if split_column in table.cells else [""] * len(labels)
+    paths = _match_images(table, columns, root, labels, splits)
+    for note in table.notes:
+        rank_zero_warn(note)
+    check_distinct(file, labels)
+    expected = class_names or sort_classes(set(labels))
+    if len(expected) < 2:
+        raise UserError(f"{file} has only one class, '{expected[0]}': a classifier needs at least two")
+    label_of = {clean(name): label for label, name in enumerate(expected)}
+    check_classes(file, list({*labels, *label_of}), list(label_of), "the trained model")
+    given = np.array([SPLIT_FOLDERS[split.lower()] if split else "" for split in splits])
+    if not {"train", ""} & {*given.tolist()} and class_names is None:
+        raise UserError(f"{file} has no image in the train split: set some to train, or leave the column split empty")
+    groups = table.clean(columns.group) if columns.group else None
+    balance = table.clean(columns.balance) if columns.balance else None
+    order = sorted(range(len(paths)), key=paths.__getitem__)
     return ImageIndex(
         root,
-        PathTable(row["path"] for row in rows),
-        np.array([label_of[row["label"]] for row in rows]),
-        splits,
-        list(label_of),
-        np.array([row[group] or f"alone: {row['path']}" for row in rows]) if group else None,
-        np.array([row[balance] for row in rows]) if balance else None,
+        PathTable(paths[row] for row in order),
+        np.array([label_of[labels[row]] for row in order]),
+        given[order],
+        list(expected),
+        np.array([groups[row] or f"alone: {paths[row]}" for row in order]) if groups else None,
+        np.array([balance[row] for row in order]) if balance else None,
     )
+
+
+def _match_images(table: Table, columns: Columns, root: Path, labels: list[str], splits: list[str]) -> list[str]:
+    """Return the path of each row's image relative to `root`; raise a UserError for the first invalid row."""
+    written = table.cells[columns.path]
+    matcher = PathMatcher(lambda: find_images(root), root, table.encoding)
+    rows: dict[str, int] = {}  # by path without "./" and "//"
+    paths: list[str] = []
+    for row, (name, label, split) in enumerate(zip(written, labels, splits, strict=True)):
+        path, problem = "", ""
+        if not clean(name) or not label:
+            problem = f"{name} has no label" if clean(name) else "no path"
+        elif split and split.lower() not in SPLIT_FOLDERS:
+            problem = f"split must be train, val, test or empty, got '{split}'"
+        else:
+            try:
+                path = matcher.match(name)
+            except UserError as error:
+                raise table.error(row, str(error)) from error
+            if not path:
+                problem = f"no such image: {root / name}"
+            elif (first := rows.setdefault(os.path.normpath(path), row)) != row:
+                problem = f"{path} is listed twice, also in {table.places[first]}"
+        if problem:
+            raise table.error(row, problem)
+        paths.append(path)
+    if changed := [row for row, path in enumerate(paths) if path != written[row]]:
+        example = f"{written[changed[0]]!r} is {paths[changed[0]]}"
+        table.notes.append(f"{table.file}: {pluralize(len(changed), 'path')} matched to files, e.g. {example}")
+    return paths
 
 
 def _folder(root: Path) -> Path:

@@ -30,7 +30,7 @@ def assign_splits(
         names, counts = np.unique(pairs[0], return_counts=True)
         if leaking := names[counts > 1].tolist():
             splits = " and ".join(pairs[1][pairs[0] == leaking[0]].tolist())
-            leak = f"group '{leaking[0]}' (data.group_column) is in {splits}, and {len(leaking) - 1:,} more groups leak"
+            leak = f"group '{leaking[0]}' is in {splits}, and {len(leaking) - 1:,} more groups leak"
             fix = "assign each group to one split, or leave the column split empty"
             raise UserError(f"{index.root}: group leakage in the given splits: {leak}: {fix}")
     return index

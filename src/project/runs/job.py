@@ -66,7 +66,7 @@ class Trained(Job):
         module.load_state_dict(saved["state_dict"])
         module.to(trainer.strategy.root_device).eval()
         trained_on = saved.get("datamodule_hyper_parameters", {})
-        same_data = all(trained_on.get(name) == data.hparams.get(name) for name in ("root", "labels"))
+        same_data = all(trained_on.get(name) == data.hparams.get(name) for name in ("root", "table"))
         data.prepare_data()
         data.setup("test" if same_data or labeled else "predict")
         return same_data

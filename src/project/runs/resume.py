@@ -20,9 +20,9 @@ from project.runs.spec import builder, to_spec
 
 MODULE, DATA = "project.modules.Classifier", "project.datamodules.ImageDataModule"
 """Default class paths of the module and the datamodule."""
-ORIGIN = ("root", "labels", "source")
+ORIGIN = ("root", "table", "source")
 """Datamodule options that select the dataset; if one is given, those of the checkpoint are ignored."""
-ABOUT_ORIGIN = (*ORIGIN, "mask_boxes", "group_column", "balance_column", "folds", "fold")
+ABOUT_ORIGIN = (*ORIGIN, "mask_boxes", "folds", "fold")
 """Datamodule options that apply only to the training dataset."""
 
 
@@ -92,11 +92,22 @@ def saved_options(saved: dict[str, Any], elsewhere: bool) -> dict[str, Any]:
     parts = {"model": (MODULE, "hyper_parameters", ()), "data": (DATA, "datamodule_hyper_parameters", ABOUT_ORIGIN)}
     options: dict[str, Any] = {}
     for name, (default, key, about_origin) in parts.items():
-        known = saved.get(key, {})
+        known = _rename(saved.get(key, {}))
         ignored = about_origin if elsewhere else ()
         arguments = {k: value for k, value in known.items() if k[0] != "_" and k not in ignored}
+        if elsewhere and arguments.get("columns"):  # another table may have the same columns, but they select no split
+            arguments["columns"] = arguments["columns"] | {"group": None, "balance": None}
         options[name] = {"class_path": known.get("_class_path", default), "init_args": arguments}
     return options
+
+
+def _rename(known: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments in a checkpoint under their current names."""
+    known = dict(known)
+    if "labels" in known:
+        columns = {"group": known.pop("group_column", None), "balance": known.pop("balance_column", None)}
+        known |= {"table": known.pop("labels"), "columns": {"path": "path", "label": "label", "split": None, **columns}}
+    return known
 
 
 def last_if_any(root: Path, name: str | None) -> str | None:

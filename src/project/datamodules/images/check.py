@@ -19,6 +19,7 @@ from project.datamodules.images.packed import sample_facts
 from project.datamodules.index import ImageIndex, index_table, index_tree
 from project.datamodules.parallel import parallel_map
 from project.datamodules.split import complete_splits
+from project.datamodules.tables import DEFAULT_COLUMNS, Columns
 from project.errors import UserError
 from project.files import write_table
 from project.images import Pixels, UnreadableImageError, decode, describe_skipped, read_bytes, to_dtype
@@ -61,7 +62,8 @@ class Finding(NamedTuple):
 
 def check_data(
     root: Path,
-    labels: Path | None = None,
+    table: Path | None = None,
+    columns: Columns = DEFAULT_COLUMNS,
     out: Path = Path("logs/check_data"),
     min_images: int = 10,
     image_size: int | list[int] = 32,
@@ -76,7 +78,8 @@ def check_data(
     Args:
         root: Dataset directory: ROOT/CLASS/IMAGE or ROOT/{train,val,test}/CLASS/IMAGE. Without splits, images are split
             as `fit` does by default.
-        labels: CSV with columns path (relative to `root`) and label, used instead of class folders.
+        table: CSV, TSV or Parquet file of paths (relative to `root`) and labels, used instead of class folders.
+        columns: Names of its columns.
         out: Output directory.
         min_images: Minimum number of readable training images per class.
         image_size: Size of the network input, to tell how much of the images a crop cuts off.
@@ -86,7 +89,7 @@ def check_data(
         UserError: the dataset has no valid structure.
         SystemExit: code 1, there are errors.
     """
-    index = index_table(labels, root, None) if labels else index_tree(root)
+    index = index_table(table, root, columns, option="--columns") if table else index_tree(root)
     size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
     inputs = ImageInput(size[0], size[1], channels=channels)
     facts = sample_facts(index, inputs, 100)

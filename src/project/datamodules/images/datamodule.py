@@ -3,7 +3,7 @@
 import csv
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -35,6 +35,7 @@ from project.datamodules.loader import Loader
 from project.datamodules.parallel import worker_count
 from project.datamodules.sampler import EpochBatchSampler, Order, Request, seed_rng
 from project.datamodules.split import assign_splits
+from project.datamodules.tables import DEFAULT_COLUMNS, Columns
 from project.errors import UserError
 from project.images import Pixels, describe_skipped
 from project.interface import SPLITS, Batch, ClassTarget, DataDescription, Fit, ImageInput, Split, module_of
@@ -51,10 +52,10 @@ class ImageDataModule(DataModule):
     Args:
         root: Dataset directory: ROOT/CLASS/IMAGE, or ROOT/{train,val,test}/CLASS/IMAGE with optional val and test; or
             shards written by `train.py shard`, on disk or in an object store. For predict: any folder or one image.
-        labels: CSV with columns path, label and, optionally, split and others, used instead of class folders. Paths are
-            relative to root, by default the folder of the CSV.
-        group_column: Column of the labels CSV with the group of each image, e.g. a patient; a group stays in one split.
-        source: Built-in dataset, used if neither `root` nor `labels` is given.
+        table: CSV, TSV or Parquet file with one row per image, used instead of class folders. Paths are relative to
+            root, by default the folder of the table.
+        columns: Names of the columns of the table.
+        source: Built-in dataset, used if neither `root` nor `table` is given.
         image_size: Size of the network input in pixels: one number, or height and width.
         fit: How images are brought to this size: `crop` takes the largest centered part of the same aspect ratio, `pad`
             adds borders (letterbox), `stretch` changes the aspect ratio.
@@ -72,8 +73,6 @@ class ImageDataModule(DataModule):
         sampler: Custom batch sampler for training, e.g. project.privacy.PoissonBatchSampler.
         channel_statistics: Mean and standard deviation for normalization: `train` computes them from training images,
             `fixed` uses 0.5 for both.
-        balance_column: Column of the labels CSV, e.g. a camera or a skin type. `sampling: balanced` then samples all
-            pairs of class and entry equally often, so that the entry does not predict the class.
         on_corrupt: How to handle unreadable images: `error` lists all of them and exits; `skip` leaves them out.
         mask_boxes: CSV of regions to mask in all splits, e.g. faces, with columns path, left, top, right, bottom, in
             pixels of the upright image. Regions of shards are masked when the shards are written.
@@ -93,8 +92,8 @@ class ImageDataModule(DataModule):
     def __init__(
         self,
         root: str | None = None,
-        labels: str | None = None,
-        group_column: str | None = None,
+        table: str | None = None,
+        columns: Columns = DEFAULT_COLUMNS,
         source: DatasetBuilder | None = None,
         image_size: int | list[int] = 32,
         fit: Fit = "crop",
@@ -109,7 +108,6 @@ class ImageDataModule(DataModule):
         sampling: Literal["natural", "balanced"] = "natural",
         sampler: SamplerCallable | None = None,
         channel_statistics: Literal["train", "fixed"] = "train",
-        balance_column: str | None = None,
         on_corrupt: Literal["error", "skip"] = "error",
         mask_boxes: str | None = None,
         mask_by: MaskMode = "fill",
@@ -128,6 +126,8 @@ class ImageDataModule(DataModule):
                 del self.hparams[name]  # checkpoints contain plain data only
         if callable(self.hparams.get("sampler")):
             self.hparams["sampler"] = to_spec(sampler)
+        columns = Columns(**columns) if isinstance(columns, dict) else columns  # from a checkpoint, in Python
+        self.hparams["columns"] = asdict(columns)
         balanced, held_out = sampling == "balanced", 0 if folds else val_fraction + test_fraction
         valid_fold = fold == 0 if folds == 0 else folds > 1 and 0 <= fold < folds
         size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
@@ -143,9 +143,9 @@ class ImageDataModule(DataModule):
             (split_seed < 0, f"split_seed must be at least 0, got {split_seed}"),
             ((num_workers or 0) < 0, f"num_workers must be at least 0, got {num_workers}"),
             (balanced and sampler, "sampler cannot be combined with data.sampling balanced: remove one of them"),
-            (balance_column and not balanced, "balance_column needs balanced sampling: add --data.sampling balanced"),
-            (group_column and not labels, "group_column is a column of a CSV: add --data.labels"),
-            (balance_column and not labels, "balance_column is a column of a CSV: add --data.labels"),
+            (columns.balance and not balanced, "columns.balance needs balanced sampling: add --data.sampling balanced"),
+            (columns.group and not table, "columns.group is a column of a table: add --data.table"),
+            (columns.balance and not table, "columns.balance is a column of a table: add --data.table"),
             (not 0 < val_fraction < 1, f"val_fraction must be above 0 and below 1, got {val_fraction}"),
             (not 0 <= test_fraction < 1, f"test_fraction must be at least 0 and below 1, got {test_fraction}"),
             (held_out >= 1, f"val_fraction and data.test_fraction must sum to less than 1, got {held_out:g}"),
@@ -153,7 +153,7 @@ class ImageDataModule(DataModule):
         ):
             if invalid:
                 raise UserError(f"data.{message}")
-        self.origin = Origin(root, labels, group_column, source, Path(cache_dir), balance_column)
+        self.origin = Origin(root, table, columns, source, Path(cache_dir))
         self._split = partial(
             assign_splits,
             val_fraction=val_fraction,

@@ -1,4 +1,4 @@
-"""Source of the images: a folder tree, whose index is cached, a CSV, shards or a built-in dataset."""
+"""Source of the images: a folder tree, whose index is cached, a table, shards or a built-in dataset."""
 
 import os
 import time
@@ -13,6 +13,7 @@ import numpy as np
 from project.datamodules.images.builders import DatasetBuilder
 from project.datamodules.images.shards import INDEX, ShardReader, read_shard_index
 from project.datamodules.index import ImageIndex, PathTable, index_table, index_tree
+from project.datamodules.tables import Columns
 from project.errors import UserError
 from project.files import atomic_write
 
@@ -25,11 +26,10 @@ class Origin:
     """The source selected by the datamodule's arguments of the same names."""
 
     root: str | None
-    labels: str | None
-    group_column: str | None
+    table: str | None
+    columns: Columns
     source: DatasetBuilder | None
     cache_dir: Path
-    balance_column: str | None = None
 
     @property
     def is_sharded(self) -> bool:
@@ -40,8 +40,8 @@ class Origin:
         """Return the dataset directory; write a built-in dataset first if it does not exist."""
         if self.root is not None:
             return Path(self.root)
-        if self.labels is not None:
-            return Path(self.labels).parent
+        if self.table is not None:
+            return Path(self.table).parent
         if self.source is None:
             raise UserError("no images: give --data.root DIR, or a built-in dataset with --data.source Digits")
         return self.source.prepare(self.cache_dir)
@@ -55,8 +55,8 @@ class Origin:
         folder = self.prepare()
         if self.is_sharded:
             return read_shard_index(str(self.root), class_names)
-        if self.labels is not None:
-            return index_table(Path(self.labels), folder, self.group_column, class_names, self.balance_column)
+        if self.table is not None:
+            return index_table(Path(self.table), folder, self.columns, class_names)
         return cached_index_tree(folder, class_names, self.cache_dir / "index")
 
     def reader(self) -> ShardReader | None:

@@ -24,6 +24,7 @@ from project.datamodules.images.resize import resize
 from project.datamodules.index import ImageIndex, PathTable, check_classes, index_table, index_tree
 from project.datamodules.parallel import parallel_map
 from project.datamodules.split import complete_splits
+from project.datamodules.tables import DEFAULT_COLUMNS, Columns
 from project.errors import UserError
 from project.images import UnreadableImageError, decode, read_bytes
 from project.output import pluralize
@@ -37,8 +38,8 @@ def shard(
     short_side: int = 256,
     quality: int = 90,
     channels: int = 3,
-    labels: Path | None = None,
-    group_column: str | None = None,
+    table: Path | None = None,
+    columns: Columns = DEFAULT_COLUMNS,
     val_fraction: float = 0.15,
     test_fraction: float = 0.15,
     split_seed: int = 0,
@@ -56,8 +57,8 @@ def shard(
         short_side: Length to which the shorter side of larger images is resized, in pixels.
         quality: JPEG quality, 1 to 100.
         channels: Number of channels; images of others are unreadable, but RGB and grayscale are converted.
-        labels: CSV with columns path (relative to `root`) and label, used instead of class folders.
-        group_column: Column of the labels CSV with the group of each image, e.g. a patient; a group stays in one split.
+        table: CSV, TSV or Parquet file of paths (relative to `root`) and labels, used instead of class folders.
+        columns: Names of its columns.
         val_fraction: Fraction of each class to split off for val if the dataset has no val split, in (0, 1).
         test_fraction: Fraction of each class to split off for test if the dataset has neither val nor test, in [0, 1).
         split_seed: Seed of the split.
@@ -72,7 +73,7 @@ def shard(
 
     if out.exists():
         raise UserError(f"{out} exists: choose a new output directory")
-    index = index_table(labels, root, group_column) if labels else index_tree(root)
+    index = index_table(table, root, columns, option="--columns") if table else index_tree(root)
     if mask_boxes is not None:
         index = replace(index, masks=Masks(mask_boxes, mask_by, index.paths))
     unfinished = out.with_name(f".{out.name}.partial")
@@ -148,9 +149,11 @@ def read_shard_index(root: str, class_names: list[str] | None) -> ImageIndex:
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"cannot read the shards at {root}: {error}") from error
     names = arrays["class_names"].tolist()
-    check_classes(Path(root), names, class_names or names, "the trained model")
+    expected = class_names or names
+    check_classes(Path(root), names, expected, "the trained model")
     paths = os.fsdecode(arrays["paths"].tobytes()).split("\0")
-    return ImageIndex(Path(root), PathTable(paths), arrays["labels"], arrays["splits"], names)
+    labels = np.array([expected.index(name) for name in names])[arrays["labels"]]  # the model may have another order
+    return ImageIndex(Path(root), PathTable(paths), labels, arrays["splits"], list(expected))
 
 
 def read_shard_facts(root: str, count: int) -> Facts:
