@@ -1,6 +1,7 @@
 """Resuming runs: find the checkpoint, restore its options, and check that training can continue."""
 
 import os
+from collections.abc import Mapping
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,17 @@ def saved_options(saved: dict[str, Any], elsewhere: bool) -> dict[str, Any]:
         arguments = {k: value for k, value in known.items() if k[0] != "_" and k not in ignored}
         options[name] = {"class_path": known.get("_class_path", default), "init_args": arguments}
     return options
+
+
+def same_origin(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return True if two sets of datamodule options select the same dataset."""
+    return _origin(one) == _origin(other)
+
+
+def _origin(options: Mapping[str, Any]) -> list[Any]:
+    *paths, source = (options.get(name) or "" for name in ORIGIN)
+    source = "" if any(paths) else source["class_path"] if isinstance(source, Mapping) else str(source)
+    return [*(path if "://" in path else path and Path(path).resolve() for path in paths), source.rpartition(".")[2]]
 
 
 def last_if_any(root: Path, name: str | None) -> str | None:
