@@ -27,9 +27,9 @@ from project.datamodules.images.dataset import Images
 from project.datamodules.images.packed import decode_all
 from project.datamodules.images.shards import ShardReader, read_shard_index
 from project.datamodules.images.transforms import RandomResizedCrop
-from project.datamodules.index import index_tree
 from project.datamodules.loader import Loader
 from project.datamodules.sampler import EpochBatchSampler
+from project.datamodules.tree import index_tree
 from project.interface import ImageInput
 
 BATCH = 128

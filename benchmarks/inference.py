@@ -22,7 +22,7 @@ import torch
 
 from project.cli import main as command
 from project.datamodules.images.packed import decode_all
-from project.datamodules.index import index_tree
+from project.datamodules.tree import index_tree
 from project.deploy.load import load_exported
 from project.interface import ImageInput
 from project.machine import default_precision

@@ -30,9 +30,9 @@ from project.datamodules.images.augment import augment
 from project.datamodules.images.dataset import Images
 from project.datamodules.images.packed import decode_all
 from project.datamodules.images.transforms import RandomCrop
-from project.datamodules.index import index_tree
 from project.datamodules.loader import Loader
 from project.datamodules.sampler import EpochBatchSampler
+from project.datamodules.tree import index_tree
 from project.interface import Batch, ImageInput
 from project.machine import default_precision, describe_device, keep_freed_memory
 from project.modules import ConvNet

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from project.datamodules import CIFAR10, DatasetBuilder, Digits
-from project.datamodules.index import index_tree
+from project.datamodules.tree import index_tree
 from project.errors import UserError
 
 

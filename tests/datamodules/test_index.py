@@ -1,4 +1,4 @@
-"""Indexing of valid and invalid dataset directories."""
+"""Index of unlabeled images, cache of the index, and classes in their order."""
 
 import multiprocessing
 import re
@@ -10,9 +10,10 @@ import pytest
 
 from project.datamodules.images import origin
 from project.datamodules.images.dataset import Images
-from project.datamodules.index import ImageIndex, PathTable, index_tree, index_unlabeled
+from project.datamodules.index import ImageIndex, PathTable, index_unlabeled, sort_classes
 from project.datamodules.loader import Loader
 from project.datamodules.sampler import EpochBatchSampler
+from project.datamodules.tree import index_tree
 from project.errors import UserError
 from project.interface import ImageInput
 from tests.conftest import write_images
@@ -24,83 +25,9 @@ def test_path_table_returns_its_paths() -> None:
     assert list(table) == paths and table[1:3] == paths[1:3] and len(table) == 4
 
 
-def test_flat_tree(tree: Path) -> None:
-    index = index_tree(tree)
-    assert index.class_names == ["blue", "green", "red"]
-    assert len(index.paths) == 60 and set(index.splits.tolist()) == {""}
-    assert all(path.startswith(index.class_names[label]) for path, label in zip(index.paths, index.labels, strict=True))
-
-
-def test_split_tree_with_nested_folders_hidden_files_and_link_loops(tmp_path: Path) -> None:
-    for split in ("train", "test"):
-        for name in ("a", "b"):
-            write_images(tmp_path / split / name / "nested", 3, (9, 9, 9))
-    (tmp_path / "train" / "a" / ".DS_Store").write_text("x")
-    (tmp_path / "train" / "a" / "._1.png").write_text("x")
-    (tmp_path / "train" / "a" / "loop").symlink_to(tmp_path / "train" / "a")
-    index = index_tree(tmp_path)
-    assert [len(index.rows(split)) for split in ("train", "val", "test")] == [6, 0, 6]
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        ([], "no class folders"),
-        (["a"], "only one class, 'a'"),
-        (["a", "b", "c/"], "class 'c' has no images"),
-        (["train/a", "train/b", "test/a"], "is missing class 'b'"),
-        (
-            ["train/a", "train/b", "val/a", "val/b", "val/extra"],
-            "has class 'extra'",
-        ),
-        (["train/a", "test/a", "other/a"], "also other"),
-        (["train/a", "train/b", "val/a", "valid/a"], "train and val and also valid"),
-        (["val/a", "val/b", "test/a", "test/b"], "no train"),
-    ],
-)
-def test_invalid_trees(tmp_path: Path, make: list[str], message: str) -> None:
-    for folder in make:
-        if folder.endswith("/"):
-            (tmp_path / folder).mkdir()
-        else:
-            write_images(tmp_path / folder, 2, (9, 9, 9))
-    with pytest.raises(UserError, match=message):
-        index_tree(tmp_path)
-
-
-def test_a_train_folder_next_to_others_is_not_a_class(tmp_path: Path) -> None:
-    for folder in ("train", "unlabeled"):
-        for name in ("a", "b"):
-            write_images(tmp_path / folder / name, 1, (1, 2, 3))
-    with pytest.raises(UserError, match="has train and also unlabeled"):
-        index_tree(tmp_path)
-
-
-def test_alternative_split_names(tmp_path: Path) -> None:
-    for folder in ("Train", "validation", "Testing"):
-        for name in ("a", "b"):
-            write_images(tmp_path / folder / name, 3, (9, 9, 9))
-    index = index_tree(tmp_path)
-    assert index.class_names == ["a", "b"]
-    assert [index.paths[index.rows(split)[0]] for split in ("train", "val", "test")] == [
-        "Train/a/000.png",
-        "validation/a/000.png",
-        "Testing/a/000.png",
-    ]
-
-
-def test_classes_must_match_the_trained_model(tree: Path) -> None:
-    with pytest.raises(UserError, match="is missing class 'yellow', which the trained model has"):
-        index_tree(tree, ["blue", "green", "red", "yellow"])
-    assert index_tree(tree, ["red", "green", "blue"]).class_names == ["red", "green", "blue"]
-
-
-def test_missing_folder_and_file_instead_of_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no such folder"):
-        index_tree(tmp_path / "nowhere")
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(UserError, match="not a folder"):
-        index_tree(tmp_path / "file")
+def test_classes_named_by_integers_are_in_the_order_of_the_numbers() -> None:
+    assert sort_classes(["10", "2", "-1", "007", "1"]) == ["-1", "1", "2", "007", "10"]
+    assert sort_classes(["10", "2", "2a"]) == ["10", "2", "2a"]
 
 
 def test_unlabeled_folder_and_single_image(tree: Path, tmp_path: Path) -> None:

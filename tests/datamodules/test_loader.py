@@ -9,9 +9,9 @@ import torch
 
 from project.datamodules import ImageDataModule
 from project.datamodules.images.dataset import Images
-from project.datamodules.index import index_tree
 from project.datamodules.loader import Loader
 from project.datamodules.sampler import EpochBatchSampler
+from project.datamodules.tree import index_tree
 from project.interface import Batch, ImageInput
 
 

@@ -14,8 +14,8 @@ from torch import nn
 
 from project.datamodules.images.dataset import Images
 from project.datamodules.images.packed import decode_all
-from project.datamodules.index import index_tree
 from project.datamodules.sampler import Request
+from project.datamodules.tree import index_tree
 from project.errors import UserError
 from project.images import to_pixels
 from project.interface import ImageInput
@@ -99,7 +99,7 @@ def test_killed_while_packing_then_packed_by_two_processes(tmp_path: Path) -> No
     for name, color in COLORS.items():
         write_images(tmp_path / "images" / name, 400, color, size=64)
     script = (
-        "import sys; from pathlib import Path; from project.datamodules.index import index_tree;"
+        "import sys; from pathlib import Path; from project.datamodules.tree import index_tree;"
         "from project.datamodules.images.packed import decode_all; from project.interface import ImageInput;"
         "index, inputs = index_tree(Path(sys.argv[1])), ImageInput(64, 64);"
         "print(decode_all(index, inputs, [], 1e9, Path(sys.argv[2])).pixels.sum())"

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from project.datamodules import index as index_module
-from project.datamodules.index import index_tree
+from project.datamodules import tree as tree_module
 from project.datamodules.split import complete_splits
+from project.datamodules.tree import index_tree
 from project.errors import UserError
 from tests.conftest import write_images
 
@@ -24,14 +24,14 @@ def test_stratified_and_seeded(tree: Path) -> None:
 
 def test_order_of_files_on_disk_does_not_matter(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = complete_splits(index_tree(tree), 0.1, 0.2, 0)
-    find = index_module.find_images
+    find = tree_module.find_images
 
     def shuffled(folder: Path, *more: object) -> list[str]:
         found = list(find(folder))
         random.Random(3).shuffle(found)
         return found
 
-    monkeypatch.setattr(index_module, "find_images", shuffled)
+    monkeypatch.setattr(tree_module, "find_images", shuffled)
     after = complete_splits(index_tree(tree), 0.1, 0.2, 0)
     assert list(before.paths) == list(after.paths) and (before.splits == after.splits).all()
 

@@ -31,7 +31,7 @@ def calibrate(trained: Trained, target_accuracy: float | None = None) -> None:
     """
     if target_accuracy is not None and not 0 < target_accuracy < 1:
         raise UserError(f"--target_accuracy must be above 0 and below 1, got {target_accuracy}")
-    trained.load(labeled=True)
+    trained.load("validate")
     data, task = trained.data, trained.module.task
     assert isinstance(task, Multiclass)
     sizes = data.split_sizes()

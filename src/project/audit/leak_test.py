@@ -37,7 +37,7 @@ def leak_test(trained: Trained, images: int = 10_000) -> None:
     """
     if images < 1:
         raise UserError(f"--images must be at least 1, got {images}")
-    trained.load(labeled=True)
+    trained.load("test")
     data, description = trained.data, trained.module.data_description
     assert description is not None and data.index is not None
     if description.fingerprint != data.index.fingerprint():

@@ -37,7 +37,7 @@ def robustness(trained: Trained, images: int = 1000) -> None:
     """
     if images < 1:
         raise UserError(f"--images must be at least 1, got {images}")
-    trained.load(labeled=True)
+    trained.load("test")
     model, data = trained.module.requires_grad_(False), trained.data
     subset = list(batches(trained, data.test_split, images))
     total = sum(len(label) for _, label in subset)

@@ -18,6 +18,7 @@ from project.runs.resume import (
     last_if_any,
     requeued_run,
     resolve_checkpoint,
+    same_origin,
     saved_options,
 )
 
@@ -102,7 +103,9 @@ def make_plan(name: str, kind: type[Job], args: list[str]) -> Plan:
         raise UserError(f"{name} is for {supported[0]}, but {path} is a model for {model}")
     plan = Plan(args, given, {}, path, saved, restarted)
     if not restarted:
-        plan.defaults = saved_options(saved, elsewhere=not fitting and any(given.get(f"data.{key}") for key in ORIGIN))
+        origin = {key: given.get(f"data.{key}") for key in ORIGIN}
+        other = any(origin.values()) and not same_origin(origin, saved.get("datamodule_hyper_parameters", {}))
+        plan.defaults = saved_options(saved, elsewhere=not fitting and other)
         run = run_folder(path)
         if fitting and run and (run / "config.yaml").is_file():
             plan.args = ["--config", str(run / "config.yaml"), *args]

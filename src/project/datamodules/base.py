@@ -17,6 +17,8 @@ class DataModule(L.LightningDataModule):
     """Global batch size: samples per step over all devices."""
     folder: Path = Path()
     """The dataset directory."""
+    is_other: bool = False
+    """True if the data is not what the model was trained on; all of it is evaluated, unless it has splits."""
     notes: Sequence[str] = ()
     """Sentences about the data that are printed at the start of training."""
 

@@ -1,7 +1,8 @@
-"""Index of the images in a folder tree, or in a table of paths and labels, as compact arrays."""
+"""Index of the images of a dataset as compact arrays: of a table of paths and labels, or of unlabeled images."""
 
 import hashlib
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from project.datamodules.path_matcher import PathMatcher
 from project.datamodules.tables import DEFAULT_COLUMNS, Columns, Table, check_distinct, clean, load_table
 from project.errors import UserError
 from project.images import find_images, no_images
-from project.interface import SPLITS, Split
+from project.interface import Split
 from project.output import pluralize
 
 SPLIT_FOLDERS: dict[str, Split] = {
@@ -101,62 +102,11 @@ def index_unlabeled(root: Path) -> ImageIndex:
     if root.is_file():
         root, paths = root.parent, [root.name]
     else:
-        paths = sorted(find_images(_folder(root), skipped=skipped))
+        paths = sorted(find_images(check_folder(root), skipped=skipped))
     if not paths:
         raise no_images(root, skipped)
     labels, splits = np.full(len(paths), -1), np.full(len(paths), "")
     return ImageIndex(root, PathTable(paths), labels, splits, [], skipped=skipped)
-
-
-def index_tree(root: Path, class_names: list[str] | None = None, visited: list[str] | None = None) -> ImageIndex:
-    """Index ROOT/CLASS/... or ROOT/SPLIT/CLASS/...
-
-    Args:
-        root: The dataset directory.
-        class_names: Classes of the trained model; by default, the names of the class folders.
-        visited: A list to which every folder visited is appended.
-    """
-    folders = _subfolders(_folder(root))
-    folder_of = _split_folders(root, folders)
-    if not {"", "train"} & {*folder_of} and class_names is None:
-        raise UserError(f"{root} has {' and '.join(folder_of)} but no train folder: add one, or use ROOT/CLASS/IMAGE")
-    expected = class_names or _subfolders(root / folder_of.get("train", ""))
-    label_of = {name: label for label, name in enumerate(expected)}
-    images: list[tuple[str, str, int]] = []  # path, split and label
-    if visited is not None:
-        visited += map(str, [root, *(root / folder for folder in folder_of.values() if folder)])
-    for split, folder in folder_of.items():
-        names = _subfolders(root / folder) if folder else folders
-        check_classes(root / folder, names, expected, "the trained model" if class_names else "the train split")
-        for name in names:
-            class_folder = root / folder / name
-            members = [f"{folder}/{name}/{path}".lstrip("/") for path in find_images(class_folder, visited)]
-            if not members:
-                raise UserError(f"class '{name}' has no images in {class_folder}: add some or remove the folder")
-            images += [(path, split, label_of[name]) for path in members]
-    if len(expected) < 2:
-        few = f"only one class, '{expected[0]}'" if expected else "no class folders"
-        raise UserError(f"{root} has {few}: a classifier needs ROOT/CLASS/IMAGE with at least two classes")
-    paths, splits, labels = zip(*sorted(images), strict=True)
-    return ImageIndex(root, PathTable(paths), np.array(labels, np.int64), np.array(splits), list(expected))
-
-
-def _split_folders(root: Path, folders: list[str]) -> dict[Split | Literal[""], str]:
-    """Return the folder of each split, in the order of the splits; {"": ""} if the folders are classes."""
-    candidates = {split: [name for name in folders if SPLIT_FOLDERS.get(name.lower()) == split] for split in SPLITS}
-    folder_of: dict[Split | Literal[""], str] = {split: names[0] for split, names in candidates.items() if names}
-    extra = sorted(set(folders) - set(folder_of.values()))
-    train_is_class = list(folder_of) == ["train"] and not _subfolders(root / folder_of["train"])
-    if "train" in folder_of and extra and not train_is_class:
-        both = f"{' and '.join(folder_of.values())} and also {', '.join(extra)}"
-        raise UserError(f"{root} has {both}: with splits, expected one folder each for train, val and test only")
-    return {"": ""} if extra or train_is_class or not folder_of else folder_of
-
-
-def sort_classes(names: Iterable[str]) -> list[str]:
-    """Return class names in order: by number if all are integers (2 before 10), otherwise by text."""
-    ordered = sorted(names)
-    return sorted(ordered, key=int) if all(name.removeprefix("-").isdecimal() for name in ordered) else ordered
 
 
 def index_table(
@@ -191,7 +141,7 @@ def index_table(
     if len(expected) < 2:
         raise UserError(f"{file} has only one class, '{expected[0]}': a classifier needs at least two")
     label_of = {clean(name): label for label, name in enumerate(expected)}
-    check_classes(file, list({*labels, *label_of}), list(label_of), "the trained model")
+    check_classes(file, labels, list(label_of), "the trained model")
     given = np.array([SPLIT_FOLDERS[split.lower()] if split else "" for split in splits])
     if not {"train", ""} & {*given.tolist()} and class_names is None:
         raise UserError(f"{file} has no image in the train split: set some to train, or leave the column split empty")
@@ -239,22 +189,25 @@ def _match_images(table: Table, columns: Columns, root: Path, labels: list[str],
     return paths
 
 
-def _folder(root: Path) -> Path:
+def check_folder(root: Path) -> Path:
+    """Return `root`; raise a UserError unless it is a folder."""
     if not root.is_dir():
         raise UserError(f"not a folder: {root}" if root.exists() else f"no such folder: {root}")
     return root
 
 
-def _subfolders(folder: Path) -> list[str]:
-    try:
-        return sorted(item.name for item in folder.iterdir() if item.is_dir() and not item.name.startswith("."))
-    except OSError as error:
-        raise UserError(f"cannot read {folder}: {error.strerror}") from error
+def normalize_name(name: str) -> str:
+    """Return a class name in Unicode form NFC: file systems and editors differ in how they write accents."""
+    return unicodedata.normalize("NFC", name)
 
 
-def check_classes(location: Path, names: list[str], expected: list[str], source: str) -> None:
-    """Raise a UserError that lists missing and extra classes, unless `names` are the classes expected by `source`."""
-    if missing := sorted(set(expected) - set(names)):
-        raise UserError(f"{location} is missing class {', '.join(map(repr, missing))}, which {source} has")
+def sort_classes(names: Iterable[str]) -> list[str]:
+    """Return class names in order: by number if all are integers (2 before 10), otherwise by text."""
+    ordered = sorted(names)
+    return sorted(ordered, key=int) if all(name.removeprefix("-").isdecimal() for name in ordered) else ordered
+
+
+def check_classes(location: Path | str, names: Iterable[str], expected: Sequence[str], source: str) -> None:
+    """Raise a UserError that lists the classes among `names` that are not among those expected by `source`."""
     if extra := sorted(set(names) - set(expected)):
         raise UserError(f"{location} has class {', '.join(map(repr, extra))}, which {source} does not have")

@@ -3,6 +3,7 @@
 import hashlib
 import warnings
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,6 +69,8 @@ def complete_splits(index: ImageIndex, val_fraction: float, test_fraction: float
 
     for label, name in enumerate(index.class_names):
         rows = train[index.labels[train] == label]
+        if not len(rows):
+            continue  # a class of the trained model that this dataset lacks
         remaining = sorted(rows.tolist(), key=sort_key)
         for split, fraction in fractions.items():
             count = max(1, round(fraction * len(rows))) if fraction > 0 else 0
@@ -76,6 +79,14 @@ def complete_splits(index: ImageIndex, val_fraction: float, test_fraction: float
         if fractions and not remaining:
             few = f"{len(rows)} images, too few to split into train and {' and '.join(fractions)}"
             raise UserError(f"class '{name}' in {index.root} has {few}: add images, or provide the splits as folders")
+    return replace(index, splits=splits)
+
+
+def evaluation_split(index: ImageIndex, split: Literal["val", "test"]) -> ImageIndex:
+    """Put all images into `split`, or, if they have splits, those of `split`, else of the other one of val and test."""
+    own = next((each for each in (split, "test", "val") if (index.splits == each).any()), None)
+    splits = index.splits.astype("<U5")
+    splits[(splits == own) if own else (splits != "skip")] = split
     return replace(index, splits=splits)
 
 

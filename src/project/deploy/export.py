@@ -41,7 +41,7 @@ def export(trained: Trained, format: Format = "onnx", int8: bool = False, output
     model, data, checkpoint = trained.module, trained.data, trained.checkpoint
     if int8 and format != "onnx":
         raise UserError(f"--int8 true requires --format onnx, got --format {format}")
-    trained.load(labeled=int8)
+    trained.load("test" if int8 else "predict")
     model.cpu().float()
     images = parity_images(data)
     file = output or output_folder(checkpoint) / f"model{'_int8' if int8 else ''}.{format}"

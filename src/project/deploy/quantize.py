@@ -26,7 +26,7 @@ def quantize(file: Path, data: ImageDataModule, metadata: dict[str, Any]) -> Non
     import onnx
     from onnxruntime.quantization import QuantType, quant_pre_process, quantize_static
 
-    images = data.images("train")
+    images = data.images("train" if data.split_sizes()["train"] else data.test_split)  # of other data, all are in test
     image = np.stack([images.fitted(images.rows[position]).contiguous().numpy() for position in images.even(256)])
     reader = SimpleNamespace(get_next=partial(next, ({"image": one[None]} for one in image), None))
     with TemporaryDirectory() as scratch:

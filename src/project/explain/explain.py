@@ -129,7 +129,7 @@ def prepare(trained: Trained, count: int) -> Batch:
     With the training dataset, the images are from its test split (val if it has none). With any other folder, labels
     are the names of parent folders, -1 if none is a class.
     """
-    own, model, data = trained.load(labeled=False), trained.module, trained.data
+    own, model, data = trained.load("predict"), trained.module, trained.data
     model.tta = "none"
     device = trained.trainer.strategy.root_device
     split: Split | Literal[""] = ("test" if data.split_sizes()["test"] else "val") if own else ""

@@ -5,7 +5,7 @@ Does not import torch.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from project.errors import UserError
 
@@ -42,11 +42,11 @@ class Trained(Job):
 
     checkpoint: Path
 
-    def load(self, labeled: bool) -> bool:
+    def load(self, stage: Literal["validate", "test", "predict"]) -> bool:
         """Load the weights, move the model to the trainer's device in eval mode, and set up the data.
 
-        The dataset that the model was trained on is split as in training. Another one is read like in `predict`
-        (without labels), unless `labeled` is set.
+        The dataset that the model was trained on is split as in training. Of another one, all images are in the split
+        of the stage, unless it has splits of its own; `predict` reads it without labels.
 
         Returns:
             True if the data is the dataset that the model was trained on.
@@ -65,11 +65,9 @@ class Trained(Job):
         module.configure_model()
         module.load_state_dict(saved["state_dict"])
         module.to(trainer.strategy.root_device).eval()
-        trained_on = saved.get("datamodule_hyper_parameters", {})
-        same_data = all(trained_on.get(name) == data.hparams.get(name) for name in ("root", "table"))
         data.prepare_data()
-        data.setup("test" if same_data or labeled else "predict")
-        return same_data
+        data.setup("test" if stage == "predict" and not data.is_other else stage)
+        return not data.is_other
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Resuming runs: find the checkpoint, restore its options, and check that training can continue."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from glob import escape
 from pathlib import Path
@@ -108,6 +108,17 @@ def _rename(known: dict[str, Any]) -> dict[str, Any]:
         columns = {"group": known.pop("group_column", None), "balance": known.pop("balance_column", None)}
         known |= {"table": known.pop("labels"), "columns": {"path": "path", "label": "label", "split": None, **columns}}
     return known
+
+
+def same_origin(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return True if two sets of datamodule options select the same dataset."""
+    return _origin(one) == _origin(other)
+
+
+def _origin(options: Mapping[str, Any]) -> list[Any]:
+    *paths, source = (options.get(name) or "" for name in ORIGIN)
+    source = "" if any(paths) else source["class_path"] if isinstance(source, Mapping) else str(source)
+    return [*(path if "://" in path else path and Path(path).resolve() for path in paths), source.rpartition(".")[2]]
 
 
 def last_if_any(root: Path, name: str | None) -> str | None:

@@ -16,10 +16,11 @@ from PIL import Image, ImageDraw, UnidentifiedImageError
 
 from project.datamodules.images.notices import describe_crop
 from project.datamodules.images.packed import sample_facts
-from project.datamodules.index import ImageIndex, index_table, index_tree
+from project.datamodules.index import ImageIndex, index_table
 from project.datamodules.parallel import parallel_map
 from project.datamodules.split import complete_splits
 from project.datamodules.tables import DEFAULT_COLUMNS, Columns
+from project.datamodules.tree import index_tree
 from project.errors import UserError
 from project.files import write_table
 from project.images import Pixels, UnreadableImageError, decode, describe_skipped, read_bytes, to_dtype

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -21,6 +21,7 @@ from project.datamodules.images.dataset import Images
 from project.datamodules.images.facts import Facts
 from project.datamodules.images.masks import MaskMode, Masks
 from project.datamodules.images.notices import (
+    describe_absent,
     describe_conversions,
     describe_crop,
     skip_unreadable,
@@ -34,7 +35,7 @@ from project.datamodules.index import ImageIndex, index_unlabeled
 from project.datamodules.loader import Loader
 from project.datamodules.parallel import worker_count
 from project.datamodules.sampler import EpochBatchSampler, Order, Request, seed_rng
-from project.datamodules.split import assign_splits
+from project.datamodules.split import assign_splits, evaluation_split
 from project.datamodules.tables import DEFAULT_COLUMNS, Columns
 from project.errors import UserError
 from project.images import Pixels, describe_skipped
@@ -199,14 +200,39 @@ class ImageDataModule(DataModule):
         if self.index is not None and self.index.class_names:
             return  # `test` after `fit` on the same datamodule
         index = self._validate(self.origin.index(getattr(trained.target, "class_names", None) if trained else None))
-        self.index = self._split(index)
-        is_drawn = (index.splits != self.index.splits).any()
+        if trained is not None and stage != "fit":
+            self.index = self._split_for_evaluation(index, trained, "val" if stage == "validate" else "test")
+        else:
+            self.index = self._split(index)
         if stage == "fit":
             self._description = self._describe()
-        elif trained is not None and is_drawn and trained.fingerprint != self.index.fingerprint():
+        for split in SPLITS[1:] if stage == "fit" else ["val" if stage == "validate" else self.test_split]:
+            if absent := describe_absent(self.index, split):
+                rank_zero_warn(absent)
+
+    def _split_for_evaluation(
+        self, index: ImageIndex, trained: DataDescription, split: Literal["val", "test"]
+    ) -> ImageIndex:
+        """Split the images as in training; if the model was trained on others, evaluate all, or their own split."""
+        own = evaluation_split(index, split)
+        try:
+            drawn = self._split(index)
+            if drawn.fingerprint() == trained.fingerprint:
+                return drawn  # the training data, perhaps in another folder
+        except UserError:  # too few images to split
+            if not self.is_other:
+                raise
+        if self.is_other:
+            total, count = int(np.count_nonzero(index.splits != "skip")), len(own.rows(split))
+            which = "all" if count == total else f"the {count:,} in its own {split} split"
+            about = f"{pluralize(total, 'image')}, not the data that the model was trained on"
+            rank_zero_only(print)(f"data      {self.folder}: {about}: {which} are evaluated")
+            return own
+        if (index.splits != drawn.splits).any():
             changed = f"{self.folder} has changed since the model was trained, so its splits were drawn again"
             leak = "the test split may contain training images"
             rank_zero_warn(f"{changed}: {leak}; to select the test images yourself, use DIR/test/CLASS/IMAGE")
+        return drawn
 
     def _validate(self, index: ImageIndex) -> ImageIndex:
         """Read all images once and pack their pixels if they fit; return the index with unreadable images marked."""

@@ -13,7 +13,7 @@ from project.datamodules.images.facts import Facts
 from project.datamodules.index import ImageIndex
 from project.errors import UserError
 from project.images import visible_part
-from project.interface import ImageInput, PixelType
+from project.interface import ImageInput, PixelType, Split
 from project.output import pluralize
 
 LARGE_CROP = 0.25  # share of an image above which a crop is warned about
@@ -42,7 +42,8 @@ def skip_unreadable(
     splits = index.splits.astype("<U5")
     splits[list(unreadable)] = "skip"
     for label, name in enumerate(index.class_names):
-        if (splits[index.labels == label] == "skip").all():
+        of_class = splits[index.labels == label]
+        if len(of_class) and (of_class == "skip").all():
             raise UserError(f"class '{name}' in {index.root} has no readable image{hint}", names)
     rank_zero_warn(f"skipping {len(unreadable):,} unreadable images: {', '.join(names[:3])}")
     return replace(index, splits=splits)
@@ -79,6 +80,16 @@ def describe_conversions(facts: Facts, dtype: PixelType) -> list[str]:
         if (count := int(np.count_nonzero(facts.dtypes == other))) and dtype not in (other, "float32"):
             lines.append(f"{pluralize(count, 'image')}: {text} per channel")
     return lines
+
+
+def describe_absent(index: ImageIndex, split: Split) -> str:
+    """Return a sentence about the classes without images in a split; empty if there are none, or no such split."""
+    counts = np.bincount(index.labels[index.rows(split)], minlength=len(index.class_names))
+    absent = [repr(index.class_names[label]) for label in np.flatnonzero(counts == 0)]
+    if not counts.any() or not absent:
+        return ""
+    shown = ", ".join(absent[:5]) + (f" and {len(absent) - 5:,} more" if len(absent) > 5 else "")
+    return f"{split} has no images of class {shown}: metrics are of the other {np.count_nonzero(counts):,} classes"
 
 
 def warn_about_duplicates(index: ImageIndex, content: NDArray[np.uint64]) -> None:

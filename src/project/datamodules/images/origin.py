@@ -12,8 +12,9 @@ import numpy as np
 
 from project.datamodules.images.builders import DatasetBuilder
 from project.datamodules.images.shards import INDEX, ShardReader, read_shard_index
-from project.datamodules.index import ImageIndex, PathTable, index_table, index_tree
+from project.datamodules.index import ImageIndex, PathTable, index_table
 from project.datamodules.tables import Columns
+from project.datamodules.tree import index_tree
 from project.errors import UserError
 from project.files import atomic_write
 
@@ -74,10 +75,12 @@ def cached_index_tree(root: Path, class_names: list[str] | None, folder: Path) -
     started = time.time_ns()
     index = index_tree(root, class_names, visited)
     times = _times(visited)
-    if len(index.paths) >= LARGE and times and max(times) < started - SETTLED:
+    settled = times and max(times) < started - SETTLED
+    if len(index.paths) >= LARGE and settled and class_names is None:  # the model's classes may be others
         folder.mkdir(parents=True, exist_ok=True)
         arrays: dict[str, Any] = {"folders": visited, "times": times, **vars(index.paths)}
         arrays |= {"labels": index.labels, "splits": index.splits, "class_names": index.class_names}
+        arrays |= {"skipped": list(index.skipped), "skipped_counts": list(index.skipped.values())}
         with atomic_write(file) as partial, partial.open("wb") as stream:
             np.savez(stream, **arrays)
     return index
@@ -97,6 +100,8 @@ def _load(file: Path, root: Path) -> ImageIndex | None:
                 return None
             paths = PathTable(())
             paths.characters, paths.ends = arrays["characters"], arrays["ends"]
-            return ImageIndex(root, paths, arrays["labels"], arrays["splits"], arrays["class_names"].tolist())
+            skipped = dict(zip(arrays["skipped"].tolist(), arrays["skipped_counts"].tolist(), strict=True))
+            names = arrays["class_names"].tolist()
+            return ImageIndex(root, paths, arrays["labels"], arrays["splits"], names, skipped=skipped)
     except (OSError, ValueError, EOFError, KeyError, BadZipFile):  # missing or damaged
         return None

@@ -21,10 +21,11 @@ from project.datamodules.images.masks import MaskMode, Masks
 from project.datamodules.images.notices import describe_conversions, skip_unreadable, warn_about_duplicates
 from project.datamodules.images.packed import content_hash
 from project.datamodules.images.resize import resize
-from project.datamodules.index import ImageIndex, PathTable, check_classes, index_table, index_tree
+from project.datamodules.index import ImageIndex, PathTable, check_classes, index_table
 from project.datamodules.parallel import parallel_map
 from project.datamodules.split import complete_splits
 from project.datamodules.tables import DEFAULT_COLUMNS, Columns
+from project.datamodules.tree import index_tree
 from project.errors import UserError
 from project.images import UnreadableImageError, decode, read_bytes
 from project.output import pluralize
@@ -150,9 +151,9 @@ def read_shard_index(root: str, class_names: list[str] | None) -> ImageIndex:
         raise UserError(f"cannot read the shards at {root}: {error}") from error
     names = arrays["class_names"].tolist()
     expected = class_names or names
-    check_classes(Path(root), names, expected, "the trained model")
+    check_classes(root, names, expected, "the trained model")
     paths = os.fsdecode(arrays["paths"].tobytes()).split("\0")
-    labels = np.array([expected.index(name) for name in names])[arrays["labels"]]  # the model may have another order
+    labels = np.array([expected.index(name) for name in names])[arrays["labels"]]  # the model's order may be another
     return ImageIndex(Path(root), PathTable(paths), labels, arrays["splits"], list(expected))
 
 

@@ -77,7 +77,8 @@ class Multiclass(Task):
         rates = precision_recall_f1(result.confusion.diag(), support, result.confusion.sum(0))
         rows = [["class", *rates, "images"]]
         for i, name in enumerate(self.target.class_names):
-            rows.append([name, *(f"{float(values[i]):.1%}" for values in rates.values()), f"{int(support[i]):,}"])
+            cells = (f"{float(values[i]):.1%}" if support[i] else "-" for values in rates.values())
+            rows.append([name, *cells, f"{int(support[i]):,}"])
         means = [f"{float(result.scalars[name]):.1%}" for name in rates]
         return [*rows, ["macro average", *means, f"{int(support.sum()):,}"]]
 
