@@ -23,7 +23,7 @@ from tests.conftest import QUICK, fit, process, square
 def test_whitened_patches_are_uncorrelated_with_unit_variance() -> None:
     torch.manual_seed(0)
     image = F.avg_pool2d(torch.randn(200, 3, 18, 18), 3, stride=1)  # correlated neighbors, as in natural images
-    layer = WhiteningConv(2, eps=0)
+    layer = WhiteningConv(kernel_size=2, eps=0)
     layer.init_from_images(image)
     output = F.conv2d(image, layer.weight).transpose(0, 1).flatten(1)
     assert torch.allclose(output[:12].cov(), torch.eye(12), atol=0.02)

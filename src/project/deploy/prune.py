@@ -44,7 +44,7 @@ def prune(trained: Trained, ratio: float = 0.5, output: Path | None = None) -> N
     before = original = model.net
     if isinstance(original, Pruned):  # pruned before
         spec, before = spec["init_args"]["net"], original.net
-    example = torch.rand(2, 3, inputs.height, inputs.width)
+    example = torch.rand(2, inputs.channels, inputs.height, inputs.width)
     smaller = copy.deepcopy(before)
     importance = torch_pruning.importance.GroupMagnitudeImportance(p=2)
     options = {"pruning_ratio": ratio, "ignored_layers": [head(smaller)]}

@@ -233,7 +233,7 @@ class Classifier(L.LightningModule):
             self._stage_metric("train").resume(states)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Map raw inputs, for images uint8 in [0, 255] or float in [0, 1], (N, 3, H, W), to outputs (N, outputs)."""
+        """Map raw inputs, for images uint8 in [0, 255] or float in [0, 1], (N, C, H, W), to outputs (N, outputs)."""
         return tta_logits(self.net, self._normalize(inputs), "none" if self.training else self.tta)
 
     def predictions(self, inputs: Tensor) -> Tensor:

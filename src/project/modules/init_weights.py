@@ -4,12 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-from torch import nn
+from torch import Tensor, nn
 
 from project.errors import UserError
-from project.interface import DataDescription, ImageInput
+from project.interface import DataDescription, ImageInput, Input
 from project.modules.layers import head
 from project.modules.networks.pretrained import Pretrained
+from project.modules.networks.weights import adapt_to_channels
+from project.output import pluralize
 from project.runs.checkpoints import load_checkpoint
 
 
@@ -17,22 +19,30 @@ def load_initial_weights(net: nn.Module, init_from: str | None, description: Dat
     """Initialize a new network from the checkpoint `init_from` or, if that is None, its pretrained weights.
 
     Returns:
-        The input with the normalization that the weights were trained with; None if no weights were loaded or the
-        inputs are not images.
+        The input with the normalization that the weights were trained with; None if no weights were loaded, the inputs
+        are not images, or the weights were trained on another number of channels.
     """
     if init_from is not None:
         saved = _load_matching(net, Path(init_from), description).input
         if not (isinstance(saved, ImageInput) and isinstance(description.input, ImageInput)):
             return None
+        if saved.channels != description.input.channels:
+            return None
         return replace(description.input, mean=saved.mean, std=saved.std)
     if not isinstance(net, Pretrained) or net.weights is None:
         return None
     net.load_pretrained()
-    if net.pretrained_size != net.image_size:
+    if set(net.size) != {net.pretrained_size}:
+        size = net.size[0] if net.size[0] == net.size[1] else [*net.size]
         rank_zero_warn(
-            f"{net.name} was pretrained on images of {net.pretrained_size} pixels, but data.image_size is"
-            f" {net.image_size}"
+            f"{net.name} was pretrained on images of {net.pretrained_size} pixels, but data.image_size is {size}"
         )
+    if net.channels != 3:
+        rank_zero_warn(
+            f"{net.name} was pretrained on RGB images; its first layer was adapted to"
+            f" {pluralize(net.channels, 'channel')}"
+        )
+        return None
     return replace(description.image, mean=net.pretrained_mean, std=net.pretrained_std)
 
 
@@ -49,6 +59,7 @@ def _load_matching(net: nn.Module, file: Path, description: DataDescription) -> 
     state_dict = checkpoint["state_dict"]
     source = {name.removeprefix("net."): value for name, value in state_dict.items() if name.startswith("net.")}
     target = net.state_dict()
+    adapted = _adapt_first_layer(source, target, saved.input, description.input)
     matching = {name: value for name, value in source.items() if name in target and value.shape == target[name].shape}
     new_classes = getattr(saved.target, "class_names", None) != getattr(description.target, "class_names", None)
     if new_classes:
@@ -62,13 +73,24 @@ def _load_matching(net: nn.Module, file: Path, description: DataDescription) -> 
     if not matching:
         raise UserError(f"model.init_from: no tensor in {file} matches the network by name and shape: {skipped[0]}")
     net.load_state_dict(matching, strict=False)
-    message = f"init_from: loaded {len(matching)} of {len(target)} tensors from {file}"
+    message = f"init_from: loaded {len(matching)} of {len(target)} tensors from {file}{adapted}"
     if not skipped:
         rank_zero_info(message)
     else:
         reason = " (new head, as the classes differ)" if new_classes else ""
         rank_zero_warn(f"{message}{reason}; not loaded: {', '.join(skipped)}")
     return saved
+
+
+def _adapt_first_layer(source: dict[str, Tensor], target: dict[str, Tensor], saved: Input, data: Input) -> str:
+    """Adapt the first convolution in `source` to the channels of the data; return a description of the change."""
+    if isinstance(saved, ImageInput) and isinstance(data, ImageInput) and saved.channels != data.channels:
+        for name, value in source.items():
+            adapted = (len(value), data.channels, *value.shape[2:]) if value.ndim == 4 else ()
+            if adapted and value.shape[1] == saved.channels and name in target and target[name].shape == adapted:
+                source[name] = adapt_to_channels(value, data.channels)
+                return f", {name} adapted from {saved.channels} to {pluralize(data.channels, 'channel')}"
+    return ""
 
 
 def _shape(state: dict[str, object], name: str) -> str:

@@ -8,11 +8,11 @@ from project.interface import ImageInput
 class ConvNet(nn.Module):
     """Two convolutional and two linear layers.
 
-    conv3x3(3, 64) - relu - pool - conv3x3(64, 128) - relu - pool - linear(512) - relu - linear(classes)
+    conv3x3(channels, 64) - relu - pool - conv3x3(64, 128) - relu - pool - linear(512) - relu - linear(classes)
 
     Args:
         num_classes: Number of classes.
-        inputs: Image size; height and width must be at least 4.
+        inputs: Image size and channels; height and width must be at least 4.
         dropout: Dropout probability after the first linear layer, in [0, 1).
 
     Raises:
@@ -25,7 +25,7 @@ class ConvNet(nn.Module):
             raise ValueError(f"ConvNet pools twice: image_size must be at least 4, got {inputs}")
         # ReLU after pooling gives the same values and gradients as before it, at a quarter of the cost.
         self.features = nn.Sequential(
-            nn.Conv2d(3, 64, kernel_size=3, padding=1),
+            nn.Conv2d(inputs.channels, 64, kernel_size=3, padding=1),
             nn.MaxPool2d(2),
             nn.ReLU(inplace=True),
             nn.Conv2d(64, 128, kernel_size=3, padding=1),
@@ -41,6 +41,6 @@ class ConvNet(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map float (N, 3, height, width) to logits (N, num_classes)."""
+        """Map float (N, channels, height, width) to logits (N, num_classes)."""
         logits: Tensor = self.head(self.features(x))
         return logits

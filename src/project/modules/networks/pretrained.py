@@ -10,12 +10,21 @@ from typing_extensions import override
 from project.errors import UserError
 from project.interface import ImageInput
 from project.modules.layers import head
-from project.modules.networks.weights import download_from_hub, download_from_url, mismatch_error, read_weights
+from project.modules.networks.weights import (
+    adapt_to_channels,
+    download_from_hub,
+    download_from_url,
+    mismatch_error,
+    read_weights,
+)
 from project.output import did_you_mean
 
 
 class Pretrained(nn.Module):
-    """Base class of networks with pretrained weights, with the normalization and image size of the pretraining."""
+    """Base class of networks with pretrained weights, with the normalization and image size of the pretraining.
+
+    Weights pretrained on RGB images are adapted to other numbers of channels, see `adapt_to_channels`.
+    """
 
     net: nn.Module
     pretrained_mean: list[float]
@@ -24,7 +33,7 @@ class Pretrained(nn.Module):
 
     def __init__(self, inputs: ImageInput, name: str, weights: str | None) -> None:
         super().__init__()
-        self.image_size, self.name, self.weights = inputs.height, name, weights
+        self.size, self.channels, self.name, self.weights = inputs.size, inputs.channels, name, weights
         self._heads: tuple[str, ...] = ()
         self._repository: str | None = None
         self._url: Any = None
@@ -58,7 +67,7 @@ class Pretrained(nn.Module):
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map float (N, 3, height, width) to logits (N, num_classes)."""
+        """Map float (N, channels, height, width) to logits (N, num_classes)."""
         logits: Tensor = self.net(x)
         return logits
 
@@ -68,14 +77,14 @@ class Timm(Pretrained):
 
     Args:
         num_classes: Number of classes.
-        inputs: Image size.
+        inputs: Image size and channels.
         name: Model name, e.g. `resnet50`, or with a pretrained tag, e.g. `resnet50.a1_in1k`.
         weights: Pretrained weights: `hub` to download and cache them, a .safetensors or .pth file, or null to train
             from scratch.
         drop_rate: Dropout probability before the head, in [0, 1).
 
     Raises:
-        ValueError: If timm has no such model or pretrained tag.
+        ValueError: If timm has no such model or pretrained tag, or cannot build it for these images.
     """
 
     def __init__(
@@ -97,14 +106,20 @@ class Timm(Pretrained):
         self._repository, self._url, self._classes = config.hf_hub_id, config.url, config.num_classes
         self._heads = (config.classifier,) if isinstance(config.classifier, str) else tuple(config.classifier or ())
         self._arguments = {"drop_rate": drop_rate} if drop_rate else {}
+        if inputs.channels != 3:
+            self._arguments["in_chans"] = inputs.channels
         if config.fixed_input_size:
-            self._arguments["img_size"] = inputs.height
-        self.net = timm.create_model(name, num_classes=num_classes, **self._arguments)
+            self._arguments["img_size"] = inputs.height if inputs.height == inputs.width else inputs.size
+        try:
+            self.net = timm.create_model(name, num_classes=num_classes, **self._arguments)
+        except (AssertionError, RuntimeError, TypeError) as error:
+            reason = str(error).partition("\n")[0]
+            raise ValueError(f"timm cannot build {name} for images of {inputs}: {reason}") from error
         self.pretrained_mean, self.pretrained_std = list(config.mean), list(config.std)
         self.pretrained_size = config.input_size[-1]
 
     def build_with_head(self, state: dict[str, Tensor]) -> nn.Module:
-        """Build the network and load a state dict; timm interpolates position embeddings to the image size."""
+        """Build the network and load a state dict; timm adapts position embeddings and the first convolution."""
         import timm
 
         # With another number of classes than in the file, timm would load non-strictly and hide missing keys.
@@ -120,14 +135,14 @@ class TorchVision(Pretrained):
 
     Args:
         num_classes: Number of classes.
-        inputs: Image size.
+        inputs: Image size and channels.
         name: Model name, e.g. `resnet18`; googlenet and inception_v3 are not supported, as they return auxiliary logits
             in training.
         weights: Pretrained weights: `hub` to download and cache the default ones, a .pth or .safetensors file, or null
             to train from scratch.
 
     Raises:
-        ValueError: If torchvision has no such model.
+        ValueError: If torchvision has no such model, or a vision transformer gets images that are not square.
     """
 
     def __init__(self, num_classes: int, inputs: ImageInput, name: str, weights: str | None = "hub") -> None:
@@ -137,8 +152,12 @@ class TorchVision(Pretrained):
         names = {net: net for net in models.list_models(module=models) if net not in ("googlenet", "inception_v3")}
         if name not in names:
             raise ValueError(f"torchvision has no supported classification model {name}{did_you_mean(name, names)}")
-        self._arguments = {"image_size": inputs.height} if name.startswith("vit_") else {}
-        self.net = models.get_model(name, weights=None, num_classes=num_classes, **self._arguments)
+        if name.startswith("vit_"):
+            if inputs.height != inputs.width:
+                fix = "give one number as data.image_size, or use a vision transformer of timm"
+                raise ValueError(f"{name} of torchvision takes square images only, not {inputs}: {fix}")
+            self._arguments = {"image_size": inputs.height}
+        self.net = self._build(num_classes)
         self._heads = tuple(name for name, module in self.net.named_modules() if module is head(self.net))
         published = models.get_model_weights(name).DEFAULT
         transforms = published.transforms()
@@ -146,15 +165,30 @@ class TorchVision(Pretrained):
         self.pretrained_mean, self.pretrained_std = transforms.mean, transforms.std
         self.pretrained_size = transforms.crop_size[0]
 
-    @override
-    def build_with_head(self, state: dict[str, Tensor]) -> nn.Module:
+    def _build(self, num_classes: int) -> nn.Module:
         from torchvision import models
 
+        net: nn.Module = models.get_model(self.name, weights=None, num_classes=num_classes, **self._arguments)
+        if self.channels != 3:
+            name, conv = _first_convolution(net)
+            options = (conv.out_channels, conv.kernel_size, conv.stride, conv.padding)
+            net.set_submodule(name, nn.Conv2d(self.channels, *options, bias=conv.bias is not None))  # type: ignore[arg-type]
+        return net
+
+    @override
+    def build_with_head(self, state: dict[str, Tensor]) -> nn.Module:
         # Published DenseNet weights use the old names, e.g. norm.1 for norm1.
         old_name = r"(denselayer\d+\.(?:norm|conv))\.([12])\."
         state = {re.sub(old_name, r"\1\2.", name): value for name, value in state.items()}
         head_weight = f"{self._heads[0]}.weight"
         classes = len(state[head_weight]) if head_weight in state else self._classes
-        net: nn.Module = models.get_model(self.name, weights=None, num_classes=classes, **self._arguments)
+        net = self._build(classes)
+        first = f"{_first_convolution(net)[0]}.weight"
+        if first in state and state[first].shape[1] == 3 != self.channels:
+            state[first] = adapt_to_channels(state[first], self.channels)
         net.load_state_dict(state)
         return net
+
+
+def _first_convolution(net: nn.Module) -> tuple[str, nn.Conv2d]:
+    return next((name, module) for name, module in net.named_modules() if isinstance(module, nn.Conv2d))

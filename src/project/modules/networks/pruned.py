@@ -16,7 +16,7 @@ class Pruned(nn.Module):
 
     Args:
         num_classes: Number of classes.
-        inputs: Image size.
+        inputs: Image size and channels.
         net: The network before pruning: {class_path, init_args}, or the path of a function.
         shapes: Shapes of the pruned parameters and buffers by name; -1 for dimensions that are not pruned, as they may
             depend on the number of classes and the image size.
@@ -39,7 +39,7 @@ class Pruned(nn.Module):
                 _update_sizes(module, values.shape)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map float (N, 3, height, width) to logits (N, num_classes)."""
+        """Map float (N, channels, height, width) to logits (N, num_classes)."""
         logits: Tensor = self.net(x)
         return logits
 

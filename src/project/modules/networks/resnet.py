@@ -19,7 +19,7 @@ class ResNet(nn.Module):
 
     Args:
         num_classes: Number of classes.
-        inputs: Image size, not used: any size is supported (32 in the paper).
+        inputs: Number of channels; any image size is supported (32 in the paper).
         depth: Number of layers, 6n + 2: 20, 32, 44, 56 or 110 in the paper.
         width: Number of channels of the first stage (16 in the paper).
         norm: Batch normalization as in the paper, or group normalization, which differentially private training needs
@@ -42,7 +42,8 @@ class ResNet(nn.Module):
                 outputs, stride = width * 2**stage, 2 if stage and not block else 1
                 blocks.append(Block(width_in, outputs, stride, norm))
                 width_in = outputs
-        self.stem = nn.Sequential(nn.Conv2d(3, width, 3, padding=1, bias=False), _norm(norm, width), nn.ReLU(True))
+        stem = nn.Conv2d(inputs.channels, width, 3, padding=1, bias=False)
+        self.stem = nn.Sequential(stem, _norm(norm, width), nn.ReLU(True))
         self.blocks = nn.Sequential(*blocks)
         self.head = nn.Linear(width_in, num_classes)
         for module in self.modules():
@@ -50,7 +51,7 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map float (N, 3, H, W) to logits (N, num_classes)."""
+        """Map float (N, channels, H, W) to logits (N, num_classes)."""
         logits: Tensor = self.head(self.blocks(self.stem(x)).mean((2, 3)))
         return logits
 

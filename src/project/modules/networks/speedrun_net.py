@@ -14,7 +14,7 @@ class SpeedrunNet(nn.Module):
 
     Args:
         num_classes: Number of classes.
-        inputs: Image size; height and width must be at least 17 (32 in the paper).
+        inputs: Image size and channels; height and width must be at least 17 (32 in the paper).
         widths: Number of channels of each group.
 
     Raises:
@@ -25,7 +25,7 @@ class SpeedrunNet(nn.Module):
         super().__init__()
         if min(inputs.height, inputs.width) < 17:
             raise ValueError(f"SpeedrunNet needs an image_size of at least 17, got {inputs}")
-        self.whiten = WhiteningConv()
+        self.whiten = WhiteningConv(inputs.channels)
         channels = (self.whiten.out_channels, *widths)
         self.groups = nn.Sequential(*(_group(channels[i], channels[i + 1]) for i in range(3)))
         self.pool = nn.AdaptiveMaxPool2d(1)
@@ -33,11 +33,11 @@ class SpeedrunNet(nn.Module):
         nn.init.uniform_(self.head.weight, -1e-4, 1e-4)  # initial logits close to zero
 
     def init_from_images(self, image: Tensor) -> None:
-        """Initialize the whitening layer from normalized training images, float (N, 3, H, W)."""
+        """Initialize the whitening layer from normalized training images, float (N, channels, H, W)."""
         self.whiten.init_from_images(image)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map float (N, 3, height, width) to logits (N, num_classes)."""
+        """Map float (N, channels, height, width) to logits (N, num_classes)."""
         x = self.groups(nn.functional.gelu(self.whiten(x)))
         logits: Tensor = self.head(self.pool(x).flatten(1))
         return logits
@@ -68,20 +68,21 @@ class WhiteningConv(nn.Conv2d):
     3.2).
 
     Args:
-        kernel_size: Height and width of a patch in pixels; the layer has 6 x kernel_size² channels.
+        channels: Number of input channels.
+        kernel_size: Height and width of a patch in pixels; the layer has 2 x channels x kernel_size² output channels.
         eps: Added to the variances, so that components with little variance are not amplified.
     """
 
-    def __init__(self, kernel_size: int = 2, eps: float = 5e-4) -> None:
-        super().__init__(3, 6 * kernel_size**2, kernel_size)
+    def __init__(self, channels: int = 3, kernel_size: int = 2, eps: float = 5e-4) -> None:
+        super().__init__(channels, 2 * channels * kernel_size**2, kernel_size)
         self.eps = eps
         self.weight.requires_grad_(False)
 
     @torch.no_grad()
     def init_from_images(self, image: Tensor) -> None:
-        """Compute the filters from normalized training images, float (N, 3, H, W), e.g. a few thousand."""
+        """Compute the filters from normalized training images, float (N, channels, H, W), e.g. a few thousand."""
         size = self.kernel_size[0]
         patches = F.unfold(image, size).transpose(1, 2).flatten(0, 1)
         variances, components = torch.linalg.eigh(patches.T.cov())
-        filters = (components / (variances + self.eps).sqrt()).T.reshape(-1, 3, size, size)
+        filters = (components / (variances + self.eps).sqrt()).T.reshape(-1, self.in_channels, size, size)
         self.weight.copy_(torch.cat([filters, -filters]))

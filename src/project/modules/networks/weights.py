@@ -1,5 +1,6 @@
 """Download, cache and load pretrained weights, without unpickling code."""
 
+import math
 import re
 import urllib.error
 import urllib.request
@@ -94,6 +95,18 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     if not isinstance(saved, dict) or not any(isinstance(value, Tensor) for value in saved.values()):
         raise UserError(f"model.net.weights: {file} contains no state dict")
     return {name.removeprefix("module."): value for name, value in saved.items()}
+
+
+def adapt_to_channels(weight: Tensor, channels: int) -> Tensor:
+    """Return the weights of a first convolution, (outputs, inputs, h, w), for another number of input channels.
+
+    Filters are summed for one channel, else repeated and scaled by inputs / channels, so that the response to images
+    with equal channels stays about the same. Wightman, PyTorch Image Models, 2019 (`timm.models.adapt_input_conv`).
+    """
+    if channels == 1:
+        return weight.sum(1, keepdim=True)
+    inputs = weight.shape[1]
+    return weight.repeat(1, math.ceil(channels / inputs), 1, 1)[:, :channels] * (inputs / channels)
 
 
 def mismatch_error(file: Path, net: str, error: Exception) -> UserError:
