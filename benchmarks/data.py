@@ -39,7 +39,7 @@ Epoch = Callable[[], Iterable[Any]]
 def crop() -> list[torch.nn.Module]:
     """Return the item transforms of this project for photographs."""
     transform = RandomResizedCrop()
-    transform.image_size = CROP
+    transform.size = CROP, CROP
     return [transform]
 
 

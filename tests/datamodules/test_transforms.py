@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from project.datamodules import AlternatingFlip, CutMix, MixUp, RandomCrop, RandomResizedCrop, TrivialAugment
 from project.datamodules.images.augment import augment, default_augmentation
+from project.errors import UserError
 from project.interface import Batch
 
 
@@ -65,11 +66,11 @@ def test_random_resized_crop_has_the_distribution_of_torchvision(shape: tuple[in
 
 def test_random_resized_crop_returns_the_image_size() -> None:
     transform = RandomResizedCrop(scale=(0.2, 0.5))
-    transform.image_size = 12
+    transform.size = 12, 20
     ramp = torch.arange(200, dtype=torch.uint8).expand(3, 200, 200)  # the gray level is the column
     torch.manual_seed(0)
     crops = torch.stack([transform(ramp) for _ in range(100)])
-    assert crops.shape == (100, 3, 12, 12) and crops.dtype == torch.uint8
+    assert crops.shape == (100, 3, 12, 20) and crops.dtype == torch.uint8
     widths = crops[:, 0, 0, -1].int() - crops[:, 0, 0, 0]
     assert widths.min() > 60 and widths.max() < 170 and len(widths.unique()) > 30
 
@@ -98,3 +99,31 @@ def test_alternating_flip_shows_both_orientations_in_two_epochs() -> None:
     flipped = (seen[0][:, 0, 0, 0] > 0).float()
     assert 0.35 < float(flipped.mean()) < 0.65, "half of the images start flipped"
     assert 20 < int((flipped.diff() != 0).sum()) < 50, "independently of their neighbors"
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_any_channels_shape_and_depth(channels: int, dtype: torch.dtype) -> None:
+    """The same result from uint8 and from floats, which are already scaled to [0, 1]."""
+    transforms = [*default_augmentation(), AlternatingFlip(), TrivialAugment(), MixUp(), CutMix()]
+    pixels = torch.randint(0, 256, (32, channels, 24, 40), generator=torch.Generator().manual_seed(0))
+    image = pixels.to(dtype) if dtype == torch.uint8 else pixels.to(dtype) / 255
+    results = []
+    for each in (image, pixels.to(torch.uint8)):
+        torch.manual_seed(0)
+        results.append(augment(labeled(each), transforms, 2).inputs)
+    assert results[0].shape == image.shape and torch.allclose(*results, atol=1e-5)
+    assert float(results[0].min()) >= 0 and 0.5 < float(results[0].max()) <= 1
+    crop = RandomResizedCrop()
+    crop.size = 12, 20
+    assert crop(image[0]).shape == (channels, 12, 20) and crop(image[0]).dtype == dtype
+
+
+def test_transforms_for_rgb_are_refused_in_one_line() -> None:
+    from kornia.augmentation import ColorJitter
+
+    image = torch.zeros(2, 5, 8, 8, dtype=torch.uint8)
+    with pytest.raises(UserError, match="ColorJitter does not support images of 5 channels .*: use transforms that"):
+        augment(labeled(image), [ColorJitter(0.1, 0.1, 0.1, 0.1, p=1.0)], 2)
+    with pytest.raises(UserError, match="change 5 channels to 2: use data.channels"):
+        augment(labeled(image), [nn.Conv2d(5, 2, 1)], 2)

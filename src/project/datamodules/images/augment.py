@@ -4,11 +4,12 @@ from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from project.datamodules.images.transforms import AlternatingFlip, Mixing, RandomCrop
 from project.errors import UserError
 from project.interface import Batch
+from project.output import pluralize
 
 
 def default_augmentation() -> list[nn.Module]:
@@ -26,6 +27,21 @@ def is_fixed(transform: nn.Module) -> bool:
     return bool(getattr(transform, "fixed", False)) or isinstance(transform, known)
 
 
+def apply(transform: nn.Module, image: Tensor) -> Tensor:
+    """Apply a transform to images, (..., C, H, W); raise a UserError if it fails as the images are not RGB."""
+    try:
+        result: Tensor = transform(image)
+    except (RuntimeError, TypeError, ValueError) as error:
+        if image.shape[-3] == 3:
+            raise
+        name, reason = type(transform).__name__, str(error).partition("\n")[0]
+        fix = "use transforms that do not mix colors, such as project.datamodules.RandomCrop and TrivialAugment"
+        raise UserError(
+            f"the transform {name} does not support images of {pluralize(image.shape[-3], 'channel')} ({reason}): {fix}"
+        ) from error
+    return result
+
+
 def augment(batch: Batch, transforms: Iterable[nn.Module], classes: int, epoch: int = 0) -> Batch:
     """Apply transforms to a batch of images, (N, C, H, W), uint8 or float in [0, 1].
 
@@ -33,10 +49,10 @@ def augment(batch: Batch, transforms: Iterable[nn.Module], classes: int, epoch: 
     (N, classes).
 
     Raises:
-        UserError: a transform changes the image size.
+        UserError: a transform changes the image size or the number of channels, or does not support it.
     """
     image, label, index = batch
-    size = list(image.shape[-2:])
+    channels, *size = image.shape[1:]
     for number, transform in enumerate(transforms):
         if number == 0 and image.dtype == torch.uint8:
             image = image.float().div_(255)
@@ -46,7 +62,10 @@ def augment(batch: Batch, transforms: Iterable[nn.Module], classes: int, epoch: 
         elif isinstance(transform, AlternatingFlip):
             image = transform.flip(image, index, epoch)
         else:
-            image = transform(image)
-    if (new_size := list(image.shape[-2:])) != size:
+            image = apply(transform, image)
+    new_channels, *new_size = image.shape[1:]
+    if new_size != size:
         raise UserError(f"data.batch_transforms change the image size from {size} to {new_size}: they must preserve it")
+    if new_channels != channels:
+        raise UserError(f"data.batch_transforms change {channels} channels to {new_channels}: use data.channels instead")
     return Batch(image.clamp_(0, 1) if image.is_floating_point() else image, label, index)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset, get_worker_info
 
-from project.datamodules.images.augment import is_fixed
+from project.datamodules.images.augment import apply, is_fixed
 from project.datamodules.images.resize import fit_image
 from project.datamodules.index import ImageIndex
 from project.datamodules.loader import shared_memory
@@ -142,5 +142,5 @@ class Images(Dataset[Batch]):
         if self._is_random:
             seed_rng(self.seed, epoch, row)
         for transform in self.transforms:
-            image = transform(image)
+            image = apply(transform, image)
         return fit_image(image, self.inputs.size, self.inputs.fit)

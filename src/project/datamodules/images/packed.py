@@ -16,6 +16,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
+from project.datamodules.images.augment import apply
 from project.datamodules.images.facts import Facts, ImageFacts
 from project.datamodules.images.resize import fit_image
 from project.datamodules.index import ImageIndex
@@ -184,7 +185,7 @@ def _decode_one(work: _Work, file: Path | None, row: int) -> ImageFacts:
         with suppress(UnreadableImageError):  # integers among floats, which are reported as unreadable
             image = torch.from_numpy(to_dtype(image.numpy(), work.dtype))
             for transform in work.transforms:
-                image = transform(image)
+                image = apply(transform, image)
             fitted = fit_image(image, work.inputs.size, work.inputs.fit)
             _writable(file)[row] = fitted.permute(1, 2, 0).numpy()
     return ImageFacts.of(content, pixels, note)

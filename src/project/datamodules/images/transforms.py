@@ -177,7 +177,7 @@ class TrivialAugment(nn.Module):
         self.operations = nn.ModuleList(Policy().children())
 
     def forward(self, image: Tensor) -> Tensor:
-        """Augment a batch, float (N, 3, H, W) in [0, 1]."""
+        """Augment a batch, float (N, C, H, W) in [0, 1]."""
         choice = torch.randint(len(self.operations) + 1, (len(image),), device=image.device)
         changed = image.clone()
         for number in range(len(self.operations)):  # the last choice is the identity
