@@ -155,12 +155,21 @@ class ImageInput(Input):
     def prepare(self, inputs: "Tensor") -> "Tensor":
         return inputs if self.is_8bit else self.scale(inputs.float())
 
-    def render(self, sample: "NDArray[Any]") -> Any:
-        """Return a PIL image of an input of shape (3, H, W), uint8 or float in [0, 1]."""
-        from PIL import Image
+    @property
+    def shown_bands(self) -> str:
+        """Description of the channels that `render` shows, or an empty string if it shows all."""
+        if self.channels in (1, 3):
+            return ""
+        return (
+            "band 1 of 2 in gray" if self.channels == 2 else f"bands 1 to 3 of {self.channels} as red, green and blue"
+        )
 
-        pixels = sample if sample.dtype.kind == "u" else (sample * 255).round().astype("uint8")
-        return Image.fromarray(pixels.transpose(1, 2, 0))
+    @override
+    def render(self, sample: "NDArray[Any]") -> Any:
+        """Return a PIL image of (channels, H, W), uint8 or float in [0, 1]; see `shown_bands`."""
+        from project.images.render import to_image
+
+        return to_image(sample)
 
 
 @dataclass(frozen=True)

@@ -100,10 +100,10 @@ def test_layouts_of_feature_maps() -> None:
     features = torch.rand(2, 6, 4, 4)
     tokens = torch.cat([torch.rand(2, 3, 6), features.flatten(2).transpose(1, 2)], 1)
     for output in (features, features.permute(0, 2, 3, 1), tokens):
-        to_nchw = _to_nchw(output, 2, 4)
+        to_nchw = _to_nchw(output, 2, (4, 4))
         assert to_nchw is not None and torch.equal(to_nchw(output), features)
     for output in (torch.rand(2, 6, 1, 1), torch.rand(2, 6, 8, 8), torch.rand(2, 6), torch.rand(8, 16, 6)):
-        assert _to_nchw(output, 2, 4) is None
+        assert _to_nchw(output, 2, (4, 4)) is None
 
 
 def test_frozen_network_is_explained() -> None:

@@ -28,7 +28,7 @@ def made_run(folder: Path, classes: int, images: int, accuracy: float = 0.8, ima
         "class_names": names,
         "train_counts": [100] * classes,
         "split_sizes": {"train": 100 * classes, "val": 10 * classes, "test": images},
-        "image_size": 224,
+        "input": "224x224",
         "net": "ConvNet",
         "parameters": 25_557_032,
         "loss": 0.7,

@@ -189,7 +189,7 @@ def test_report_of_a_regression_run(here: Path) -> None:
     run = here / "logs" / "run" / "version_0"
     run.mkdir(parents=True)
     (run / "test_predictions.csv").write_text("path,target,predicted\n0,3.500000,1.250000\n1,2.000000,2.100000\n")
-    facts = {"scalars": {"loss": 0.5, "r2": 0.8125}, "loss": 0.5, "kind": "text", "image_size": None, "split": "test"}
+    facts = {"scalars": {"loss": 0.5, "r2": 0.8125}, "loss": 0.5, "kind": "text", "input": "", "split": "test"}
     facts |= {"split_sizes": {"train": 8, "test": 2}, "folder": "texts", "net": "Bytes", "parameters": 1000}
     samples = {"mistakes": [{"path": "0", "text": "a <b>bold</b> claim"}], "sample": [{"path": "1", "text": "calm"}]}
     (run / "test.json").write_text(json.dumps({**facts, "samples": samples}))

@@ -55,8 +55,8 @@ def _context(run: Run, tested: Predictions) -> dict[str, Any]:
     facts, start = defaultdict(lambda: None, run.facts), run.starts[-1] if run.starts else {}
     counts, packages, hardware = facts["train_counts"] or [], start.get("packages", {}), start.get("hardware") or {}
     parts = [f"{facts['net']}, {facts['parameters']:,} parameters"] if facts["net"] else ["Network not recorded"]
-    if facts["image_size"]:
-        parts.append(f"images of {facts['image_size']} x {facts['image_size']} pixels")
+    if facts["input"]:
+        parts.append(f"images of {facts['input']}")
     seconds, file, summary = facts["seconds_of_training"], Path(facts["checkpoint"] or ""), run.folder / TEST_SUMMARY
     checkpoint = load_checkpoint(file) if file.is_file() else None
     training_run = run.trained or run.folder

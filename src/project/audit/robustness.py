@@ -7,11 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from project.audit.corruptions import CORRUPTIONS, GEOMETRIC, corrupt
+from project.audit.corruptions import CORRUPTIONS, GEOMETRIC, corrupt, supports
 from project.audit.model import batches, forward
 from project.errors import UserError
 from project.files import write_table
 from project.modules import Classifier
+from project.modules.inputs import unit_range
+from project.output import pluralize
 from project.runs.folder import output_folder
 from project.runs.job import Trained
 from project.runs.statistics import wilson_interval
@@ -19,7 +21,7 @@ from project.runs.statistics import wilson_interval
 ROBUSTNESS = "robustness.csv"
 SEVERITIES = range(1, 6)
 ATTACKS = {"fgsm": 1, "pgd": 10}  # number of steps
-EPSILONS = (0.5, 1, 2, 4, 8)  # bound per channel, of 255; the severities of an attack
+EPSILONS = (0.5, 1, 2, 4, 8)  # bound per channel, in 1/255 of the value range; the severities of an attack
 
 
 def robustness(trained: Trained, images: int = 1000) -> None:
@@ -39,7 +41,7 @@ def robustness(trained: Trained, images: int = 1000) -> None:
     trained.load(labeled=True)
     model, data = trained.module.requires_grad_(False), trained.data
     subset = list(batches(trained, data.test_split, images))
-    total = sum(len(label) for _, label in subset)
+    total, channels = sum(len(label) for _, label in subset), subset[0][0].shape[1]
     clean = _accuracy(model, subset)
     low, high = wilson_interval(round(clean * total), total)
     print(f"\n{total:,} images of the {data.test_split} split of {data.folder}; clean accuracy {clean:.2%}")
@@ -54,6 +56,9 @@ def robustness(trained: Trained, images: int = 1000) -> None:
 
     for kind, corruptions in (("corruption", CORRUPTIONS), ("geometric", GEOMETRIC)):
         for name, each in corruptions.items():
+            if not supports(name, channels):
+                print(f"{name:<22}skipped: not defined for {pluralize(channels, 'channel')}")
+                continue
             add(kind, name, [_accuracy(model, [(corrupt(x, each, s), y) for x, y in subset]) for s in SEVERITIES])
         if kind == "corruption":
             print(f"{'mean of corruptions':<62}{fmean(row['accuracy'] for row in rows[1:]):>8.1%}\n")
@@ -78,7 +83,7 @@ def _adversarial_accuracies(model: Classifier, subset: list[tuple[Tensor, Tensor
             image, label = image[correct], label[correct]
             if not len(label):
                 break
-            adversarial = attack(model, image / 255, label, epsilon / 255, steps)
+            adversarial = attack(model, unit_range(image), label, epsilon / 255, steps)
             correct = forward(model, adversarial).argmax(1) == label
             hits[i] += correct.sum().cpu()
     total = sum(len(label) for _, label in subset)
@@ -86,7 +91,7 @@ def _adversarial_accuracies(model: Classifier, subset: list[tuple[Tensor, Tensor
 
 
 def attack(model: Classifier, image: Tensor, label: Tensor, epsilon: float, steps: int) -> Tensor:
-    """Return adversarial images, float (N, 3, H, W) in [0, 1], at most `epsilon` away in each channel.
+    """Return adversarial images, float (N, C, H, W) in [0, 1], at most `epsilon` away in each channel.
 
     One step is FGSM (Goodfellow et al., Explaining and Harnessing Adversarial Examples, 2015), several are PGD with a
     random start (Madry et al., Towards Deep Learning Models Resistant to Adversarial Attacks, 2018).

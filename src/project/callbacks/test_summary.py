@@ -30,8 +30,9 @@ ScoredSample = tuple[float, int, Any]
 """Score of a sample, its row in the index, and the data kept with it."""
 SHOWN = 12
 """Number of most confident mistakes, of least confident predictions and of examples (one per class) to keep."""
-Overlays = Callable[[Any, Tensor, Tensor, int], list[Any] | None]
-"""Overlays attribution maps on images, given (module, uint8 (N, 3, H, W), classes int64 (N,), size in pixels)."""
+Overlays = Callable[[Any, Tensor, Tensor, int, Tensor | None], list[Any] | None]
+"""Overlays attribution maps on images, given (module, images (N, C, H, W), classes int64 (N,), size in pixels, and
+which pixels are not padding, bool (N, 1, H, W), or None)."""
 
 
 class TestSummary(L.Callback):
@@ -98,7 +99,9 @@ class TestSummary(L.Callback):
         if kept and self.overlays is not None and not kind.startswith("sample"):
             inputs = torch.stack([sample for _, _, sample in kept])
             predicted = module(inputs.to(module.device)).argmax(1)
-            for text, overlay in zip(texts, self.overlays(module, inputs, predicted, 160) or (), strict=False):
+            content = data_of(trainer).content([row for _, row, _ in kept])
+            overlays = self.overlays(module, inputs, predicted, 160, content)
+            for text, overlay in zip(texts, overlays or (), strict=False):
                 text["attribution"] = _data_uri(overlay, "jpeg")
         return [(score, index, text) for (score, index, _), text in zip(kept, texts, strict=True)]
 
@@ -119,7 +122,8 @@ class TestSummary(L.Callback):
             "split_sizes": sizes,
             **asdict(description.target),
             "kind": description.input.kind,
-            "image_size": getattr(description.input, "height", None),
+            "input": str(description.input),
+            "shown_bands": getattr(description.input, "shown_bands", ""),
             "net": type(model.net).__name__,
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "device": describe_device(trainer.strategy.root_device),

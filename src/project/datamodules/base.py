@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 import lightning as L
+from torch import Tensor
 
 from project.interface import Batch, DataDescription, Split
 
@@ -50,6 +51,13 @@ class DataModule(L.LightningDataModule):
     def sample(self, count: int, split: Split | Literal[""] = "train") -> Batch:
         """Return up to `count` evenly spaced samples of a split ("" for prediction data), without augmentation."""
         raise NotImplementedError
+
+    def content(self, rows: Sequence[int]) -> Tensor | None:
+        """Return which pixels of the images at these rows of the index are not padding, bool (N, 1, H, W).
+
+        None if no sample is padded.
+        """
+        return None
 
     def write_split(self, file: Path) -> None:
         """Write the split as a CSV with columns path, class, split. By default, nothing is written."""

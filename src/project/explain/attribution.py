@@ -1,5 +1,6 @@
 """Attribution maps and their faithfulness."""
 
+import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Literal, cast, get_args
@@ -10,9 +11,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from project.errors import UserError
+from project.explain.ablation import is_downsampled
 from project.explain.render import overlay
 from project.modules import Classifier
-from project.modules.inputs import Normalize
+from project.modules.inputs import Normalize, unit_range
 
 Method = Literal["gradcam", "integrated_gradients", "occlusion"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -20,49 +22,57 @@ MIN_GRID = 4  # Grad-CAM prefers feature maps of at least this height and width:
 CELLS, STEPS = 8, 8  # deletion and insertion curves: cells per side, steps
 
 
-def attribution(model: Classifier, image: Tensor, target: Tensor, method: Method = "gradcam") -> Tensor:
+def attribution(
+    model: Classifier, image: Tensor, target: Tensor, method: Method = "gradcam", mask: Tensor | None = None
+) -> Tensor:
     """Return attribution maps, float (N, H, W): positive where pixels support the target class, negative where not.
 
     The maps attribute the logit to the raw image, normalization included. `model.tta` must be `none`.
 
     Args:
         model: A trained classifier in eval mode.
-        image: uint8 (N, 3, H, W) in [0, 255], on the model's device.
+        image: uint8 in [0, 255] or float in [0, 1], (N, C, H, W), on the model's device.
         target: Class to explain for each image, int64 (N,).
         method: `gradcam` (see `grad_cam`); `integrated_gradients`, Sundararajan et al., Axiomatic Attribution for Deep
             Networks, 2017; `occlusion`, Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, 2013.
             The latter two use the mean color of the training images as baseline, and require the extra `explain`.
+        mask: Pixels that are not padding, bool (N, 1, H, W); the attribution of the others is zero.
 
     Raises:
         UserError: Grad-CAM finds no layer with spatial feature maps.
     """
-    image = image / 255
+    image = unit_range(image)
+    mask = torch.ones_like(image[:, :1], dtype=torch.bool) if mask is None else mask.to(image.device)
     if method == "gradcam":
-        return grad_cam(model, image, target)
+        return grad_cam(model, image, target) * mask[:, 0]
     from captum.attr import IntegratedGradients, Occlusion
 
-    baseline = mean_color(model).expand_as(image)
+    baseline = torch.where(mask, mean_color(model), image)
     if method == "integrated_gradients":
         maps = IntegratedGradients(model).attribute(image, baseline, target, n_steps=32, internal_batch_size=64)
     else:
-        window = max(1, image.shape[-1] // 4)
-        stride = max(1, window // 2)
-        windows, strides = (3, window, window), (3, stride, stride)
+        sides = [max(1, side // 4) for side in image.shape[-2:]]
+        windows, strides = (image.shape[1], *sides), (image.shape[1], *(max(1, side // 2) for side in sides))
         maps = Occlusion(model).attribute(image, windows, strides, baseline, target, perturbations_per_eval=4)
-    return cast(Tensor, maps).float().sum(1).detach()
+    return cast(Tensor, maps).float().sum(1).detach() * mask[:, 0]
 
 
-def overlays(model: Classifier, image: Tensor, target: Tensor, side: int) -> list[Image.Image] | None:
-    """Return Grad-CAM overlays of uint8 images (N, 3, H, W), or None if the network has no spatial feature maps.
+def overlays(
+    model: Classifier, image: Tensor, target: Tensor, side: int, mask: Tensor | None = None
+) -> list[Image.Image] | None:
+    """Return Grad-CAM overlays of images (N, C, H, W), or None if the network has no spatial feature maps.
 
-    Works within inference mode, e.g. in the hooks of a test.
+    For `image`, `target` and `mask` see `attribution`, for `side` see `overlay`. Works within inference mode, e.g. in the hooks of a test.
     """
     tta, model.tta = model.tta, "none"
     try:
         with torch.inference_mode(False), torch.enable_grad():
             # Tensors created in inference mode have no autograd support: clone them.
-            maps = attribution(model, image.to(model.device).clone(), target.to(model.device).clone())
-        return [overlay(*pair, side) for pair in zip(image, maps, strict=True)]
+            inputs, classes = image.to(model.device).clone(), target.to(model.device).clone()
+            maps = attribution(model, inputs, classes, mask=mask)
+        masks = [None] * len(image) if mask is None else mask
+        drawn = zip(image, maps, masks, strict=True)
+        return [overlay(each, heat, side, content) for each, heat, content in drawn]
     except UserError:
         return None
     finally:
@@ -90,15 +100,16 @@ def grad_cam(model: Classifier, image: Tensor, target: Tensor) -> Tensor:
     with ExitStack() as hooks, torch.enable_grad():
         for module in net.modules():
             hooks.enter_context(module.register_forward_hook(record))
-        logits = model(image.requires_grad_())  # required if the network is frozen
+        logits = model(image.detach().requires_grad_())  # required if the network is frozen
         score = logits.gather(1, target[:, None]).sum()
     gradients = torch.autograd.grad(score, outputs, allow_unused=True)
     selected: tuple[Tensor, Tensor] | None = None
-    side, min_side = image.shape[-1], 0
+    grid, min_side = tuple(image.shape[-2:]), 0
     for output, gradient in zip(outputs, gradients, strict=True):
-        if (to_nchw := _to_nchw(output, len(image), side)) is None:
+        if (to_nchw := _to_nchw(output, len(image), grid)) is None:
             continue
-        side = to_nchw(output).shape[-1]
+        grid = tuple(to_nchw(output).shape[-2:])
+        side = min(grid)
         if side >= min_side and gradient is not None and to_nchw(gradient).any():
             selected, min_side = (to_nchw(output), to_nchw(gradient)), min(MIN_GRID, side)
     if selected:
@@ -110,29 +121,32 @@ def grad_cam(model: Classifier, image: Tensor, target: Tensor) -> Tensor:
     )
 
 
-def _to_nchw(output: Tensor, batch_size: int, side: int) -> Callable[[Tensor], Tensor] | None:
-    """Return a function that converts an output or its gradient to (N, C, s, s), s at most `side`.
+def _to_nchw(output: Tensor, batch_size: int, grid: tuple[int, ...]) -> Callable[[Tensor], Tensor] | None:
+    """Return a function that converts an output or its gradient to (N, C, h, w): `grid`, or downsampled from it.
 
     Supports NCHW, NHWC and tokens (N, T, C), non-spatial tokens first. Returns None for other layouts.
     """
     shape = output.shape
     if len(shape) == 4 and shape[0] == batch_size:
-        if 1 < shape[2] == shape[3] <= side:
+        if is_downsampled(shape[2:], grid):
             return lambda x: x
-        if 1 < shape[1] == shape[2] <= side:
+        if is_downsampled(shape[1:3], grid):
             return lambda x: x.permute(0, 3, 1, 2)
-    if len(shape) == 3 and shape[0] == batch_size and side > 1 and 0 <= (prefix := shape[1] - side**2) <= 8:
-        return lambda x: x[:, prefix:].transpose(1, 2).unflatten(2, (side, side))
+    prefix = shape[1] - math.prod(grid) if len(shape) == 3 and shape[0] == batch_size and max(grid) > 1 else -1
+    if 0 <= prefix <= 8:
+        return lambda x: x[:, prefix:].transpose(1, 2).unflatten(2, grid)
     return None
 
 
 def mean_color(model: Classifier) -> Tensor:
-    """Return the mean color of the training images in [0, 1], (1, 3, 1, 1)."""
+    """Return the mean color of the training images in [0, 1], (1, C, 1, 1)."""
     return cast(Normalize, model.preprocess).mean
 
 
 @torch.no_grad()
-def faithfulness(model: Classifier, image: Tensor, attribution: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def faithfulness(
+    model: Classifier, image: Tensor, attribution: Tensor, target: Tensor, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Return the areas under the deletion and the insertion curve, each float (N,) in [0, 1].
 
     Deletion removes cells of the image in order of decreasing attribution and insertion adds them in the same order;
@@ -144,25 +158,30 @@ def faithfulness(model: Classifier, image: Tensor, attribution: Tensor, target: 
 
     Args:
         model: A trained classifier in eval mode.
-        image: uint8 (N, 3, H, W) in [0, 255], on the model's device.
+        image: uint8 in [0, 255] or float in [0, 1], (N, C, H, W), on the model's device.
         attribution: Float (N, H, W).
         target: Class that the maps explain for each image, int64 (N,).
+        mask: Pixels that are not padding, bool (N, 1, H, W); the others are never removed.
     """
-    image = image / 255
-    cells = min(CELLS, image.shape[-1])
-    order = F.adaptive_avg_pool2d(attribution, cells).flatten(1).argsort(1, descending=True)
-    rank = F.interpolate(order.argsort(1).view(-1, 1, cells, cells).float(), image.shape[-2:])
+    image = unit_range(image)
+    mask = torch.ones_like(image[:, :1], dtype=torch.bool) if mask is None else mask.to(image.device)
+    cells = min(CELLS, image.shape[-2]), min(CELLS, image.shape[-1])
+    content = F.adaptive_avg_pool2d(mask[:, 0].float(), cells)
+    mean = F.adaptive_avg_pool2d(attribution * mask[:, 0], cells) / content
+    order = mean.where(content > 0, -torch.inf).flatten(1).argsort(1, descending=True)
+    rank = F.interpolate(order.argsort(1).view(-1, 1, *cells).float(), image.shape[-2:])
+    removable = (content > 0).sum((1, 2)).view(-1, 1, 1, 1)
     curves: tuple[list[Tensor], list[Tensor]] = ([], [])
     for step in range(STEPS + 1):
-        top = rank < cells**2 * step / STEPS
+        top = rank < removable * step / STEPS
         for curve, visible in zip(curves, (~top, top), strict=True):
-            probability = model(torch.where(visible, image, mean_color(model))).float().softmax(1)
+            probability = model(torch.where(visible | ~mask, image, mean_color(model))).float().softmax(1)
             curve.append(probability.gather(1, target[:, None])[:, 0])
     deletion, insertion = (torch.trapezoid(torch.stack(curve, 1), dx=1 / STEPS, dim=1) for curve in curves)
     return deletion, insertion
 
 
 def random_attribution(image: Tensor, seed: int = 0) -> Tensor:
-    """Return random maps for images (N, 3, H, W), float (N, H, W): the baseline for `faithfulness`."""
+    """Return random maps for images (N, C, H, W), float (N, H, W): the baseline for `faithfulness`."""
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(len(image), *image.shape[-2:], generator=generator).to(image.device)

@@ -64,10 +64,11 @@ def explain(
     selected = _evenly_spaced(batch, images)
     paths = [data.path(row) for row in selected.index.tolist()]
     rows: list[dict[str, Any]] = []
+    masks = data.content(selected.index.tolist())
     for start in range(0, len(paths), BATCH_SIZE):
-        part = _select(selected, slice(start, start + BATCH_SIZE))
-        part_paths = paths[start : start + BATCH_SIZE]
-        new_rows, figures = _explain_batch(model, part, part_paths, start, methods, class_name)
+        chosen = slice(start, start + BATCH_SIZE)
+        part, mask = _select(selected, chosen), None if masks is None else masks[chosen].to(model.device)
+        new_rows, figures = _explain_batch(model, part, mask, paths[chosen], start, methods, class_name)
         # Created after the first batch, so that a failure leaves no empty folder.
         folder = folder or root / "explain" / f"version_{reserve_version(root, 'explain')}"
         rows += new_rows
@@ -77,6 +78,8 @@ def explain(
     write_table(folder / "explanations.csv", rows)
     _print_areas([row for row in rows if row["class"] == row["predicted"]])
     print(f"\n{len(paths)} images of {data.folder}: {folder / 'explanations.csv'}, with one figure per image")
+    if bands := model.data_description.image.shown_bands:
+        print(f"the figures show {bands}")
     _write_features(trained, _evenly_spaced(batch, MAX_EMBEDDED), selected.inputs[0], folder)
     if ablation:
         sample = _evenly_spaced(_select(batch, labeled), MAX_ABLATION)
@@ -103,7 +106,7 @@ def _write_features(trained: Trained, batch: Batch, first: Tensor, folder: Path)
     """Write images of filters and feature maps, and embeddings for TensorBoard."""
     model, net = trained.module, trained.module.net
     names = [*_class_names(model), ""]  # the last one for -1
-    optional = {"filters.png": filters_image(net), "feature_maps.png": feature_maps_image(model, first)}
+    optional = {"filters.png": filters_image(net, len(first)), "feature_maps.png": feature_maps_image(model, first)}
     figures = {name: figure for name, figure in optional.items() if figure is not None}
     for name, figure in figures.items():
         figure.save(folder / name)
@@ -138,9 +141,18 @@ def prepare(trained: Trained, count: int) -> Batch:
 
 
 def _explain_batch(
-    model: Classifier, batch: Batch, paths: list[str], first: int, methods: Sequence[Method], class_name: str | None
+    model: Classifier,
+    batch: Batch,
+    mask: Tensor | None,
+    paths: list[str],
+    first: int,
+    methods: Sequence[Method],
+    class_name: str | None,
 ) -> tuple[list[dict[str, Any]], dict[str, Image.Image]]:
-    """Explain a batch of images; return their table rows, and their figures by file name."""
+    """Explain a batch of images; return their table rows, and their figures by file name.
+
+    For `mask` see `attribution`.
+    """
     names, image = [*_class_names(model), ""], batch.inputs  # the last one for -1
     with torch.no_grad():
         probabilities = model.predictions(image)
@@ -148,11 +160,11 @@ def _explain_batch(
     targets = [predicted]
     if class_name is not None:
         targets.append(torch.full_like(predicted, names.index(class_name)))
-    baselines = [faithfulness(model, image, random_attribution(image, first), target) for target in targets]
+    baselines = [faithfulness(model, image, random_attribution(image, first), target, mask) for target in targets]
     explanations = []
     for method, (target, baseline) in product(methods, zip(targets, baselines, strict=True)):
-        maps = attribution(model, image, target, method)
-        areas = torch.stack([*faithfulness(model, image, maps, target), *baseline], 1).tolist()
+        maps = attribution(model, image, target, method, mask)
+        areas = torch.stack([*faithfulness(model, image, maps, target, mask), *baseline], 1).tolist()
         explanations.append((method, target, maps, areas))
     rows, figures = [], {}
     for number, path in enumerate(paths):
@@ -165,8 +177,9 @@ def _explain_batch(
             if target is not predicted and class_id == prediction:
                 continue
             probability = float(probabilities[number, class_id])
-            tile = f"{method}: {names[class_id]} {probability:.1%}", overlay(image[number], maps[number])
-            tiles[method].append(tile)
+            content = None if mask is None else mask[number]
+            overlaid = overlay(image[number], maps[number], mask=content)
+            tiles[method].append((f"{method}: {names[class_id]} {probability:.1%}", overlaid))
             image_columns = {"path": path, "label": names[label], "predicted": names[prediction]}
             map_columns = {"method": method, "class": names[class_id], "probability": probability}
             rows.append({**image_columns, **map_columns, **dict(zip(AREAS, areas[number], strict=True)), "file": file})

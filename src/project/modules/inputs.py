@@ -12,6 +12,11 @@ from project.interface import ImageInput
 TestTimeAugmentation = Literal["none", "flip", "flip_translate"]
 
 
+def unit_range(image: Tensor) -> Tensor:
+    """Return images, uint8 in [0, 255] or float in [0, 1], as float in [0, 1]."""
+    return image if image.is_floating_point() else image / 255
+
+
 class Normalize(nn.Module):
     """Normalize images with the mean and standard deviation of each channel."""
 

@@ -67,5 +67,7 @@ def augment(batch: Batch, transforms: Iterable[nn.Module], classes: int, epoch: 
     if new_size != size:
         raise UserError(f"data.batch_transforms change the image size from {size} to {new_size}: they must preserve it")
     if new_channels != channels:
-        raise UserError(f"data.batch_transforms change {channels} channels to {new_channels}: use data.channels instead")
+        raise UserError(
+            f"data.batch_transforms change {channels} channels to {new_channels}: use data.channels instead"
+        )
     return Batch(image.clamp_(0, 1) if image.is_floating_point() else image, label, index)

@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -271,6 +271,8 @@ class ImageDataModule(DataModule):
         if is_large:
             rank_zero_warn(crop)
         self.notes = [crop] if crop and not is_large else []
+        if self.input.shown_bands:
+            self.notes = [*self.notes, f"figures show {self.input.shown_bands}"]
         return DataDescription(self.input, ClassTarget(index.class_names, counts.tolist()), index.fingerprint())
 
     @override
@@ -308,6 +310,14 @@ class ImageDataModule(DataModule):
     def sample(self, count: int, split: Split | Literal[""] = "train") -> Batch:
         images = self.images(split)
         return images[Request(0, images.even(count))]
+
+    @override
+    def content(self, rows: Sequence[int]) -> Tensor | None:
+        if self.input.fit != "pad":
+            return None
+        images = self.images("")
+        images.rows = np.asarray(rows)
+        return images.content(range(len(rows)))
 
     def train_dataloader(self) -> Loader:
         """Return the dataloader of the train split, whose order is a function of (seed, epoch)."""
