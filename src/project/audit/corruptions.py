@@ -2,8 +2,8 @@
 
 After Hendrycks and Dietterich, Benchmarking Neural Network Robustness to Common Corruptions and Perturbations, 2019:
 eleven of its corruptions with the same parameters, those of CIFAR-10-C for images of up to 64 pixels and of ImageNet-C
-for larger ones, with lengths scaled to the shorter side of the images. Reimplemented on batches, so results are not comparable with
-published ones.
+for larger ones, with lengths scaled to the shorter side of the images. Reimplemented on batches, so results are not
+comparable with published ones.
 Each function takes a float batch (N, C, H, W) in [0, 1] and returns one, possibly with values outside [0, 1].
 """
 

@@ -62,7 +62,8 @@ def overlays(
 ) -> list[Image.Image] | None:
     """Return Grad-CAM overlays of images (N, C, H, W), or None if the network has no spatial feature maps.
 
-    For `image`, `target` and `mask` see `attribution`, for `side` see `overlay`. Works within inference mode, e.g. in the hooks of a test.
+    For `image`, `target` and `mask` see `attribution`, for `side` see `overlay`. Works within inference mode, e.g. in
+    the hooks of a test.
     """
     tta, model.tta = model.tta, "none"
     try:

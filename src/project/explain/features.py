@@ -63,7 +63,7 @@ def feature_maps_image(model: Classifier, image: Tensor) -> Image.Image | None:
 
 
 def _colorize(channel: Tensor, size: tuple[int, int]) -> Image.Image:
-    """Return a channel, float (H, W), as an image of width and height `size`, scaled from its minimum (dark) to its maximum (bright)."""
+    """Return a channel, float (H, W), as an image of this width and height, from its minimum (dark) to its maximum."""
     import matplotlib
 
     channel = (channel - channel.min()) / (channel.max() - channel.min()).clamp(min=1e-12)
