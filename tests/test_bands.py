@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from project.cli import main
+from project.datamodules import ImageDataModule
 from project.interface import ImageInput
 from tests.conftest import QUICK, fit
 
@@ -54,6 +55,11 @@ def test_five_bands_of_sixteen_bits(here: Path, capsys: pytest.CaptureFixture[st
     figures = Path("logs/explain/version_0")
     for name in ("filters.png", "feature_maps.png", "ablation.png", "00000/features/sprite.png"):
         Image.open(figures / name).verify()
+    data = ImageDataModule(str(here / "bands"), channels=5, fit="pad", image_size=[16, 24])
+    data.setup("test")
+    content = data.content([3, 4])
+    assert content is not None and content.shape == (2, 1, 16, 24)
+    assert content.any(2)[0, 0].nonzero().flatten().tolist() == [*range(7, 17)], "ten columns in the middle"
     main(["robustness", *model])
     assert "skipped: not defined for 5 channels" in capsys.readouterr().out
     main(["model_card", str(run)])
