@@ -98,7 +98,7 @@ def test_bands_are_never_dropped(
     predict_exported(RUN / "model.onnx", tmp_path / "bands")
     assert len(Path("predictions.csv").read_text().splitlines()) == 41
     main(["explain", "--ckpt_path", "best", "--images", "2", *EVALUATED])
-    assert "channels 1 to 3 of 4 are shown as RGB" in capsys.readouterr().out
+    assert "bands 1 to 3 of 4" in capsys.readouterr().out
 
 
 def test_a_crop_that_cuts_off_much_is_said_and_can_be_turned_off(

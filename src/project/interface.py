@@ -155,9 +155,19 @@ class ImageInput(Input):
     def prepare(self, inputs: "Tensor") -> "Tensor":
         return inputs if self.is_8bit else self.scale(inputs.float())
 
+    @property
+    def shown_bands(self) -> str:
+        """Description of the channels that `render` shows, or an empty string if it shows all."""
+        if self.channels in (1, 3):
+            return ""
+        return (
+            "band 1 of 2 in gray" if self.channels == 2 else f"bands 1 to 3 of {self.channels} as red, green and blue"
+        )
+
     @override
     def render(self, sample: "NDArray[Any]") -> Any:
-        from project.images import to_image
+        """Return a PIL image of (channels, H, W), uint8 or float in [0, 1]; see `shown_bands`."""
+        from project.images.render import to_image
 
         return to_image(sample)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from project.audit.corruptions import CORRUPTIONS, GEOMETRIC, corrupt
+from project.audit.corruptions import CORRUPTIONS, GEOMETRIC, corrupt, supports
 from project.cli import main
 from tests.conftest import COLORS, QUICK, fit, write_images
 
@@ -26,6 +26,19 @@ def test_corruptions_grow_with_severity_and_are_deterministic(name: str, size: i
     assert torch.equal(changed[2], corrupt(image, corruption, 3))
     distance = [float((each.float() - image).abs().mean()) for each in changed]
     assert 0 <= distance[0] < distance[4] < 128 and distance[4] > 2
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_corruptions_of_any_channels_shape_and_depth(channels: int) -> None:
+    noise = torch.rand(4, channels, 12, 20, generator=torch.Generator().manual_seed(0))
+    image = (60 + 120 * torch.nn.functional.interpolate(noise, (24, 40), mode="bilinear")).to(torch.uint8)
+    for name, corruption in (CORRUPTIONS | GEOMETRIC).items():
+        assert supports(name, channels) == (name != "jpeg" or channels < 4)
+        if supports(name, channels):
+            pixels, scaled = corrupt(image, corruption, 5), corrupt(image / 255, corruption, 5)
+            assert pixels.dtype == torch.uint8 and scaled.dtype == torch.float32 and pixels.shape == image.shape
+            assert (scaled - pixels / 255).abs().max() < 1 / 255 and scaled.min() >= 0 and scaled.max() <= 1
+            assert (pixels.float() - image)[:, -1].abs().mean() > 1, f"{name} changes the last channel"
 
 
 def table() -> dict[tuple[str, int], float]:

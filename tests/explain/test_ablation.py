@@ -82,3 +82,6 @@ def test_overlay_is_colored_where_the_attribution_is_positive() -> None:
         "large images are not resized"
     )
     assert overlay(image, torch.zeros(32, 32)).getpixel((16, 240)) == outside
+    padded = torch.arange(32).expand(1, 32, 32) < 28
+    gray = overlay(image, attribution, mask=padded).getpixel((240, 16))
+    assert isinstance(gray, tuple) and len(set(gray)) == 1, "padding is not colored"

@@ -8,10 +8,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from project.errors import UserError
-from project.explain.attribution import METHODS, Method, attribution, faithfulness, random_attribution
-from project.explain.layout import to_nchw
-from project.interface import ImageInput
-from project.modules import Timm
+from project.explain.attribution import (
+    METHODS,
+    Method,
+    _to_nchw,
+    attribution,
+    faithfulness,
+    overlays,
+    random_attribution,
+)
+from project.interface import ClassTarget, DataDescription, ImageInput
+from project.modules import Classifier, Timm
 from project.modules.inputs import Normalize
 from tests.explain.planted import NETS, classifier, flat, planted, trained
 
@@ -97,15 +104,66 @@ def test_timm_networks_have_spatial_feature_maps(name: str) -> None:
     assert (attribution(model, image, torch.zeros(2, dtype=torch.long)).flatten(1).std(1) > 0).all()
 
 
-@pytest.mark.parametrize("size", [(4, 4), (3, 5)])
-def test_layouts_of_feature_maps(size: tuple[int, int]) -> None:
-    features = torch.rand(2, 6, *size)
+def test_layouts_of_feature_maps() -> None:
+    features = torch.rand(2, 6, 4, 4)
     tokens = torch.cat([torch.rand(2, 3, 6), features.flatten(2).transpose(1, 2)], 1)
     for output in (features, features.permute(0, 2, 3, 1), tokens):
-        convert = to_nchw(output, 2, size)
-        assert convert is not None and torch.equal(convert(output), features)
+        to_nchw = _to_nchw(output, 2, (4, 4))
+        assert to_nchw is not None and torch.equal(to_nchw(output), features)
     for output in (torch.rand(2, 6, 1, 1), torch.rand(2, 6, 8, 8), torch.rand(2, 6), torch.rand(8, 16, 6)):
-        assert to_nchw(output, 2, size) is None
+        assert _to_nchw(output, 2, (4, 4)) is None
+
+
+def test_layouts_of_feature_maps_that_are_not_square() -> None:
+    features = torch.rand(2, 60, 3, 5)
+    for output in (features, features.permute(0, 2, 3, 1), features.flatten(2).transpose(1, 2)):
+        to_nchw = _to_nchw(output, 2, (24, 40) if output.ndim == 4 else (3, 5))
+        assert to_nchw is not None and torch.equal(to_nchw(output), features)
+    for output in (torch.rand(2, 6, 5, 3), torch.rand(2, 6, 1, 1), torch.rand(2, 3, 30, 50)):
+        assert _to_nchw(output, 2, (24, 40)) is None
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+@pytest.mark.parametrize("size", [(32, 32), (24, 40)])
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_any_channels_shape_and_depth(channels: int, size: tuple[int, int], dtype: torch.dtype) -> None:
+    """Padding gets no attribution, and what is in it does not change the faithfulness of a map."""
+    inputs = ImageInput(*size, [0.5] * channels, [0.2] * channels, channels)
+    model = Classifier(NETS["ResNet"])
+    model.set_data_description(DataDescription(inputs, ClassTarget(["a", "b"], [1, 1])))
+    model.configure_model()
+    model.eval()
+    pixels = torch.randint(0, 256, (2, channels, *size), generator=torch.Generator().manual_seed(0))
+    image, target = (pixels.to(torch.uint8) if dtype == torch.uint8 else pixels / 255), torch.tensor([0, 1])
+    mask = (torch.arange(size[1]) < 18).expand(2, 1, *size)
+    for method in METHODS:
+        maps = attribution(model, image, target, method, mask)
+        assert maps.shape == (2, *size) and maps.any() and not maps[:, :, 18:].any() and not image.requires_grad
+        noisy = maps + torch.rand(maps.shape) * ~mask[:, 0]
+        results = [faithfulness(model, image, each, target, mask) for each in (maps, noisy)]
+        assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
+    overlaid = overlays(model, image, target, 80, mask)
+    assert (
+        overlaid is not None
+        and overlaid[0].mode == "RGB"
+        and overlaid[0].width / overlaid[0].height == size[1] / size[0]
+    )
+
+
+def test_padding_is_not_removed_for_the_faithfulness_of_a_map() -> None:
+    """The areas of an image whose only evidence is in the padding are those of a constant probability."""
+
+    class Corner(nn.Module):
+        preprocess = Normalize(ImageInput(16, 16, [0.0] * 3, [1.0] * 3))
+
+        def forward(self, image: Tensor) -> Tensor:
+            visible = image[:, 0, 0, 0] > 0
+            return torch.stack([visible * 50.0, ~visible * 50.0], 1)
+
+    image, target = torch.full((1, 3, 16, 16), 200, dtype=torch.uint8), torch.zeros(1, dtype=torch.long)
+    mask = (torch.arange(16) >= 4).expand(1, 1, 16, 16)
+    areas = faithfulness(Corner(), image, torch.rand(1, 16, 16), target, mask)  # type: ignore[arg-type]
+    assert [float(area) for area in areas] == pytest.approx([1, 1])
 
 
 def test_frozen_network_is_explained() -> None:

@@ -12,7 +12,9 @@ from project.runs.job import Trained
 
 
 def batches(trained: Trained, split: Split, max_images: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the images of a split (N, C, H, W) with their labels, int64 (N,), on the model's device.
+    """Yield the images of a split, uint8 or float in [0, 1], (N, C, H, W), with their labels, int64 (N,).
+
+    Both are on the model's device.
 
     Args:
         trained: The loaded model and its dataset.

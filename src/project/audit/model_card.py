@@ -56,7 +56,7 @@ def _context(run: Run, tested: Predictions) -> dict[str, Any]:
     counts, packages, hardware = facts["train_counts"] or [], start.get("packages", {}), start.get("hardware") or {}
     parts = [f"{facts['net']}, {facts['parameters']:,} parameters"] if facts["net"] else ["Network not recorded"]
     if facts["input"]:
-        parts.append(f"{facts['kind']}s of {facts['input']}")
+        parts.append(f"images of {facts['input']}")
     seconds, file, summary = facts["seconds_of_training"], Path(facts["checkpoint"] or ""), run.folder / TEST_SUMMARY
     checkpoint = load_checkpoint(file) if file.is_file() else None
     training_run = run.trained or run.folder

@@ -7,12 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from project.audit.corruptions import CORRUPTIONS, GEOMETRIC, corrupt
+from project.audit.corruptions import CORRUPTIONS, GEOMETRIC, corrupt, supports
 from project.audit.model import batches, forward
 from project.errors import UserError
 from project.files import write_table
 from project.modules import Classifier
-from project.modules.inputs import to_float
+from project.modules.inputs import unit_range
+from project.output import pluralize
 from project.runs.folder import output_folder
 from project.runs.job import Trained
 from project.runs.statistics import wilson_interval
@@ -20,7 +21,7 @@ from project.runs.statistics import wilson_interval
 ROBUSTNESS = "robustness.csv"
 SEVERITIES = range(1, 6)
 ATTACKS = {"fgsm": 1, "pgd": 10}  # number of steps
-EPSILONS = (0.5, 1, 2, 4, 8)  # bound per channel, of 255; the severities of an attack
+EPSILONS = (0.5, 1, 2, 4, 8)  # bound per channel, in 1/255 of the value range; the severities of an attack
 
 
 def robustness(trained: Trained, images: int = 1000) -> None:
@@ -40,8 +41,8 @@ def robustness(trained: Trained, images: int = 1000) -> None:
     trained.load("test")
     model, data = trained.module.requires_grad_(False), trained.data
     subset = list(batches(trained, data.test_split, images))
-    total = sum(len(label) for _, label in subset)
-    clean, channels = _accuracy(model, subset), data.input.channels
+    total, channels = sum(len(label) for _, label in subset), subset[0][0].shape[1]
+    clean = _accuracy(model, subset)
     low, high = wilson_interval(round(clean * total), total)
     print(f"\n{total:,} images of the {data.test_split} split of {data.folder}; clean accuracy {clean:.2%}")
     print(f"(95 % confidence interval {low:.1%} to {high:.1%}, of similar width for the results below)\n")
@@ -55,8 +56,8 @@ def robustness(trained: Trained, images: int = 1000) -> None:
 
     for kind, corruptions in (("corruption", CORRUPTIONS), ("geometric", GEOMETRIC)):
         for name, each in corruptions.items():
-            if name == "jpeg" and channels not in (1, 3):
-                print(f"{name:<22}skipped: a JPEG cannot have {channels} channels")
+            if not supports(name, channels):
+                print(f"{name:<22}skipped: not defined for {pluralize(channels, 'channel')}")
                 continue
             add(kind, name, [_accuracy(model, [(corrupt(x, each, s), y) for x, y in subset]) for s in SEVERITIES])
         if kind == "corruption":
@@ -82,7 +83,7 @@ def _adversarial_accuracies(model: Classifier, subset: list[tuple[Tensor, Tensor
             image, label = image[correct], label[correct]
             if not len(label):
                 break
-            adversarial = attack(model, to_float(image), label, epsilon / 255, steps)
+            adversarial = attack(model, unit_range(image), label, epsilon / 255, steps)
             correct = forward(model, adversarial).argmax(1) == label
             hits[i] += correct.sum().cpu()
     total = sum(len(label) for _, label in subset)

@@ -20,7 +20,6 @@ from torch import Tensor
 from typing_extensions import override
 
 from project.files import write_text
-from project.images import describe_shown
 from project.interface import Batch, data_of, module_of, test_folder
 from project.machine import describe_device
 from project.output import redact_secrets
@@ -32,7 +31,8 @@ ScoredSample = tuple[float, int, Any]
 SHOWN = 12
 """Number of most confident mistakes, of least confident predictions and of examples (one per class) to keep."""
 Overlays = Callable[[Any, Tensor, Tensor, int, Tensor | None], list[Any] | None]
-"""Overlays attribution maps, given module, images (N, C, H, W), classes int64 (N,), size in pixels, and content."""
+"""Overlays attribution maps on images, given (module, images (N, C, H, W), classes int64 (N,), size in pixels, and
+which pixels are not padding, bool (N, 1, H, W), or None)."""
 
 
 class TestSummary(L.Callback):
@@ -100,7 +100,8 @@ class TestSummary(L.Callback):
             inputs = torch.stack([sample for _, _, sample in kept])
             predicted = module(inputs.to(module.device)).argmax(1)
             content = data_of(trainer).content([row for _, row, _ in kept])
-            for text, overlay in zip(texts, self.overlays(module, inputs, predicted, 160, content) or (), strict=False):
+            overlays = self.overlays(module, inputs, predicted, 160, content)
+            for text, overlay in zip(texts, overlays or (), strict=False):
                 text["attribution"] = _data_uri(overlay, "jpeg")
         return [(score, index, text) for (score, index, _), text in zip(kept, texts, strict=True)]
 
@@ -122,7 +123,7 @@ class TestSummary(L.Callback):
             **asdict(description.target),
             "kind": description.input.kind,
             "input": str(description.input),
-            "shown": describe_shown(getattr(description.input, "channels", 3)),
+            "shown_bands": getattr(description.input, "shown_bands", ""),
             "net": type(model.net).__name__,
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "device": describe_device(trainer.strategy.root_device),

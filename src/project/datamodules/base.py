@@ -55,7 +55,10 @@ class DataModule(L.LightningDataModule):
         raise NotImplementedError
 
     def content(self, rows: Sequence[int]) -> Tensor | None:
-        """Return which parts of the inputs at some rows are not padding, bool (N, 1, H, W); None for all."""
+        """Return which pixels of the images at these rows of the index are not padding, bool (N, 1, H, W).
+
+        None if no sample is padded.
+        """
         return None
 
     def write_split(self, file: Path) -> None:

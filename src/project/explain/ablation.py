@@ -1,6 +1,6 @@
 """Layer and channel ablation."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -8,9 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from project.explain.layout import Size, channel_axis
 from project.modules import Classifier
-from project.modules.inputs import to_float
+from project.modules.inputs import unit_range
 from project.modules.layers import layers
 
 CHANNELS = 16  # channels ablated per layer: those with the highest estimated importance
@@ -22,15 +21,14 @@ def ablate(model: Classifier, image: Tensor, label: Tensor) -> list[Row]:
     """Ablate each layer but the head, and its most important channels; return rows sorted by lost accuracy, descending.
 
     A layer whose output has the shape of its input is skipped, like a residual block (Veit et al., 2016); the output of
-    any other layer, or of a channel, is set to zero. Images are uint8, or float in [0, 1], (N, C, H, W) on the model's
-    device, labels int64 (N,).
+    any other layer, or of a channel, is set to zero. Images are uint8 or float in [0, 1],
+    (N, C, H, W), on the model's device, labels int64 (N,).
     """
     accuracy, probability = _evaluate(model, image, label)
-    size = (image.shape[2], image.shape[3])
     rows: list[Row] = []
     for name, first, last in ablatable_layers(model.net):
         for channel in (None, *_important_channels(model, last, image[:BATCH_SIZE], label[:BATCH_SIZE])):
-            with _ablated(first, last, channel, size) as how:
+            with _ablated(first, last, channel, image.shape[-2:]) as how:
                 ablated = _evaluate(model, image, label)
             lost = {"accuracy_lost": accuracy - ablated[0], "probability_lost": probability - ablated[1]}
             part = {"layer": name, "channel": "" if channel is None else channel, "how": how[0]}
@@ -45,9 +43,25 @@ def ablatable_layers(net: nn.Module) -> list[tuple[str, nn.Module, nn.Module]]:
     return [(names[modules[-1]], modules[0], modules[-1]) for modules in modules_by_layer]
 
 
+def is_downsampled(shape: Sequence[int], size: Sequence[int]) -> bool:
+    """Return True if height and width could be those of `size` divided by one stride, rounded up or down."""
+    if shape[0] > size[0] or shape[1] > size[1] or max(shape) < 2:
+        return False
+    if size[0] == size[1]:
+        return shape[0] == shape[1]
+    strides = [(whole / (side + 1), whole / max(side - 1, 1e-9)) for side, whole in zip(shape, size, strict=True)]
+    return max(low for low, _ in strides) < min(high for _, high in strides)
+
+
+def channel_axis(output: Tensor, size: Sequence[int]) -> int:
+    """Return 1 if the output for images of height and width `size` is NCHW, else the last axis."""
+    is_nchw = output.ndim == 4 and (is_downsampled(output.shape[2:], size) or output.shape[2] == output.shape[3])
+    return 1 if is_nchw else output.ndim - 1
+
+
 @contextmanager
-def _ablated(first: nn.Module, last: nn.Module, channel: int | None, size: Size) -> Iterator[list[str]]:
-    """Ablate a layer, or one channel of it.
+def _ablated(first: nn.Module, last: nn.Module, channel: int | None, size: Sequence[int]) -> Iterator[list[str]]:
+    """Ablate a layer, or one channel of it, for images of height and width `size`.
 
     Yields a list with one element, `zeroed` or `skipped`, valid after a forward pass.
     """
@@ -76,12 +90,11 @@ def _important_channels(model: Classifier, layer: nn.Module, image: Tensor, labe
     # Molchanov et al., Pruning Convolutional Neural Networks for Resource Efficient Inference, 2016.
     outputs: list[Tensor] = []
     with layer.register_forward_hook(lambda module, inputs, output: outputs.append(output)), torch.enable_grad():
-        loss = F.cross_entropy(model(to_float(image).detach().requires_grad_()).float(), label, reduction="sum")
+        loss = F.cross_entropy(model(unit_range(image).detach().requires_grad_()).float(), label, reduction="sum")
     (gradient,) = torch.autograd.grad(loss, outputs[-1:], allow_unused=True)
     if gradient is None:
         return []
-    axis = channel_axis(gradient, (image.shape[2], image.shape[3]))
-    importance = (outputs[-1] * gradient).movedim(axis, -1)
+    importance = (outputs[-1] * gradient).movedim(channel_axis(gradient, image.shape[-2:]), -1)
     importance = importance.reshape(len(importance), -1, importance.shape[-1]).sum(1).abs().mean(0)
     return cast(list[int], importance.argsort(descending=True)[:CHANNELS].tolist())
 

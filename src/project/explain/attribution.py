@@ -1,5 +1,7 @@
 """Attribution maps and their faithfulness."""
 
+import math
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Literal, cast, get_args
 
@@ -9,10 +11,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from project.errors import UserError
-from project.explain.layout import Size, to_nchw
+from project.explain.ablation import is_downsampled
 from project.explain.render import overlay
 from project.modules import Classifier
-from project.modules.inputs import Normalize, to_float
+from project.modules.inputs import Normalize, unit_range
 
 Method = Literal["gradcam", "integrated_gradients", "occlusion"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -21,7 +23,7 @@ CELLS, STEPS = 8, 8  # deletion and insertion curves: cells per side, steps
 
 
 def attribution(
-    model: Classifier, image: Tensor, target: Tensor, method: Method = "gradcam", content: Tensor | None = None
+    model: Classifier, image: Tensor, target: Tensor, method: Method = "gradcam", mask: Tensor | None = None
 ) -> Tensor:
     """Return attribution maps, float (N, H, W): positive where pixels support the target class, negative where not.
 
@@ -29,51 +31,49 @@ def attribution(
 
     Args:
         model: A trained classifier in eval mode.
-        image: uint8 in [0, 255], or float in [0, 1], (N, C, H, W), on the model's device.
+        image: uint8 in [0, 255] or float in [0, 1], (N, C, H, W), on the model's device.
         target: Class to explain for each image, int64 (N,).
         method: `gradcam` (see `grad_cam`); `integrated_gradients`, Sundararajan et al., Axiomatic Attribution for Deep
             Networks, 2017; `occlusion`, Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, 2013.
             The latter two use the mean color of the training images as baseline, and require the extra `explain`.
-        content: Which pixels show the image rather than padding, bool (N, 1, H, W); maps are zero elsewhere.
+        mask: Pixels that are not padding, bool (N, 1, H, W); the attribution of the others is zero.
 
     Raises:
         UserError: Grad-CAM finds no layer with spatial feature maps.
     """
-    image = to_float(image)
+    image = unit_range(image)
+    mask = torch.ones_like(image[:, :1], dtype=torch.bool) if mask is None else mask.to(image.device)
     if method == "gradcam":
-        return _hide(grad_cam(model, image, target), content)
+        return grad_cam(model, image, target) * mask[:, 0]
     from captum.attr import IntegratedGradients, Occlusion
 
-    baseline = mean_color(model).expand_as(image)
+    baseline = torch.where(mask, mean_color(model), image)
     if method == "integrated_gradients":
         maps = IntegratedGradients(model).attribute(image, baseline, target, n_steps=32, internal_batch_size=64)
     else:
-        channels, window = image.shape[1], [max(1, side // 4) for side in image.shape[2:]]
-        windows, strides = (channels, *window), (channels, *(max(1, side // 2) for side in window))
+        sides = [max(1, side // 4) for side in image.shape[-2:]]
+        windows, strides = (image.shape[1], *sides), (image.shape[1], *(max(1, side // 2) for side in sides))
         maps = Occlusion(model).attribute(image, windows, strides, baseline, target, perturbations_per_eval=4)
-    return _hide(cast(Tensor, maps).float().sum(1).detach(), content)
-
-
-def _hide(maps: Tensor, content: Tensor | None) -> Tensor:
-    """Set maps (N, H, W) to zero where there is padding, which is not evidence."""
-    return maps if content is None else maps * content[:, 0]
+    return cast(Tensor, maps).float().sum(1).detach() * mask[:, 0]
 
 
 def overlays(
-    model: Classifier, image: Tensor, target: Tensor, side: int, content: Tensor | None = None
+    model: Classifier, image: Tensor, target: Tensor, side: int, mask: Tensor | None = None
 ) -> list[Image.Image] | None:
-    """Return Grad-CAM overlays of images, or None if the network has no spatial feature maps.
+    """Return Grad-CAM overlays of images (N, C, H, W), or None if the network has no spatial feature maps.
 
-    Works within inference mode, e.g. in the hooks of a test.
+    For `image`, `target` and `mask` see `attribution`, for `side` see `overlay`. Works within inference mode, e.g. in
+    the hooks of a test.
     """
     tta, model.tta = model.tta, "none"
     try:
         with torch.inference_mode(False), torch.enable_grad():
             # Tensors created in inference mode have no autograd support: clone them.
-            shown = None if content is None else content.to(model.device).clone()
-            inputs = image.to(model.device).clone(), target.to(model.device).clone()
-            maps = attribution(model, *inputs, content=shown)
-        return [overlay(*pair, side) for pair in zip(image, maps, strict=True)]
+            inputs, classes = image.to(model.device).clone(), target.to(model.device).clone()
+            maps = attribution(model, inputs, classes, mask=mask)
+        masks = [None] * len(image) if mask is None else mask
+        drawn = zip(image, maps, masks, strict=True)
+        return [overlay(each, heat, side, content) for each, heat, content in drawn]
     except UserError:
         return None
     finally:
@@ -105,14 +105,14 @@ def grad_cam(model: Classifier, image: Tensor, target: Tensor) -> Tensor:
         score = logits.gather(1, target[:, None]).sum()
     gradients = torch.autograd.grad(score, outputs, allow_unused=True)
     selected: tuple[Tensor, Tensor] | None = None
-    size: Size = (image.shape[2], image.shape[3])
-    min_side = 0
+    grid, min_side = tuple(image.shape[-2:]), 0
     for output, gradient in zip(outputs, gradients, strict=True):
-        if (convert := to_nchw(output, len(image), size)) is None:
+        if (to_nchw := _to_nchw(output, len(image), grid)) is None:
             continue
-        size = (convert(output).shape[2], convert(output).shape[3])
-        if min(size) >= min_side and gradient is not None and convert(gradient).any():
-            selected, min_side = (convert(output), convert(gradient)), min(MIN_GRID, *size)
+        grid = tuple(to_nchw(output).shape[-2:])
+        side = min(grid)
+        if side >= min_side and gradient is not None and to_nchw(gradient).any():
+            selected, min_side = (to_nchw(output), to_nchw(gradient)), min(MIN_GRID, side)
     if selected:
         maps = (selected[0] * selected[1].mean((2, 3), keepdim=True)).sum(1, keepdim=True)
         return F.interpolate(maps.float(), image.shape[-2:], mode="bilinear")[:, 0].detach()
@@ -122,6 +122,23 @@ def grad_cam(model: Classifier, image: Tensor, target: Tensor) -> Tensor:
     )
 
 
+def _to_nchw(output: Tensor, batch_size: int, grid: tuple[int, ...]) -> Callable[[Tensor], Tensor] | None:
+    """Return a function that converts an output or its gradient to (N, C, h, w): `grid`, or downsampled from it.
+
+    Supports NCHW, NHWC and tokens (N, T, C), non-spatial tokens first. Returns None for other layouts.
+    """
+    shape = output.shape
+    if len(shape) == 4 and shape[0] == batch_size:
+        if is_downsampled(shape[2:], grid):
+            return lambda x: x
+        if is_downsampled(shape[1:3], grid):
+            return lambda x: x.permute(0, 3, 1, 2)
+    prefix = shape[1] - math.prod(grid) if len(shape) == 3 and shape[0] == batch_size and max(grid) > 1 else -1
+    if 0 <= prefix <= 8:
+        return lambda x: x[:, prefix:].transpose(1, 2).unflatten(2, grid)
+    return None
+
+
 def mean_color(model: Classifier) -> Tensor:
     """Return the mean color of the training images in [0, 1], (1, C, 1, 1)."""
     return cast(Normalize, model.preprocess).mean
@@ -129,7 +146,7 @@ def mean_color(model: Classifier) -> Tensor:
 
 @torch.no_grad()
 def faithfulness(
-    model: Classifier, image: Tensor, attribution: Tensor, target: Tensor, content: Tensor | None = None
+    model: Classifier, image: Tensor, attribution: Tensor, target: Tensor, mask: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return the areas under the deletion and the insertion curve, each float (N,) in [0, 1].
 
@@ -138,28 +155,28 @@ def faithfulness(
     larger its insertion area. Petsiuk et al., RISE: Randomized Input Sampling for Explanation of Black-box Models,
     2018. Removing cells rather than pixels, as in Samek et al., Evaluating the Visualization of What a Deep Neural
     Network has Learned, 2015, makes fine maps, coarse maps and a random order comparable. Removed cells have the mean
-    color of the training images, for insertion too. Cells without content are ranked last, and padding is not removed.
+    color of the training images, for insertion too.
 
     Args:
         model: A trained classifier in eval mode.
-        image: uint8 in [0, 255], or float in [0, 1], (N, C, H, W), on the model's device.
+        image: uint8 in [0, 255] or float in [0, 1], (N, C, H, W), on the model's device.
         attribution: Float (N, H, W).
         target: Class that the maps explain for each image, int64 (N,).
-        content: Which pixels show the image rather than padding, bool (N, 1, H, W); all by default.
+        mask: Pixels that are not padding, bool (N, 1, H, W); the others are never removed.
     """
-    image = to_float(image)
-    cells = min(CELLS, *image.shape[-2:])
-    content = torch.ones_like(image[:, :1], dtype=torch.bool) if content is None else content
-    has_content = F.adaptive_max_pool2d(content[:, 0].float(), cells).flatten(1) > 0
-    values = F.adaptive_avg_pool2d(attribution, cells).flatten(1)
-    order = values.masked_fill(~has_content, -torch.inf).argsort(1, descending=True)
-    count = has_content.sum(1).view(-1, 1, 1, 1)
-    rank = F.interpolate(order.argsort(1).view(-1, 1, cells, cells).float(), image.shape[-2:])
+    image = unit_range(image)
+    mask = torch.ones_like(image[:, :1], dtype=torch.bool) if mask is None else mask.to(image.device)
+    cells = min(CELLS, image.shape[-2]), min(CELLS, image.shape[-1])
+    content = F.adaptive_avg_pool2d(mask[:, 0].float(), cells)
+    mean = F.adaptive_avg_pool2d(attribution * mask[:, 0], cells) / content
+    order = mean.where(content > 0, -torch.inf).flatten(1).argsort(1, descending=True)
+    rank = F.interpolate(order.argsort(1).view(-1, 1, *cells).float(), image.shape[-2:])
+    removable = (content > 0).sum((1, 2)).view(-1, 1, 1, 1)
     curves: tuple[list[Tensor], list[Tensor]] = ([], [])
     for step in range(STEPS + 1):
-        top = rank < count * step / STEPS
+        top = rank < removable * step / STEPS
         for curve, visible in zip(curves, (~top, top), strict=True):
-            probability = model(torch.where(visible | ~content, image, mean_color(model))).float().softmax(1)
+            probability = model(torch.where(visible | ~mask, image, mean_color(model))).float().softmax(1)
             curve.append(probability.gather(1, target[:, None])[:, 0])
     deletion, insertion = (torch.trapezoid(torch.stack(curve, 1), dx=1 / STEPS, dim=1) for curve in curves)
     return deletion, insertion

@@ -11,19 +11,17 @@ from torch import Tensor
 
 from project.callbacks.figures import tensorboard_writer
 from project.callbacks.test_summary import ScoredSample, TopK
-from project.datamodules.base import DataModule
 from project.errors import UserError
 from project.explain.attribution import overlays
 from project.explain.render import enlarge, image_grid
 from project.interface import Batch, data_of, module_of
 from project.machine import font_families
-from project.modules import Classifier
 from project.modules.tasks.multiclass import confusion_figure
 from project.output import printable
 from project.runs.trackers import log_figure, log_image, media_loggers
 
 PAIRS = 10  # most confused pairs of classes in the figure
-SIDE = 160  # approximate width of enlarged images in pixels
+SIDE = 160  # approximate length of the longer side of enlarged images in pixels
 
 
 class ErrorAnalysis(L.Callback):
@@ -84,19 +82,20 @@ class ErrorAnalysis(L.Callback):
         log_figure(loggers, "val/classes", classes_figure(confusion.numpy(), names), step)
         for kind, top_k in self._top_k.items():
             if top_k.kept:
-                log_image(loggers, f"val/{kind}", self._grid(module, top_k.kept, names, data_of(trainer)), step)
+                log_image(loggers, f"val/{kind}", self._grid(trainer, top_k.kept, names), step)
         self._top_k = {}
         if self.histograms:
             _histograms(tensorboard_writer(trainer), "weights", dict(pl_module.named_parameters()), step)
 
     @staticmethod
-    def _grid(model: Classifier, kept: list[ScoredSample], names: list[str], data: DataModule) -> Image.Image:
+    def _grid(trainer: L.Trainer, kept: list[ScoredSample], names: list[str]) -> Image.Image:
         """Return a grid with two images per row, each followed by its Grad-CAM overlay."""
         samples = [sample for _, _, sample in kept]
         image, target = torch.stack([sample[0] for sample in samples]), torch.tensor([sample[2] for sample in samples])
         enlarged = [enlarge(each, SIDE) for each in image]
         tiles = []
-        overlaid = overlays(model, image, target, SIDE, data.content([row for _, row, _ in kept])) or enlarged
+        content = data_of(trainer).content([row for _, row, _ in kept])
+        overlaid = overlays(module_of(trainer), image, target, SIDE, content) or enlarged
         for sample, original, gradcam in zip(samples, enlarged, overlaid, strict=True):
             _, label, predicted, label_probability, probability = sample
             loss = -float(np.log(max(label_probability, 1e-12)))

@@ -17,7 +17,6 @@ from project.explain.attribution import Method, attribution, faithfulness, rando
 from project.explain.features import embed, feature_maps_image, filters_image, write_embeddings
 from project.explain.render import enlarge, image_grid, overlay
 from project.files import write_table
-from project.images import describe_shown
 from project.interface import Batch, Split
 from project.modules import Classifier
 from project.runs.folder import reserve_version
@@ -53,8 +52,6 @@ def explain(
     if images < 1 or not methods:
         raise UserError("explain needs at least one image (--images) and one method (--methods)")
     batch = prepare(trained, max(images, MAX_EMBEDDED))
-    if shown := describe_shown(trained.module.data_description.image.channels):
-        print(f"in the figures, {shown}")
     model, data, names = trained.module, trained.data, _class_names(trained.module)
     if class_name is not None and class_name not in names:
         raise UserError(f"no class named {class_name}: the classes are {', '.join(names)}")
@@ -67,11 +64,11 @@ def explain(
     selected = _evenly_spaced(batch, images)
     paths = [data.path(row) for row in selected.index.tolist()]
     rows: list[dict[str, Any]] = []
+    masks = data.content(selected.index.tolist())
     for start in range(0, len(paths), BATCH_SIZE):
-        part = _select(selected, slice(start, start + BATCH_SIZE))
-        part_paths = paths[start : start + BATCH_SIZE]
-        content = data.content(part.index.tolist())
-        new_rows, figures = _explain_batch(model, part, part_paths, start, methods, class_name, content)
+        chosen = slice(start, start + BATCH_SIZE)
+        part, mask = _select(selected, chosen), None if masks is None else masks[chosen].to(model.device)
+        new_rows, figures = _explain_batch(model, part, mask, paths[chosen], start, methods, class_name)
         # Created after the first batch, so that a failure leaves no empty folder.
         folder = folder or root / "explain" / f"version_{reserve_version(root, 'explain')}"
         rows += new_rows
@@ -81,6 +78,8 @@ def explain(
     write_table(folder / "explanations.csv", rows)
     _print_areas([row for row in rows if row["class"] == row["predicted"]])
     print(f"\n{len(paths)} images of {data.folder}: {folder / 'explanations.csv'}, with one figure per image")
+    if bands := model.data_description.image.shown_bands:
+        print(f"the figures show {bands}")
     _write_features(trained, _evenly_spaced(batch, MAX_EMBEDDED), selected.inputs[0], folder)
     if ablation:
         sample = _evenly_spaced(_select(batch, labeled), MAX_ABLATION)
@@ -107,7 +106,7 @@ def _write_features(trained: Trained, batch: Batch, first: Tensor, folder: Path)
     """Write images of filters and feature maps, and embeddings for TensorBoard."""
     model, net = trained.module, trained.module.net
     names = [*_class_names(model), ""]  # the last one for -1
-    optional = {"filters.png": filters_image(net), "feature_maps.png": feature_maps_image(model, first)}
+    optional = {"filters.png": filters_image(net, len(first)), "feature_maps.png": feature_maps_image(model, first)}
     figures = {name: figure for name, figure in optional.items() if figure is not None}
     for name, figure in figures.items():
         figure.save(folder / name)
@@ -144,27 +143,28 @@ def prepare(trained: Trained, count: int) -> Batch:
 def _explain_batch(
     model: Classifier,
     batch: Batch,
+    mask: Tensor | None,
     paths: list[str],
     first: int,
     methods: Sequence[Method],
     class_name: str | None,
-    content: Tensor | None,
 ) -> tuple[list[dict[str, Any]], dict[str, Image.Image]]:
-    """Explain a batch of images; return their table rows, and their figures by file name."""
+    """Explain a batch of images; return their table rows, and their figures by file name.
+
+    For `mask` see `attribution`.
+    """
     names, image = [*_class_names(model), ""], batch.inputs  # the last one for -1
-    content = None if content is None else content.to(image.device)
     with torch.no_grad():
         probabilities = model.predictions(image)
     predicted = probabilities.argmax(1)
     targets = [predicted]
     if class_name is not None:
         targets.append(torch.full_like(predicted, names.index(class_name)))
-    at_random = random_attribution(image, first)
-    baselines = [faithfulness(model, image, at_random, target, content) for target in targets]
+    baselines = [faithfulness(model, image, random_attribution(image, first), target, mask) for target in targets]
     explanations = []
     for method, (target, baseline) in product(methods, zip(targets, baselines, strict=True)):
-        maps = attribution(model, image, target, method, content)
-        areas = torch.stack([*faithfulness(model, image, maps, target, content), *baseline], 1).tolist()
+        maps = attribution(model, image, target, method, mask)
+        areas = torch.stack([*faithfulness(model, image, maps, target, mask), *baseline], 1).tolist()
         explanations.append((method, target, maps, areas))
     rows, figures = [], {}
     for number, path in enumerate(paths):
@@ -177,8 +177,9 @@ def _explain_batch(
             if target is not predicted and class_id == prediction:
                 continue
             probability = float(probabilities[number, class_id])
-            tile = f"{method}: {names[class_id]} {probability:.1%}", overlay(image[number], maps[number])
-            tiles[method].append(tile)
+            content = None if mask is None else mask[number]
+            overlaid = overlay(image[number], maps[number], mask=content)
+            tiles[method].append((f"{method}: {names[class_id]} {probability:.1%}", overlaid))
             image_columns = {"path": path, "label": names[label], "predicted": names[prediction]}
             map_columns = {"method": method, "class": names[class_id], "probability": probability}
             rows.append({**image_columns, **map_columns, **dict(zip(AREAS, areas[number], strict=True)), "file": file})

@@ -2,7 +2,7 @@
 
 from project.images.decode import Decoded, Pixels, UnreadableImageError, decode, read_bytes, to_dtype, to_pixels
 from project.images.find import describe_skipped, find_images, no_images
-from project.images.render import describe_shown, to_image
+from project.images.render import to_image
 from project.images.resize import Box, content_box, fit_pixels, visible_part
 
 __all__ = [
@@ -12,7 +12,6 @@ __all__ = [
     "UnreadableImageError",
     "content_box",
     "decode",
-    "describe_shown",
     "describe_skipped",
     "find_images",
     "fit_pixels",

@@ -12,6 +12,11 @@ from project.interface import ImageInput
 TestTimeAugmentation = Literal["none", "flip", "flip_translate"]
 
 
+def unit_range(image: Tensor) -> Tensor:
+    """Return images, uint8 in [0, 255] or float in [0, 1], as float in [0, 1]."""
+    return image if image.is_floating_point() else image / 255
+
+
 class Normalize(nn.Module):
     """Normalize images with the mean and standard deviation of each channel."""
 
@@ -29,11 +34,6 @@ class Normalize(nn.Module):
         if not image.is_floating_point():
             x = x / 255
         return (x - self.mean) / self.std
-
-
-def to_float(image: Tensor) -> Tensor:
-    """Return images, uint8 or float in [0, 1], as float in [0, 1]."""
-    return image if image.is_floating_point() else image / 255
 
 
 def tta_logits(net: Callable[[Tensor], Tensor], image: Tensor, tta: TestTimeAugmentation) -> Tensor:

@@ -299,6 +299,8 @@ class ImageDataModule(DataModule):
         if is_large:
             rank_zero_warn(crop)
         self.notes = [crop] if crop and not is_large else []
+        if self.input.shown_bands:
+            self.notes = [*self.notes, f"figures show {self.input.shown_bands}"]
         return DataDescription(self.input, ClassTarget(index.class_names, counts.tolist()), index.fingerprint())
 
     @override

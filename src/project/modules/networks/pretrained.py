@@ -184,7 +184,7 @@ class TorchVision(Pretrained):
         classes = len(state[head_weight]) if head_weight in state else self._classes
         net = self._build(classes)
         first = f"{_first_convolution(net)[0]}.weight"
-        if first in state and state[first].shape[1] == 3 != self.channels:
+        if first in state and state[first].shape[1] == 3:
             state[first] = adapt_to_channels(state[first], self.channels)
         net.load_state_dict(state)
         return net
