@@ -165,7 +165,7 @@ def test_index_of_a_table(tmp_path: Path) -> None:
 def test_a_table_in_all_commands(here: Path, failing, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
     for number, name in enumerate(("red", "blue")):
         write_images(here / "images" / name, 12, ((200, 0, 0), (0, 0, 200))[number])
-    rows = [f"{name}/{i:03d};{name.upper()};p{i // 3}" for name in ("red", "blue") for i in range(12)]
+    rows = [f"{name}/{i:03d};{name.upper()};{name}{i // 3}" for name in ("red", "blue") for i in range(12)]
     Path("images/t.csv").write_text("\n".join(["id;breed;patient", *rows]))
     named = ["--columns.path", "id", "--columns.label", "breed"]
     main(["check_data", "images", "--table", "images/t.csv", *named, "--min_images", "2"])
