@@ -137,7 +137,7 @@ def _read_text(file: Path, names: Sequence[str]) -> tuple[list[str], Table]:
     places, rows = [], []
     try:
         for cells in reader:
-            while len(cells) > len(header) > 0 and not cells[-1].strip(BLANKS):
+            while len(cells) > len(header) and not cells[-1].strip(BLANKS):
                 cells.pop()  # spreadsheets write empty cells beyond the last column
             if not any(cell.strip(BLANKS) for cell in cells):
                 continue
