@@ -224,7 +224,7 @@ class ImageDataModule(DataModule):
                 raise
         if self.is_other:
             total, count = int(np.count_nonzero(index.splits != "skip")), len(own.rows(split))
-            which = "all" if count == total else f"the {count:,} in its own {split} split"
+            which = "all" if count == total else f"the {count:,} in its own test or val split"
             about = f"{pluralize(total, 'image')}, not the data that the model was trained on"
             rank_zero_only(print)(f"data      {self.folder}: {about}: {which} are evaluated")
             return own
