@@ -75,7 +75,7 @@ def check_data(
     Writes findings.csv and, unless it would be empty, the contact sheet findings.png.
 
     Args:
-        root: Dataset directory, in a form that `fit` accepts. Without splits, images are split as `fit` does by default.
+        root: Dataset directory, in a form that `fit` accepts. Without splits, images are split as by `fit`.
         labels: CSV with columns path (relative to `root`) and label, used instead of class folders.
         out: Output directory.
         min_images: Minimum number of readable training images per class.

@@ -50,8 +50,9 @@ class ImageDataModule(DataModule):
     """Datamodule of an image dataset; it never writes to the dataset directory.
 
     Args:
-        root: Dataset directory: ROOT/CLASS/IMAGE, ROOT/{train,val,test}/CLASS/IMAGE or ROOT/CLASS/{train,val,test}/IMAGE
-            with optional val and test; or shards written by `train.py shard`, on disk or in an object store. For predict: any folder or one image.
+        root: Dataset directory: ROOT/CLASS/IMAGE, or ROOT/{train,val,test}/CLASS/IMAGE or
+            ROOT/CLASS/{train,val,test}/IMAGE with optional val and test; or shards written by `train.py shard`, on disk
+            or in an object store. For predict: any folder or one image.
         labels: CSV with columns path, label and, optionally, split and others, used instead of class folders. Paths are
             relative to root, by default the folder of the CSV.
         group_column: Column of the labels CSV with the group of each image, e.g. a patient; a group stays in one split.
