@@ -51,7 +51,9 @@ def test_index_of_a_large_tree_is_cached_until_it_changes(
     def indexed() -> ImageIndex:
         return origin.cached_index_tree(tree, None, tmp_path / "cache")
 
+    (tree / "read.me").touch()
     first, second = indexed(), indexed()
+    assert first.skipped == second.skipped == {".me": 1}
     assert len(scans) == 1 and first.fingerprint() == second.fingerprint() and list(first.paths) == list(second.paths)
     (tree / "red" / "deep").mkdir()
     shutil.copy(tree / "red" / "000.png", tree / "red" / "deep" / "new.png")
@@ -67,6 +69,9 @@ def test_index_of_a_large_tree_is_cached_until_it_changes(
     assert indexed().class_names == ["blue", "green", "violet"] and len(scans) == 6
     indexed()
     assert len(scans) == 6
+    (tree / "violet").rename(tree / "pink")
+    origin.cached_index_tree(tree, ["yellow", "pink", "green", "blue"], tmp_path / "cache")
+    assert indexed().class_names == ["blue", "green", "pink"]  # not those of a trained model
 
 
 @pytest.mark.slow

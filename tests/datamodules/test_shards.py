@@ -31,6 +31,8 @@ def test_shards_contain_every_image_with_its_split(tree: Path, tmp_path: Path) -
         assert image.shape == (10, 10, 3)
         mean, expected = image.mean((0, 1)), original.mean((0, 1))
         assert np.abs(mean - expected).max() < 4 and index.class_names[index.labels[row]] in index.paths[row]
+    trained = read_shard_index(str(tmp_path / "shards"), ["red", "pink", "green", "blue"])  # in the model's order
+    assert [trained.class_names[label] for label in trained.labels] == [path.split("/")[0] for path in index.paths]
 
 
 def test_orientation_is_applied_and_exif_is_removed(tree: Path, tmp_path: Path) -> None:

@@ -37,5 +37,5 @@ def test_error_messages(tree: Path, here: Path, failing: Callable[[list[str]], s
     message = failing(["export", "--ckpt_path", "best", "--int8", "true", "--format", "pt2"])
     assert message == "error: --int8 true requires --format onnx, got --format pt2"
     unlabeled = ["--data.root", str(tree / "red")]
-    assert "red is missing class" in failing(["export", "--ckpt_path", "best", "--int8", "true", *unlabeled])
+    assert "red has no class folders" in failing(["export", "--ckpt_path", "best", "--int8", "true", *unlabeled])
     assert not list(RUN.glob("*.onnx"))

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, UnidentifiedImageError
 
-from project.datamodules.images.notices import describe_crop
+from project.datamodules.images.notices import describe_absent, describe_crop
 from project.datamodules.images.packed import sample_facts
 from project.datamodules.index import ImageIndex, index_table
 from project.datamodules.parallel import parallel_map
@@ -77,8 +77,7 @@ def check_data(
     Writes findings.csv and, unless it would be empty, the contact sheet findings.png.
 
     Args:
-        root: Dataset directory: ROOT/CLASS/IMAGE or ROOT/{train,val,test}/CLASS/IMAGE. Without splits, images are split
-            as `fit` does by default.
+        root: Dataset directory, in a form that `fit` accepts. Without splits, images are split as by `fit`.
         table: CSV, TSV or Parquet file of paths (relative to `root`) and labels, used instead of class folders.
         columns: Names of its columns.
         out: Output directory.
@@ -235,6 +234,7 @@ def _print_conversions(index: ImageIndex, images: list[ImageInfo], inputs: Image
     lines = [f"{pluralize(count, 'image')}: {note}" for note, count in notes.most_common()]
     low, high = inputs.value_range
     depth = "" if inputs.is_8bit else f"the pixels are {inputs.dtype}, from {low:g} to {high:g} without outliers"
+    lines += [describe_absent(index, split) for split in SPLITS[1:]]
     for line in (depth, describe_crop(sizes, inputs)[0], *lines, describe_skipped(index.skipped)):
         if line:
             print(line)

@@ -51,8 +51,9 @@ class ImageDataModule(DataModule):
     """Datamodule of an image dataset; it never writes to the dataset directory.
 
     Args:
-        root: Dataset directory: ROOT/CLASS/IMAGE, or ROOT/{train,val,test}/CLASS/IMAGE with optional val and test; or
-            shards written by `train.py shard`, on disk or in an object store. For predict: any folder or one image.
+        root: Dataset directory: ROOT/CLASS/IMAGE, or ROOT/{train,val,test}/CLASS/IMAGE or
+            ROOT/CLASS/{train,val,test}/IMAGE with optional val and test; or shards written by `train.py shard`, on disk
+            or in an object store. For predict: any folder or one image.
         table: CSV, TSV or Parquet file with one row per image, used instead of class folders. Paths are relative to
             root, by default the folder of the table.
         columns: Names of the columns of the table.
@@ -224,7 +225,7 @@ class ImageDataModule(DataModule):
                 raise
         if self.is_other:
             total, count = int(np.count_nonzero(index.splits != "skip")), len(own.rows(split))
-            which = "all" if count == total else f"the {count:,} in its own {split} split"
+            which = "all" if count == total else f"the {count:,} in its own test or val split"
             about = f"{pluralize(total, 'image')}, not the data that the model was trained on"
             rank_zero_only(print)(f"data      {self.folder}: {about}: {which} are evaluated")
             return own

@@ -53,7 +53,7 @@ def shard(
     The EXIF orientation is applied; EXIF and other metadata are removed. The split is fixed when shards are written.
 
     Args:
-        root: Dataset directory: ROOT/CLASS/IMAGE or ROOT/{train,val,test}/CLASS/IMAGE.
+        root: Dataset directory, in a form that `fit` accepts.
         out: Output directory, which must not exist.
         short_side: Length to which the shorter side of larger images is resized, in pixels.
         quality: JPEG quality, 1 to 100.
