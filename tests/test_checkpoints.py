@@ -112,7 +112,7 @@ class OutOfMemory(nn.Module):
 
 def test_out_of_memory_error_reports_batch_size_and_suggestions(tree: Path, here: Path, failing: Failing) -> None:
     message = failing(fit(tree, "--model.net", "tests.test_checkpoints.OutOfMemory"))
-    assert "out of memory with data.batch_size 16 and images of 8 pixels" in message
+    assert "out of memory with data.batch_size 16 and inputs of 8x8" in message
     assert "try --data.batch_size 8" in message
 
 
