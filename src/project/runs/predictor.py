@@ -1,5 +1,7 @@
 """Inference in Python: `project.load` returns a `Predictor` for a checkpoint or an exported file."""
 
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from project.errors import UserError
-from project.images import find_images
+from project.images import describe_skipped, find_images, no_images
 from project.interface import ClassTarget, DataDescription, Target, import_object
 
 Scores = NDArray[np.float32]
@@ -87,9 +89,9 @@ class Predictor:
         """Predict one sample, or several.
 
         Args:
-            sample: An image as a file, a PIL image, an array (H, W, 3) or (H, W), or a tensor (3, H, W); uint8 in
-                [0, 255] or float in [0, 1]. Or several: a folder, whose images are found recursively, a list, or an
-                array or tensor with a leading batch dimension.
+            sample: An image as a file, a PIL image, an array (H, W, C) or (H, W), or a tensor (C, H, W), with the
+                model's channels; uint8, float in [0, 1], or in the dtype of the training images. Or several: a folder,
+                whose images are found recursively, a list, or an array or tensor with a leading batch dimension.
 
         Returns:
             A `Prediction`; for several samples a list of them, those of a folder in the order of their paths.
@@ -100,9 +102,12 @@ class Predictor:
         """
         if isinstance(sample, str | Path) and Path(sample).is_dir():
             root = Path(sample)
-            sample = [root / path for path in sorted(find_images(root))]
+            skipped: Counter[str] = Counter()
+            sample = [root / path for path in sorted(find_images(root, skipped=skipped))]
             if not sample:
-                raise UserError(f"{root} has no images")
+                raise no_images(root, skipped)
+            if skipped:
+                warnings.warn(describe_skipped(skipped), stacklevel=2)
         if isinstance(sample, list | tuple):
             return list(self._predict(sample))
         if getattr(sample, "ndim", 0) == 4:
