@@ -134,6 +134,7 @@ def test_files_that_are_not_read_are_counted(
     recwarn: pytest.WarningsRecorder,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    warnings.simplefilter("always")  # not only the first of equal warnings; undone by recwarn
     random = np.random.default_rng(0)
     for label, name in enumerate(("cat", "dog")):
         (tmp_path / "suffix" / name).mkdir(parents=True)
@@ -187,6 +188,7 @@ def test_200_odd_files_go_through_all_commands(
 ) -> None:
     root = tmp_path / "odd"
     odd_files(root)
+    warnings.simplefilter("always")  # not only the first of equal warnings; undone by recwarn
     assert "images in" in (message := failing([*fit(root), *SMALL])) and "--data.on_corrupt skip" in message
     train(root, "--data.on_corrupt", "skip", "--data.fit", "pad", epochs=1)
     shown = capsys.readouterr().err

@@ -48,6 +48,30 @@ def test_all_of_another_dataset_is_evaluated(tree: Path, here: Path, capsys: pyt
         assert "test: 9 images of the test split" in out and said not in out
 
 
+@pytest.mark.slow
+def test_the_training_dataset_keeps_its_splits_however_it_is_named(
+    tree: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With folds or groups, and moved; otherwise training images would be tested on."""
+    lines = [f"{path.relative_to(tree)},{path.parent.name},{path.stem[-1]}" for path in sorted(tree.rglob("*.png"))]
+    (tree / "t.csv").write_text("id,kind,patient\n" + "\n".join(lines))
+    columns = ["--data.columns.path", "id", "--data.columns.label", "kind", "--data.columns.group", "patient"]
+    table = ["--data.table", str(tree / "t.csv")]
+    main(fit(tree, "--run_name", "grouped", "--trainer.max_epochs", "1", *table, *columns))
+    main(fit(tree, "--run_name", "fold", "--trainer.max_epochs", "1", "--data.folds", "4", "--data.fold", "1"))
+    shutil.copytree(tree, here / "moved")
+    sizes = {run: (here / f"logs/{run}/version_0/split.csv").read_text().count(",test") for run in ("grouped", "fold")}
+    for run, options in (
+        ("grouped", table),
+        ("grouped", ["--data.root", str(tree)]),
+        ("grouped", ["--data.table", "moved/t.csv"]),
+        ("fold", ["--data.root", "moved"]),
+    ):
+        capsys.readouterr()
+        main(["test", "--ckpt_path", "best", "--run_name", run, *USED, *options])
+        assert f"test: {sizes[run]} images of the test split" in capsys.readouterr().out, options
+
+
 def test_a_test_folder_without_classes_does_not_stop_training(
     tree: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

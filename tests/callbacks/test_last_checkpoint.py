@@ -68,6 +68,7 @@ def test_resumes_from_any_step(step: int, options: list[str], tree: Path, here: 
 def test_a_larger_patience_applies_when_resuming(tree: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stop = ["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "val/loss"]
     stop += ["--trainer.callbacks.min_delta", "100", "--trainer.callbacks.patience"]
+    stop = ["--model.optimizer.lr", "0", *stop]  # no epoch is better than the first
     main(fit(tree, *stop, "1", "--trainer.max_epochs", "9", "--test_after_fit", "false"))
     config = RUN / "config.yaml"
     config.write_text(config.read_text().replace("patience: 1", "patience: 3"))

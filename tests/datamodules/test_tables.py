@@ -29,12 +29,12 @@ def text(separator: str = ",", ending: str = "\n") -> str:
 @pytest.mark.parametrize(
     ("content", "note"),
     [
-        *((text(separator).encode(), "") for separator in ",;\t|"),
+        *((text(separator).encode(), f"separated by {re.escape(repr(separator))}") for separator in ";\t|"),
         *((text(ending=ending).encode(), "") for ending in ("\r\n", "\r", "\n\n")),
         (("\ufeff" + text()).encode(), ""),
-        (b"sep=;\r\n" + text(";").encode(), ""),
+        (b"sep=;\r\n" + text(";").encode(), "separated by ';'"),
         (text().encode("utf-16"), ""),
-        (("\ufeff" + text(";")).encode("utf-16-be"), ""),
+        (("\ufeff" + text(";")).encode("utf-16-be"), "separated by ';'"),
         (text().encode("cp1252"), "not in UTF-8: read as Windows-1252"),
         (unicodedata.normalize("NFD", text()).encode(), "Unicode normalized .* 1 cell of column label"),
         (text().replace("Tee", "\u00a0Tee\u200b").encode(), "blanks removed around 1 cell of column label"),

@@ -12,6 +12,13 @@ from project.images import describe_skipped
 from tests.conftest import write_images
 
 
+def test_one_folder_named_train_among_others_is_no_split(tmp_path: Path) -> None:
+    for folder in ("blue/car", "red/car", "red/train"):
+        write_images(tmp_path / folder, 3, (9, 9, 9))
+    index = index_tree(tmp_path)
+    assert index.class_names == ["blue", "red"] and set(index.splits.tolist()) == {""} and len(index.paths) == 9
+
+
 def write(root: Path, *folders: str) -> None:
     """Write two images into each folder; a folder that ends in a slash stays empty."""
     for folder in folders:

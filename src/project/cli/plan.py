@@ -15,10 +15,10 @@ from project.runs.resume import (
     ORIGIN,
     check_not_finished,
     check_same_model,
+    is_other_dataset,
     last_if_any,
     requeued_run,
     resolve_checkpoint,
-    same_origin,
     saved_options,
 )
 
@@ -103,9 +103,8 @@ def make_plan(name: str, kind: type[Job], args: list[str]) -> Plan:
         raise UserError(f"{name} is for {supported[0]}, but {path} is a model for {model}")
     plan = Plan(args, given, {}, path, saved, restarted)
     if not restarted:
-        origin = {key: given.get(f"data.{key}") for key in ORIGIN}
-        other = any(origin.values()) and not same_origin(origin, saved.get("datamodule_hyper_parameters", {}))
-        plan.defaults = saved_options(saved, elsewhere=not fitting and other)
+        is_other = is_other_dataset({key: given.get(f"data.{key}") for key in ORIGIN}, saved)
+        plan.defaults = saved_options(saved, elsewhere=not fitting and is_other)
         run = run_folder(path)
         if fitting and run and (run / "config.yaml").is_file():
             plan.args = ["--config", str(run / "config.yaml"), *args]

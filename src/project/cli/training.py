@@ -40,7 +40,7 @@ from project.runs.job import Evaluation, Job, Trained, Training, Untrained
 from project.runs.logger import RunLogger, create_logger
 from project.runs.options import flatten
 from project.runs.provenance import SaveRun
-from project.runs.resume import DATA, MODULE, describe_checkpoint, same_origin
+from project.runs.resume import DATA, MODULE, describe_checkpoint, is_other_dataset
 from project.runs.trackers import configure_trackers
 
 COUNTS = (
@@ -199,8 +199,7 @@ class CLI(LightningCLI):
                 DataDescription.from_dict(self.plan.saved["data_description"]), restored=True
             )
         if issubclass(self.kind, Trained):
-            options = self.plan.saved.get("datamodule_hyper_parameters", {})
-            self.datamodule.is_other = not same_origin(options, self.datamodule.hparams)
+            self.datamodule.is_other = is_other_dataset(self.datamodule.hparams, self.plan.saved)
 
     def _set_seed(self) -> None:
         try:

@@ -130,7 +130,10 @@ def index_table(
     """
     names = {key: name for key, name in vars(columns).items() if name is not None}
     split_column = columns.split or "split"
-    table = load_table(file, {name: f"{option}.{key}" for key, name in names.items()}, [split_column])
+    if class_names is not None:  # another dataset than the one trained on may lack its groups
+        names.pop("group", None)
+    optional = [split_column, *filter(None, [columns.group])]
+    table = load_table(file, {name: f"{option}.{key}" for key, name in names.items()}, optional)
     labels = table.clean(columns.label)
     splits = table.clean(split_column) if split_column in table.cells else [""] * len(labels)
     paths = _match_images(table, columns, root, labels, splits)
@@ -145,7 +148,7 @@ def index_table(
     given = np.array([SPLIT_FOLDERS[split.lower()] if split else "" for split in splits])
     if not {"train", ""} & {*given.tolist()} and class_names is None:
         raise UserError(f"{file} has no image in the train split: set some to train, or leave the column split empty")
-    groups = table.clean(columns.group) if columns.group else None
+    groups = table.clean(columns.group) if columns.group in table.cells else None
     balance = table.clean(columns.balance) if columns.balance else None
     order = sorted(range(len(paths)), key=paths.__getitem__)
     return ImageIndex(

@@ -102,7 +102,8 @@ def load_table(file: Path, required: Mapping[str, str], optional: Sequence[str] 
 
     Args:
         file: The file to read.
-        required: Columns that must exist, and the option that names each of them, e.g. {"label": "--columns.label"}.
+        required: Columns that must exist, and the option that names each of them, e.g. {"label": "--columns.label"}, or
+            an empty string.
         optional: Columns to read if they exist.
 
     Raises:
@@ -119,7 +120,8 @@ def load_table(file: Path, required: Mapping[str, str], optional: Sequence[str] 
         if column not in header:
             similar = did_you_mean(column.lower(), {name.lower(): f"{option} {name}" for name in header})
             columns = ", ".join(filter(None, header))
-            raise UserError(f"{file} has no column '{column}'; it has {columns}: name one with {option} NAME{similar}")
+            fix = f": name one with {option} NAME{similar}" if option else ""
+            raise UserError(f"{file} has no column '{column}'; it has {columns}{fix}")
     if not table.places:
         raise UserError(f"{file} has a header but no rows: add one row per sample")
     return table
@@ -130,6 +132,9 @@ def _read_text(file: Path, names: Sequence[str]) -> tuple[list[str], Table]:
     if match := re.match(r"sep=(.)\r?\n", text):  # written by Excel
         text = text[match.end() :]
     separator = match[1] if match else _separator(text, names)
+    expected = {"\t"} if file.suffix.lower() in (".tsv", ".tab") else {","}
+    if separator not in expected:
+        notes.append(f"{file}: cells are separated by {separator!r}")
     # Otherwise blanks before a cell are counted and stripped later.
     spaced = f'{separator} "' in text
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=spaced)

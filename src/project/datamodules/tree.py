@@ -113,10 +113,14 @@ def _images(
 
 
 def _inside_out(root: Path, images: list[LabeledImage]) -> list[LabeledImage]:
-    """Return images with the splits of ROOT/CLASS/SPLIT/IMAGE; unchanged if there are no such folders."""
+    """Return images with the splits of ROOT/CLASS/SPLIT/IMAGE; unchanged if no class consists of split folders.
+
+    Among others, a folder of such a name is a nested folder, e.g. vehicles/{car,train}.
+    """
     parts = [image.path.split("/") for image in images]
     splits = [SPLIT_FOLDERS.get(part[1].lower(), "") if len(part) > 2 else "" for part in parts]
-    if not any(splits):
+    outside = {image.class_name for image, split in zip(images, splits, strict=True) if not split}
+    if outside >= {image.class_name for image in images}:
         return images
     if not all(splits):
         one, other = (images[[bool(split) for split in splits].index(inside)].path for inside in (True, False))

@@ -26,7 +26,7 @@ class RawClassifier(nn.Module):
 
 
 def exportable_fit(image: Tensor, size: tuple[int, int], fit: Fit) -> Tensor:
-    """Fit images, uint8, uint16 or float32 (N, C, H, W), to (N, C, height, width), as `project.images.fit_pixels` does.
+    """Fit images, uint8, uint16 or float32 (N, C, H, W), to (N, C, height, width), as `project.images.fit_pixels`.
 
     Images are resized horizontally, then vertically. For integers, weights have fixed point, as in torch, and each pass
     is rounded; sums of such products are exact in float64, in any order.

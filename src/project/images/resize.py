@@ -1,7 +1,7 @@
 """Fitting images to the size of the network: crop, pad or stretch, with antialiased bilinear resizing, in NumPy.
 
-The results are bitwise equal to those of torch in `project.datamodules.images.resize`, and for integers to those of the
-exportable module in `project.deploy.raw`.
+The results are bitwise equal to those of torch in `project.datamodules.images.resize`, and for integers to those of
+the exportable module in `project.deploy.raw`.
 """
 
 from functools import lru_cache

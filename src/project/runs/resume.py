@@ -22,7 +22,7 @@ MODULE, DATA = "project.modules.Classifier", "project.datamodules.ImageDataModul
 """Default class paths of the module and the datamodule."""
 ORIGIN = ("root", "table", "source")
 """Datamodule options that select the dataset; if one is given, those of the checkpoint are ignored."""
-ABOUT_ORIGIN = (*ORIGIN, "mask_boxes", "folds", "fold")
+ABOUT_ORIGIN = (*ORIGIN, "mask_boxes")
 """Datamodule options that apply only to the training dataset."""
 
 
@@ -95,8 +95,8 @@ def saved_options(saved: dict[str, Any], elsewhere: bool) -> dict[str, Any]:
         known = _rename(saved.get(key, {}))
         ignored = about_origin if elsewhere else ()
         arguments = {k: value for k, value in known.items() if k[0] != "_" and k not in ignored}
-        if elsewhere and arguments.get("columns"):  # another table may have the same columns, but they select no split
-            arguments["columns"] = arguments["columns"] | {"group": None, "balance": None}
+        if elsewhere and arguments.get("columns"):  # groups are kept, as it may be the training dataset, moved
+            arguments["columns"] = arguments["columns"] | {"balance": None}
         options[name] = {"class_path": known.get("_class_path", default), "init_args": arguments}
     return options
 
@@ -110,9 +110,18 @@ def _rename(known: dict[str, Any]) -> dict[str, Any]:
     return known
 
 
-def same_origin(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Return True if two sets of datamodule options select the same dataset."""
-    return _origin(one) == _origin(other)
+def is_other_dataset(given: Mapping[str, Any], saved: dict[str, Any]) -> bool:
+    """Return True if options select another dataset than the one that a model was trained on.
+
+    Args:
+        given: Datamodule options; of those in `ORIGIN`, those that are not given are as in the checkpoint.
+        saved: The checkpoint.
+    """
+    trained_on = _rename(saved.get("datamodule_hyper_parameters", {}))
+    chosen = {name: given[name] for name in ORIGIN if given.get(name)}
+    if not chosen:
+        return False
+    return _origin(chosen if "source" in chosen else {**trained_on, **chosen}) != _origin(trained_on)
 
 
 def _origin(options: Mapping[str, Any]) -> list[Any]:

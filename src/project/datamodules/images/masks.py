@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from project.datamodules.tables import load_table
 from project.errors import UserError
-from project.files import read_table
 
 MaskMode = Literal["fill", "blur"]
 COLUMNS = ("path", "left", "top", "right", "bottom")
@@ -27,14 +27,15 @@ class Masks:
     def __init__(self, table: Path, by: MaskMode, paths: Sequence[str]) -> None:
         self.table, self.by = table, by
         self.boxes: dict[str, list[tuple[int, int, int, int]]] = {}
-        for number, row in enumerate(read_table(table, COLUMNS), start=2):
+        regions = load_table(table, dict.fromkeys(COLUMNS, ""))
+        for row, path in enumerate(regions.cells["path"]):
             try:
-                left, top, right, bottom = (int(row[name]) for name in COLUMNS[1:])
+                left, top, right, bottom = (int(regions.cells[name][row]) for name in COLUMNS[1:])
             except ValueError:
-                raise UserError(f"{table}, line {number}: edges must be integers, in pixels") from None
+                raise regions.error(row, "edges must be integers, in pixels") from None
             if not (0 <= left < right and 0 <= top < bottom):
-                raise UserError(f"{table}, line {number}: a region needs 0 <= left < right and 0 <= top < bottom")
-            self.boxes.setdefault(row["path"], []).append((left, top, right, bottom))
+                raise regions.error(row, "a region needs 0 <= left < right and 0 <= top < bottom")
+            self.boxes.setdefault(path, []).append((left, top, right, bottom))
         if unknown := sorted(set(self.boxes) - set(paths)):
             missing = f"{len(unknown):,} images that are not in the dataset, e.g. {unknown[0]}"
             raise UserError(f"{table} lists {missing}: use paths relative to the dataset directory, e.g. {paths[0]}")
