@@ -21,7 +21,7 @@ BEST = Path("logs/run/version_0/checkpoints/best.ckpt")
 @pytest.fixture
 def trained(tree: Path, here: Path) -> Path:
     """A tree of images; the current folder has a run that was trained on it."""
-    main(fit(tree, "--trainer.max_epochs", "8", "--test_after_fit", "false"))
+    main(fit(tree, "--trainer.max_epochs", "2", "--test_after_fit", "false"))
     return tree
 
 

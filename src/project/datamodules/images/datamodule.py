@@ -217,7 +217,7 @@ class ImageDataModule(DataModule):
         """Split the images as in training; if the model was trained on others, evaluate all, or their own split."""
         own = evaluation_split(index, split)
         try:
-            drawn = self._split(index)
+            drawn = self._split(index) if {"", "train"} & {*index.splits.tolist()} else index
             if drawn.fingerprint() == trained.fingerprint:
                 return drawn  # the training data, perhaps in another folder
         except UserError:  # too few images to split
