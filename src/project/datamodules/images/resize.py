@@ -20,6 +20,8 @@ def resize(image: Tensor, height: int, width: int) -> Tensor:
 
 def fit_image(image: Tensor, size: tuple[int, int], fit: Fit) -> Tensor:
     """Fit an image, uint8, uint16 or float32 (C, H, W), to (C, height, width); see `project.images.fit_pixels`."""
+    if image.shape[1:] == size:
+        return image
     if not _by_torch(image):
         return torch.from_numpy(fit_pixels(image.permute(1, 2, 0).numpy(), size, fit))
     height, width = image.shape[1:]
