@@ -94,6 +94,18 @@ class Input:
         return str(sample.tolist())
 
 
+def to_size(image_size: int | Sequence[int], option: str) -> tuple[int, int]:
+    """Return height and width for an option `image_size`: one number, or height and width.
+
+    Raises:
+        UserError: It is neither, or below 1.
+    """
+    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    if len(size) != 2 or min(size) < 1:
+        raise UserError(f"{option} must be a number or [height, width], got {image_size}")
+    return size[0], size[1]
+
+
 @dataclass(frozen=True)
 class ImageInput(Input):
     """Images of a fixed size.

@@ -31,6 +31,16 @@ EACH = pytest.mark.parametrize(
 )
 
 
+class Corner(nn.Module):
+    """A network whose class depends on one pixel."""
+
+    preprocess = Normalize(ImageInput(16, 16, [0.0] * 3, [1.0] * 3))
+
+    def forward(self, image: Tensor) -> Tensor:
+        visible = image[:, 0, 0, 0] > 0
+        return torch.stack([visible * 50.0, ~visible * 50.0], 1)
+
+
 def localized(maps: Tensor, mask: Tensor) -> float:
     """Return the share of images whose maximum is within 4 pixels of the patch; the chance level is 0.22."""
     near = F.max_pool2d(mask.float(), 9, 1, 4).flatten(1)
@@ -70,14 +80,6 @@ def test_map_changes_with_random_weights(net: str, method: Method) -> None:
 
 def test_areas_if_the_class_depends_on_one_pixel() -> None:
     """Deletion is 0 and insertion 1, up to one step, if that pixel is first in order; the reverse if it is last."""
-
-    class Corner(nn.Module):
-        preprocess = Normalize(ImageInput(16, 16, [0.0] * 3, [1.0] * 3))
-
-        def forward(self, image: Tensor) -> Tensor:
-            visible = image[:, 0, 0, 0] > 0
-            return torch.stack([visible * 50.0, ~visible * 50.0], 1)
-
     image, target = torch.full((2, 3, 16, 16), 200, dtype=torch.uint8), torch.zeros(2, dtype=torch.long)
     maps = torch.zeros(2, 16, 16)
     maps[0, :2, :2], maps[1, :2, :2] = 1, -1
@@ -152,14 +154,6 @@ def test_any_channels_shape_and_depth(channels: int, size: tuple[int, int], dtyp
 
 def test_padding_is_not_removed_for_the_faithfulness_of_a_map() -> None:
     """The areas of an image whose only evidence is in the padding are those of a constant probability."""
-
-    class Corner(nn.Module):
-        preprocess = Normalize(ImageInput(16, 16, [0.0] * 3, [1.0] * 3))
-
-        def forward(self, image: Tensor) -> Tensor:
-            visible = image[:, 0, 0, 0] > 0
-            return torch.stack([visible * 50.0, ~visible * 50.0], 1)
-
     image, target = torch.full((1, 3, 16, 16), 200, dtype=torch.uint8), torch.zeros(1, dtype=torch.long)
     mask = (torch.arange(16) >= 4).expand(1, 1, 16, 16)
     areas = faithfulness(Corner(), image, torch.rand(1, 16, 16), target, mask)  # type: ignore[arg-type]

@@ -24,7 +24,7 @@ from project.datamodules.tree import index_tree
 from project.errors import UserError
 from project.files import write_table
 from project.images import Pixels, UnreadableImageError, decode, describe_skipped, read_bytes, to_dtype
-from project.interface import SPLITS, ImageInput
+from project.interface import SPLITS, ImageInput, to_size
 from project.output import pluralize
 
 NEAR_BITS = 6  # maximum Hamming distance between the 64-bit perceptual hashes of near duplicates
@@ -90,8 +90,7 @@ def check_data(
         SystemExit: code 1, there are errors.
     """
     index = index_table(table, root, columns, option="--columns") if table else index_tree(root)
-    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-    inputs = ImageInput(size[0], size[1], channels=channels)
+    inputs = ImageInput(*to_size(image_size, "--image_size"), channels=channels)
     facts = sample_facts(index, inputs, 100)
     value_range = facts.value_range(np.arange(len(index.paths)), facts.dtype())
     inputs = replace(inputs, dtype=facts.dtype(), value_range=value_range)

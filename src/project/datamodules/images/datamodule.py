@@ -39,7 +39,7 @@ from project.datamodules.split import assign_splits, evaluation_split
 from project.datamodules.tables import DEFAULT_COLUMNS, Columns
 from project.errors import UserError
 from project.images import Pixels, describe_skipped
-from project.interface import SPLITS, Batch, ClassTarget, DataDescription, Fit, ImageInput, Split, module_of
+from project.interface import SPLITS, Batch, ClassTarget, DataDescription, Fit, ImageInput, Split, module_of, to_size
 from project.machine import memory
 from project.output import pluralize, redact_secrets
 from project.runs.spec import to_spec
@@ -132,13 +132,12 @@ class ImageDataModule(DataModule):
         self.hparams["columns"] = asdict(columns)
         balanced, held_out = sampling == "balanced", 0 if folds else val_fraction + test_fraction
         valid_fold = fold == 0 if folds == 0 else folds > 1 and 0 <= fold < folds
-        size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+        size = to_size(image_size, "data.image_size")
         valid_range = value_range == "auto" or (len(value_range) == 2 and value_range[0] < value_range[1])
         if root and redact_secrets(root) != root:
             fix = "put it into the environment or a credentials file, where fsspec finds it"
             raise UserError(f"data.root contains a password or key, which would be saved with every run: {fix}")
         for invalid, message in (
-            (min(size) < 1 or len(size) != 2, f"image_size must be a number or [height, width], got {image_size}"),
             (channels < 1, f"channels must be at least 1, got {channels}"),
             (not valid_range, f"value_range must be auto or [low, high] with low below high, got {value_range}"),
             (batch_size < 1, f"batch_size must be at least 1, got {batch_size}"),
@@ -164,7 +163,7 @@ class ImageDataModule(DataModule):
             folds=folds,
             fold=fold,
         )
-        self.input, self.value_range = ImageInput(size[0], size[1], channels=channels, fit=fit), value_range
+        self.input, self.value_range = ImageInput(*size, channels=channels, fit=fit), value_range
         self.batch_size = batch_size
         self.sampling, self.sampler = sampling, sampler
         self.channel_statistics, self.on_corrupt = channel_statistics, on_corrupt

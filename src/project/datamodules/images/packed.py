@@ -66,7 +66,8 @@ def decode_all(
         dtype: The dtype of a trained model; by default, the widest of the files.
     """
     key = _files_key(index)
-    settings = f"{FORMAT} {inputs} {inputs.fit} {[repr(transform) for transform in transforms]} {index.masks or ''}"
+    # Not the value range, which is known only after the first time.
+    settings = f"{FORMAT} {inputs.size} {inputs.channels} {inputs.fit} {[*map(repr, transforms)]} {index.masks or ''}"
     report = folder / f"{key}_{inputs.channels}.npz"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / f".{key}.lock"):
