@@ -11,7 +11,9 @@ import pytest
 from project.audit.gaps import Grouping, largest_gap
 from project.cli import main
 from project.runs.predictions import Predictions
+from tests.conftest import fit
 from tests.report.made import made_run
+from tests.runs import RUN
 
 
 def biased(run: Path, flipped: float, images: int = 900) -> Path:
@@ -41,6 +43,18 @@ def biased(run: Path, flipped: float, images: int = 900) -> Path:
 def read(file: Path) -> list[dict[str, str]]:
     with file.open() as stream:
         return list(csv.DictReader(stream))
+
+
+def test_groups_of_the_training_table(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table and the columns that a run was trained with need not be named again."""
+    monkeypatch.chdir(tmp_path)
+    names = sorted(path.relative_to(tree).as_posix() for path in tree.rglob("*.png"))
+    lines = [f"{name};{name.split('/')[0]};p{number // 3}" for number, name in enumerate(names)]
+    (tree / "t.csv").write_text("\n".join(["id;breed;patient", *lines]))
+    columns = [f"--data.columns.{key}={name}" for key, name in (("path", "id"), ("label", "breed"), ("group", "patient"))]
+    main([*fit(tree), "--data.table", str(tree / "t.csv"), *columns])
+    main(["groups", str(RUN), "--column", "patient"])
+    assert len(read(RUN / "groups.csv")) > 1
 
 
 @pytest.mark.slow

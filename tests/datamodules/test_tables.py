@@ -180,7 +180,6 @@ def test_a_table_in_all_commands(here: Path, failing: Callable[[list[str]], str]
     Path("images/other.csv").write_text("id,breed,split\nred/001,RED,test\nblue/001.png,BLUE,test")
     main(["test", "--ckpt_path", "best", "--data.table", "images/other.csv"])
     main(["fit", "--ckpt_path", "last", "--trainer.max_epochs", "2"])
-    main(["groups", str(RUN), "--column", "patient"])
     assert "--data.labels: renamed to table" in failing(["fit", "--data.labels", "images/t.csv"])
     assert "--labels: renamed to table" in failing(["check_data", "images", "--labels", "images/t.csv"])
     assert "did you mean --data.columns.group?" in failing(["fit", *options, "--data.columns.grop", "patient"])
