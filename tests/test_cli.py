@@ -599,7 +599,7 @@ def test_commands_that_do_not_train_reject_options_of_fit(here: Path, capsys: py
 
 
 def test_loss_monitored_with_mode_max_is_rejected(tree: Path, here: Path, failing: Callable[[list[str]], str]) -> None:
-    message = failing(fit(tree, "--checkpoint.monitor", "val/loss"))
+    message = failing(fit(tree, "--checkpoint.monitor", "val/loss", "--checkpoint.mode", "max"))
     assert message == "error: checkpoint.monitor val/loss would keep the highest loss: add --checkpoint.mode min"
     assert not Path("logs").exists()
 

@@ -70,7 +70,7 @@ def image_of(pixels: np.ndarray) -> Image.Image:  # type: ignore[type-arg]
 def test_exported_files(trained: Path) -> None:
     saved = torch.load(BEST, weights_only=True)
     threshold = float(np.median([each.probability for each in project.load(BEST).predict(trained)]))
-    saved["hyper_parameters"]["confidence_threshold"] = threshold
+    saved["data_description"]["target"]["init_args"]["confidence_threshold"] = threshold
     torch.save(saved, BEST)
     expected = project.load(BEST).predict(trained)
     assert {each.confident for each in expected} == {True, False}

@@ -104,7 +104,7 @@ def test_every_command_uses_the_temperature_of_the_checkpoint(
     main(["predict", "--ckpt_path", str(RUN / "checkpoints/best.ckpt"), "--data.root", "images", *QUICK])
     with Path("logs/predict/version_0/predictions.csv").open() as stream:
         rows = list(csv.DictReader(stream))
-    threshold = saved["hyper_parameters"]["confidence_threshold"]
+    threshold = saved["data_description"]["target"]["init_args"]["confidence_threshold"]
     assert list(rows[0])[:3] == ["path", "class", "confident"]
     assert all((row["confident"] == "yes") == (float(row[row["class"]]) >= threshold) for row in rows)
 
@@ -113,7 +113,7 @@ def test_every_command_uses_the_temperature_of_the_checkpoint(
     resumed = load(RUN)
     assert (
         float(resumed["state_dict"]["task.temperature"]) == 1
-        and resumed["hyper_parameters"]["confidence_threshold"] is None
+        and resumed["data_description"]["target"]["init_args"]["confidence_threshold"] is None
     )
 
 

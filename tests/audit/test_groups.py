@@ -51,7 +51,9 @@ def test_groups_of_the_training_table(tree: Path, tmp_path: Path, monkeypatch: p
     names = sorted(path.relative_to(tree).as_posix() for path in tree.rglob("*.png"))
     lines = [f"{name};{name.split('/')[0]};p{number // 3}" for number, name in enumerate(names)]
     (tree / "t.csv").write_text("\n".join(["id;breed;patient", *lines]))
-    columns = [f"--data.columns.{key}={name}" for key, name in (("path", "id"), ("label", "breed"), ("group", "patient"))]
+    columns = [
+        f"--data.columns.{key}={name}" for key, name in (("path", "id"), ("label", "breed"), ("group", "patient"))
+    ]
     main([*fit(tree), "--data.table", str(tree / "t.csv"), *columns])
     main(["groups", str(RUN), "--column", "patient"])
     assert len(read(RUN / "groups.csv")) > 1

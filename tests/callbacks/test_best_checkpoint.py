@@ -37,7 +37,7 @@ def kept() -> tuple[int, set[int]]:
     """Return the epoch of the best checkpoint, counted from 1, and those of all that are kept."""
     epochs = {file.name: load(RUN, file.name)["epoch"] + 1 for file in (RUN / "checkpoints").glob("best*.ckpt")}
     states = load(RUN)["callbacks"]
-    best = next(state["best_model_path"] for key, state in states.items() if key.startswith("ModelCheckpoint"))
+    best = next(state["best_model_path"] for key, state in states.items() if key.startswith("BestCheckpoint"))
     return epochs[Path(best).name], set(epochs.values())
 
 

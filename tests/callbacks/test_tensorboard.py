@@ -18,7 +18,10 @@ SCALARS = {
     "train/learning_rate",
     "train/images_per_second",
     "test/calibration_error",
+    "test/auroc",
+    "test/average_precision",
     "test/brier",
+    "test/kappa",
 }
 
 

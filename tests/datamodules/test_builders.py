@@ -29,7 +29,7 @@ def test_digits_are_written_once_by_several_processes(tmp_path: Path) -> None:
         worker.join()
     assert [worker.exitcode for worker in workers] == [0, 0, 0]
     index = index_tree(tmp_path / "digits")
-    assert len(index.paths) == 1797 and len(index.class_names) == 10
+    assert len(index.paths) == 1797 and len(index.names) == 10
     assert not list(tmp_path.glob(".*.partial"))
 
 
@@ -75,5 +75,5 @@ def test_cifar10_is_written_as_class_folders(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(datasets.CIFAR10, "meta", {"filename": "batches.meta", "key": "label_names", "md5": None})
     index = index_tree(CIFAR10().prepare(tmp_path / "cache"))
     assert (len(index.rows("train")), len(index.rows("test"))) == (50, 10)
-    assert index.class_names == [f"class{i}" for i in range(10)]
+    assert index.names == [f"class{i}" for i in range(10)]
     server.shutdown()

@@ -10,7 +10,8 @@ import pytest
 
 from project.datamodules.images import origin
 from project.datamodules.images.dataset import Images
-from project.datamodules.index import ImageIndex, PathTable, index_unlabeled, sort_classes
+from project.datamodules.index import ImageIndex, PathTable, index_unlabeled
+from project.datamodules.labels import sort_classes
 from project.datamodules.loader import Loader
 from project.datamodules.sampler import EpochBatchSampler
 from project.datamodules.tree import index_tree
@@ -66,12 +67,12 @@ def test_index_of_a_large_tree_is_cached_until_it_changes(
     (tree / "red" / "deep" / "new.png").rename(tree / "red" / "deep" / "newer.png")
     assert "red/deep/newer.png" in list(indexed().paths) and len(scans) == 5
     (tree / "red").rename(tree / "violet")
-    assert indexed().class_names == ["blue", "green", "violet"] and len(scans) == 6
+    assert indexed().names == ["blue", "green", "violet"] and len(scans) == 6
     indexed()
     assert len(scans) == 6
     (tree / "violet").rename(tree / "pink")
     origin.cached_index_tree(tree, ["yellow", "pink", "green", "blue"], tmp_path / "cache")
-    assert indexed().class_names == ["blue", "green", "pink"]  # not those of a trained model
+    assert indexed().names == ["blue", "green", "pink"]  # not those of a trained model
 
 
 @pytest.mark.slow
@@ -82,7 +83,7 @@ def test_workers_share_the_index(tmp_path: Path) -> None:
     small = index_tree(tmp_path / "images")
     paths = PathTable(f"{'a' if row % 2 else 'b'}/{row % 4 // 2:03d}.png" for row in range(1_000_000))
     labels = np.zeros(len(paths), np.int64)
-    index = ImageIndex(small.root, paths, labels, np.full(len(paths), "train"), small.class_names)
+    index = ImageIndex(small.root, paths, labels, np.full(len(paths), "train"), small.names)
     images = Images(index, np.arange(len(paths)), ImageInput(4, 4))
     loader = Loader(
         images, EpochBatchSampler(len(paths), 500, "reshuffled each epoch"), num_workers=1, pin_memory=False

@@ -29,7 +29,7 @@ def table(tmp_path: Path) -> Path:
 
 def test_labels_and_groups_come_from_the_table(table: Path) -> None:
     index = index_table(table, table.parent, PATIENTS)
-    assert index.class_names == ["BLUE", "GREEN", "RED"] and len(index.paths) == 36
+    assert index.names == ["BLUE", "GREEN", "RED"] and len(index.paths) == 36
     split = complete_splits(index, 0.25, 0.25, seed=0)
     assert index.groups is not None
     splits_of = {group: set(split.splits[index.groups == group]) for group in set(index.groups.tolist())}

@@ -17,6 +17,7 @@ from project.cli import main as tool
 from project.datamodules.images.builders import Digits
 from project.datamodules.images.shards import INDEX, ShardReader, read_shard_index
 from project.images import decode, read_bytes
+from project.interface import ClassTarget
 from tests.conftest import QUICK, REPOSITORY, fit
 
 
@@ -30,9 +31,11 @@ def test_shards_contain_every_image_with_its_split(tree: Path, tmp_path: Path) -
         image, original = decode(read(row)).pixels, decode(read_bytes(tree / index.paths[row])).pixels
         assert image.shape == (10, 10, 3)
         mean, expected = image.mean((0, 1)), original.mean((0, 1))
-        assert np.abs(mean - expected).max() < 4 and index.class_names[index.labels[row]] in index.paths[row]
-    trained = read_shard_index(str(tmp_path / "shards"), ["red", "pink", "green", "blue"])  # in the model's order
-    assert [trained.class_names[label] for label in trained.labels] == [path.split("/")[0] for path in index.paths]
+        assert np.abs(mean - expected).max() < 4 and index.names[index.labels[row]] in index.paths[row]
+    trained = read_shard_index(
+        str(tmp_path / "shards"), ClassTarget(["red", "pink", "green", "blue"], [])
+    )  # in the model's order
+    assert [trained.names[label] for label in trained.labels] == [path.split("/")[0] for path in index.paths]
 
 
 def test_orientation_is_applied_and_exif_is_removed(tree: Path, tmp_path: Path) -> None:

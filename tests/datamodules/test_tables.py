@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from project.cli import main
-from project.datamodules.index import index_table, sort_classes
+from project.datamodules.index import index_table
+from project.datamodules.labels import sort_classes
 from project.datamodules.path_matcher import PathMatcher
 from project.datamodules.tables import Columns, check_distinct, load_table
 from project.errors import UserError
+from project.interface import ClassTarget
 from tests.conftest import QUICK, write_images
 from tests.runs import RUN, load
 
@@ -151,13 +153,13 @@ def test_index_of_a_table(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("\n".join(["id;kind;part;who", *rows]))
     columns = Columns("id", "kind", "part", "who")
     index = index_table(tmp_path / "t.csv", tmp_path, columns)
-    assert index.class_names == ["8", "9", "10"] and index.labels.tolist() == [0, 1, 2] * 4
+    assert index.names == ["8", "9", "10"] and index.labels.tolist() == [0, 1, 2] * 4
     assert index.paths[0] == "000.png" and index.groups is not None and index.groups[11] == "p11"
     assert index.rows("test").tolist() == [0, 1, 2]
-    old = index_table(tmp_path / "t.csv", tmp_path, columns, ["10", "8", "9", "7"])
-    assert old.class_names == ["10", "8", "9", "7"] and old.labels.tolist() == [1, 2, 0] * 4, "the model's order"
+    old = index_table(tmp_path / "t.csv", tmp_path, columns, trained=ClassTarget(["10", "8", "9", "7"], []))
+    assert old.names == ["10", "8", "9", "7"] and old.labels.tolist() == [1, 2, 0] * 4, "the model's order"
     with pytest.raises(UserError, match="has class '10', which the trained model does not have"):
-        index_table(tmp_path / "t.csv", tmp_path, columns, ["8", "9"])
+        index_table(tmp_path / "t.csv", tmp_path, columns, trained=ClassTarget(["8", "9"], []))
     (tmp_path / "t.csv").write_text("path,label\n000.png,a\n000,b")
     with pytest.raises(UserError, match="line 3: 000.png is listed twice, also in line 2"):
         index_table(tmp_path / "t.csv", tmp_path)
@@ -196,6 +198,6 @@ def test_shards_in_the_order_of_the_model(here: Path) -> None:
     rows = [f"{name}/{i:03d}.png,{name}" for name in ("9", "10") for i in range(8)]
     Path("t.csv").write_text("\n".join(["path,label", *rows]))
     main(["shard", "images", "shards", "--table", "t.csv"])
-    now, before = read_shard_index("shards", None), read_shard_index("shards", ["10", "9"])
-    assert now.class_names == ["9", "10"] and before.class_names == ["10", "9"]
+    now, before = read_shard_index("shards", None), read_shard_index("shards", ClassTarget(["10", "9"], []))
+    assert now.names == ["9", "10"] and before.names == ["10", "9"]
     assert np.array_equal(now.labels, 1 - before.labels)

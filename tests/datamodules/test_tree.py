@@ -16,7 +16,7 @@ def test_one_folder_named_train_among_others_is_no_split(tmp_path: Path) -> None
     for folder in ("blue/car", "red/car", "red/train"):
         write_images(tmp_path / folder, 3, (9, 9, 9))
     index = index_tree(tmp_path)
-    assert index.class_names == ["blue", "red"] and set(index.splits.tolist()) == {""} and len(index.paths) == 9
+    assert index.names == ["blue", "red"] and set(index.splits.tolist()) == {""} and len(index.paths) == 9
 
 
 def write(root: Path, *folders: str) -> None:
@@ -30,9 +30,9 @@ def write(root: Path, *folders: str) -> None:
 
 def test_flat_tree(tree: Path) -> None:
     index = index_tree(tree)
-    assert index.class_names == ["blue", "green", "red"]
+    assert index.names == ["blue", "green", "red"]
     assert len(index.paths) == 60 and set(index.splits.tolist()) == {""}
-    assert all(path.startswith(index.class_names[label]) for path, label in zip(index.paths, index.labels, strict=True))
+    assert all(path.startswith(index.names[label]) for path, label in zip(index.paths, index.labels, strict=True))
 
 
 def test_split_tree_with_nested_folders_hidden_files_and_link_loops(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_alternative_split_names(tmp_path: Path) -> None:
         for name in ("a", "b"):
             write_images(tmp_path / folder / name, 3, (9, 9, 9))
     index = index_tree(tmp_path)
-    assert index.class_names == ["a", "b"]
+    assert index.names == ["a", "b"]
     assert [index.paths[index.rows(split)[0]] for split in ("train", "val", "test")] == [
         "Train/a/000.png",
         "validation/a/000.png",
@@ -92,7 +92,7 @@ def test_alternative_split_names(tmp_path: Path) -> None:
 
 def test_classes_of_a_trained_model_keep_their_order_and_may_be_absent(tree: Path) -> None:
     index = index_tree(tree, ["yellow", "red", "green", "blue"])
-    assert index.class_names == ["yellow", "red", "green", "blue"]
+    assert index.names == ["yellow", "red", "green", "blue"]
     assert {path.split("/")[0]: label for path, label in zip(index.paths, index.labels.tolist(), strict=True)} == {
         "red": 1,
         "green": 2,
@@ -105,7 +105,7 @@ def test_classes_of_a_trained_model_keep_their_order_and_may_be_absent(tree: Pat
 def test_split_folders_in_class_folders(tmp_path: Path) -> None:
     write(tmp_path, "2/train", "2/test", "10/Training", "10/train", "10/test/deeper", "10/valid")
     index = index_tree(tmp_path)
-    assert index.class_names == ["2", "10"]
+    assert index.names == ["2", "10"]
     assert [len(index.rows(split)) for split in ("train", "val", "test", "")] == [6, 2, 4, 0]
     assert {index.paths[row].split("/")[0] for row in index.rows("test")} == {"2", "10"}
 
@@ -129,8 +129,8 @@ def test_class_folders_in_two_unicode_forms(tmp_path: Path) -> None:
     composed, decomposed = "caf\u00e9", "cafe\u0301"
     write(tmp_path, f"train/{composed}", "train/tea", f"test/{decomposed}", "test/tea")
     index = index_tree(tmp_path)
-    assert index.class_names == [composed, "tea"] and len(index.rows("test")) == 4
-    assert index_tree(tmp_path, [decomposed, "tea"]).class_names == [decomposed, "tea"]
+    assert index.names == [composed, "tea"] and len(index.rows("test")) == 4
+    assert index_tree(tmp_path, [decomposed, "tea"]).names == [decomposed, "tea"]
     write(tmp_path, f"train/{decomposed}")
     with pytest.raises(UserError, match=re.escape(r"class folders 'cafe\u0301' and 'caf\xe9', one name in two")):
         index_tree(tmp_path)
@@ -140,7 +140,7 @@ def test_class_names_in_any_script_and_in_invalid_utf8(tmp_path: Path) -> None:
     names = ["\U0001f600", "\U00020bb7", os.fsdecode(b"caf\xe9")]
     write(tmp_path, *names)
     index = index_tree(tmp_path)
-    assert index.class_names == sorted(names) and len(index.paths) == 6
+    assert index.names == sorted(names) and len(index.paths) == 6
 
 
 def test_files_that_are_not_read_are_counted(tmp_path: Path) -> None:

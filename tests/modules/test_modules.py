@@ -67,7 +67,7 @@ def test_batches_with_non_finite_loss_are_ignored_in_training() -> None:
     scores.update(torch.tensor(torch.nan), logits, labels, only_finite=True)
     result = scores.compute()
     assert result.scalars["loss"] == 0.5
-    assert result.confusion is not None and result.confusion.tolist() == [[2, 0], [1, 0]]
+    assert result.details["confusion"].tolist() == [[2, 0], [1, 0]]
 
 
 class Losses(L.Callback):

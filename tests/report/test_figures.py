@@ -34,7 +34,7 @@ def test_per_class_metrics_match_the_classifier() -> None:
     logits = tensor(np.eye(7)[predicted])
     metric.update(tensor(0.0), logits, tensor(label))
     result = metric.compute()
-    assert result.confusion is not None and (found.confusion == result.confusion.numpy()).all()
+    assert (found.confusion == result.details["confusion"].numpy()).all()
     for name in ("precision", "recall", "f1"):
         assert np.nanmean(found.per_class[name]) == pytest.approx(float(result.scalars[name]))
     assert np.isnan(found.per_class["f1"][6])

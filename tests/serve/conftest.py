@@ -36,8 +36,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An exported model with a temperature and a confidence threshold."""
     torch.manual_seed(0)
     inputs = ImageInput(SIZE, SIZE, [0.4, 0.5, 0.6], [0.2, 0.2, 0.2])
-    classifier = Classifier(Means, confidence_threshold=0.6)
-    classifier.set_data_description(DataDescription(inputs, ClassTarget(NAMES, [1, 1, 1]), "made"))
+    classifier = Classifier(Means)
+    classifier.set_data_description(DataDescription(inputs, ClassTarget(NAMES, [1, 1, 1], 0.6), "made"))
     classifier.configure_model()
     classifier.task.temperature.fill_(1.7)
     file = tmp_path_factory.mktemp("model") / "model.onnx"

@@ -62,10 +62,11 @@ def calibrate(trained: Trained, target_accuracy: float | None = None) -> None:
                 threshold = confidence_threshold(confidence, correct, target_accuracy)
             print(f"{split}: {_coverage(correct, confidence >= threshold, threshold)}")
     checkpoint = load_checkpoint(trained.checkpoint)
-    if threshold is None and checkpoint["hyper_parameters"]["confidence_threshold"] is not None:
+    target = checkpoint["data_description"]["target"]["init_args"]
+    if threshold is None and target["confidence_threshold"] is not None:
         print("the confidence threshold is reset: pass --target_accuracy to find a new one")
     checkpoint["state_dict"]["task.temperature"] = torch.tensor(after, dtype=torch.float32)
-    checkpoint["hyper_parameters"]["confidence_threshold"] = threshold
+    target["confidence_threshold"] = threshold
     DurableCheckpointIO().save_checkpoint(checkpoint, trained.checkpoint)
     print(f"\ntemperature {after:.4f} (before: {before:.4f}), saved in {trained.checkpoint}")
     command = f"{python_command()} train.py test --ckpt_path {trained.checkpoint}"

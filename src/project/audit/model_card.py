@@ -78,7 +78,7 @@ def _context(run: Run, tested: Predictions) -> dict[str, Any]:
         "gaps": _rows(run.folder / GAPS),
         "brier": brier[-1] if brier else None,
         "temperature": round(float(checkpoint["state_dict"].get("task.temperature", 1)), 4) if checkpoint else None,
-        "threshold": checkpoint["hyper_parameters"].get("confidence_threshold") if checkpoint else None,
+        "threshold": _target(checkpoint).get("confidence_threshold"),
         "calibrated_later": checkpoint and summary.exists() and file.stat().st_mtime > summary.stat().st_mtime,
         "leak_test": describe(json.loads(leak_test.read_text())) if leak_test.is_file() else [],
         "robustness": robustness,
@@ -105,3 +105,7 @@ def _front_matter(run: Run, tested: Predictions) -> str:
 def _rows(file: Path) -> list[dict[str, str]]:
     """Return the rows of a CSV, or none if the file is missing."""
     return read_table(file, []) if file.is_file() else []
+
+
+def _target(checkpoint: dict[str, Any] | None) -> dict[str, Any]:
+    return {} if checkpoint is None else checkpoint["data_description"]["target"]["init_args"]

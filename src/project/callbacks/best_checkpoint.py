@@ -2,13 +2,16 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
+from torchmetrics import Metric
 from typing_extensions import override
+
+from project.interface import module_of
 
 LOSS = "val/loss"
 
@@ -17,16 +20,38 @@ class BestCheckpoint(ModelCheckpoint):
     """ModelCheckpoint that, of checkpoints with the same value of `monitor`, prefers the one with the lower `val/loss`.
 
     With a small val split, many epochs have the same accuracy. Lightning's callback keeps the first of them, in which
-    the network may be far from trained. A NaN loss counts as infinite, as does one that an older run did not record.
+    the network may be far from trained. A NaN loss counts as infinite.
+
+    Args:
+        monitor: Logged metric by which checkpoints are compared; `auto` takes that of the task: val/acc for classes,
+            val/mAP for labels, val/loss for values.
+        mode: Whether the lowest or the highest value is the best; `auto` knows for losses, errors and the metrics of
+            `model.metrics`.
+        kwargs: Arguments of ModelCheckpoint.
     """
 
     losses: Mapping[str, float] = {}
     """`val/loss` of the checkpoints in `best_k_models`, by path; replaced, never changed."""
 
-    @property
+    def __init__(
+        self, *, monitor: str | None = "auto", mode: Literal["auto", "min", "max"] = "auto", **kwargs: Any
+    ) -> None:
+        super().__init__(monitor=monitor, mode="max" if mode == "auto" else mode, **kwargs)
+        self._mode_is_open = mode == "auto"
+
     @override
-    def state_key(self) -> str:
-        return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)  # as in older runs
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Choose metric and mode by the task, before the state of an earlier run is restored."""
+        if stage == "fit":
+            pl_module.setup(stage)  # the task is known then
+            task, extra = module_of(trainer).task, module_of(trainer).metrics["val_metrics"]
+            name, mode = task.monitor
+            if self.monitor == "auto":
+                self.monitor = name
+            if self.monitor is not None and self._mode_is_open:
+                self.mode = mode if self.monitor == name else best_is(self.monitor, extra)
+                self.kth_value = torch.tensor(torch.inf if self.mode == "min" else -torch.inf)
+        super().setup(trainer, pl_module, stage)
 
     @override
     def check_monitor_top_k(self, trainer: L.Trainer, current: Tensor | None = None) -> bool:
@@ -60,6 +85,19 @@ class BestCheckpoint(ModelCheckpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
         self.losses = {path: state_dict.get("losses", {}).get(path, math.inf) for path in self.best_k_models}
+
+
+def best_is(name: str, metrics: Mapping[str, Metric]) -> Literal["min", "max"]:
+    """Return whether the lowest or the highest value of a logged metric is the best.
+
+    Args:
+        name: Name of the metric, e.g. val/loss.
+        metrics: Metrics of `model.metrics` by name.
+    """
+    last = name.rpartition("/")[2]
+    if last in metrics and (higher := metrics[last].higher_is_better) is not None:
+        return "max" if higher else "min"
+    return "min" if last.endswith(("loss", "error")) or last in ("mae", "rmse", "brier") else "max"
 
 
 def _loss(trainer: L.Trainer) -> float:

@@ -26,7 +26,8 @@ class Figures(L.Callback):
     def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
         """Define the custom scalar charts that show train and val together."""
         if writer := tensorboard_writer(trainer):
-            figures = ("loss", "acc", "f1") if module_of(trainer).task.headline else ("loss",)
+            headline = module_of(trainer).task.headline
+            figures = ("loss", headline[0]) if headline else ("loss",)
             layout = {figure: ["Multiline", [f"{split}/{figure}" for split in ("train", "val")]] for figure in figures}
             writer.add_custom_scalars({"train and val": layout})
 

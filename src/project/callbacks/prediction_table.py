@@ -32,8 +32,8 @@ class PredictionTable(L.Callback):
         """Open the part of this process."""
         folder = Path(trainer.strategy.broadcast(trainer.log_dir or "."))
         folder.mkdir(parents=True, exist_ok=True)
-        target, threshold = module_of(trainer).data_description.target, module_of(trainer).confidence_threshold
-        self._columns, self._row = target.columns(threshold), lambda scores, true: target.row(scores, threshold)
+        target = module_of(trainer).data_description.target
+        self._columns, self._row = target.columns, lambda scores, true: target.row(scores)
         self._open(trainer, folder / "predictions.csv")
 
     def on_test_start(self, trainer: L.Trainer, *_: Any) -> None:

@@ -32,7 +32,8 @@ REMOVED = {
     "data_description": "written by an older version, remove it from the config",
     "poisson": "replaced by --data.sampler project.privacy.PoissonBatchSampler",
     "views": "renamed to model.tta, and its values one, mirror, mirror_shift to none, flip, flip_translate",
-    "sure_above": "renamed to model.confidence_threshold",
+    "sure_above": "set by `train.py calibrate --target_accuracy` and saved in the checkpoint",
+    "confidence_threshold": "set by `train.py calibrate --target_accuracy` and saved in the checkpoint",
     "project.privacy.PoissonBatches": "renamed to project.privacy.PoissonBatchSampler",
     "project.explain.Watch": "renamed to project.explain.ErrorAnalysis",
 }

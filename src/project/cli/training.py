@@ -143,8 +143,6 @@ class CLI(LightningCLI):
         parser.add_lightning_class_args(NonFiniteGuard, "guard")
         parser.set_defaults(
             {
-                "checkpoint.monitor": "val/acc",
-                "checkpoint.mode": "max",
                 "checkpoint.filename": "best",
                 "checkpoint.enable_version_counter": False,
                 "trainer.default_root_dir": "logs",

@@ -6,8 +6,9 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_warn
@@ -15,11 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from project.datamodules.images.masks import Masks
+from project.datamodules.labels import DEFAULT_LABELS, LabelOptions, TargetKind, read_labels
 from project.datamodules.path_matcher import PathMatcher
-from project.datamodules.tables import DEFAULT_COLUMNS, Columns, Table, check_distinct, clean, load_table
+from project.datamodules.tables import DEFAULT_COLUMNS, Columns, Table, clean, load_table
 from project.errors import UserError
 from project.images import find_images, no_images
-from project.interface import Split
+from project.interface import ClassTarget, MultilabelTarget, Split, Target, ValueTarget
+from project.interface.target import SEPARATOR
 from project.output import pluralize
 
 SPLIT_FOLDERS: dict[str, Split] = {
@@ -27,6 +30,9 @@ SPLIT_FOLDERS: dict[str, Split] = {
     **dict.fromkeys(("val", "valid", "validate", "validation"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }  # names of split folders, case-insensitive
+
+
+KINDS: dict[TargetKind, str] = {"classes": "classes", "multilabel": "labels", "values": "values"}
 
 
 class PathTable(Sequence[str]):
@@ -61,13 +67,14 @@ class ImageIndex:
 
     root: Path
     paths: PathTable  # POSIX, relative to the root
-    labels: NDArray[np.int64]  # (N,), -1 for unlabeled images
+    labels: NDArray[Any]  # classes: int64 (N,), -1 if unlabeled; labels, values: float32 (N, names), NaN if unknown
     splits: NDArray[np.str_]  # (N,), "" for images without a split yet, "skip" for unreadable ones
-    class_names: list[str]  # the position is the label
+    names: list[str]  # of the classes, labels or values; empty for unlabeled images
     groups: NDArray[np.str_] | None = None  # (N,), images of a group stay in one split
     balance: NDArray[np.str_] | None = None  # (N,), balanced sampling balances these entries along with the classes
     masks: Masks | None = None  # regions to mask when images are read
     skipped: Mapping[str, int] = field(default_factory=dict)  # number of files that are not images, by extension
+    kind: TargetKind = "classes"
 
     def hide(self, image: Tensor, row: int) -> Tensor:
         """Mask the regions of an upright image in its original size, (C, H, W)."""
@@ -77,18 +84,76 @@ class ImageIndex:
         """Return the rows of one split, int64, ascending."""
         return np.flatnonzero(self.splits == split)
 
+    @property
+    def class_rows(self) -> list[tuple[str, NDArray[np.int64]]]:
+        """Name and rows, ascending, of each class or label; no entry for values."""
+        if self.kind == "values":
+            return []
+        if self.kind == "multilabel":
+            return [(name, np.flatnonzero(column == 1)) for name, column in zip(self.names, self.labels.T, strict=True)]
+        order = np.argsort(self.labels, kind="stable")
+        edges = np.searchsorted(self.labels[order], np.arange(len(self.names) + 1))
+        return [(name, order[start:end]) for name, (start, end) in zip(self.names, pairwise(edges), strict=True)]
+
     def strata(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the stratum of each row for balanced sampling, int64: its class, or its pair of class and entry."""
+        """Return the stratum of each row for balanced sampling, int64: its class, or its pair of class and entry.
+
+        Raises:
+            UserError: The samples have no classes.
+        """
+        if self.kind != "classes":
+            raise UserError(f"data.sampling balanced needs classes, and the data has {KINDS[self.kind]}")
         if self.balance is None:
-            return self.labels[rows]
+            return np.asarray(self.labels[rows])
         entry = np.unique(self.balance[rows], return_inverse=True)[1]
-        return np.asarray(entry, np.int64) * len(self.class_names) + self.labels[rows]
+        return np.asarray(entry * len(self.names) + self.labels[rows], np.int64)
+
+    def differ(self, one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return for each pair of rows whether their labels contradict each other; unknown ones do not."""
+        a, b = self.labels[one], self.labels[other]
+        return np.asarray(a != b if a.ndim == 1 else ((a != b) & ~np.isnan(a) & ~np.isnan(b)).any(1))
+
+    def label_text(self, row: int) -> str:
+        """Return the class, the labels or the values of a row as text."""
+        if self.kind == "classes":
+            return self.names[int(self.labels[row])]
+        if self.kind == "multilabel":
+            return SEPARATOR.join(self.names[label] for label in np.flatnonzero(self.labels[row] == 1))
+        return SEPARATOR.join("" if np.isnan(value) else f"{value:g}" for value in self.labels[row].tolist())
+
+    def target(self) -> Target:
+        """Return the description of the target, with counts or statistics of the train split.
+
+        Raises:
+            UserError: A class, label or value does not occur or does not vary in train.
+        """
+        labels = self.labels[self.rows("train")]
+        reason = ": it has too few groups" if self.groups is not None else ""
+        if self.kind == "classes":
+            counts = np.bincount(labels, minlength=len(self.names))
+            if missing := [name for name, count in zip(self.names, counts, strict=True) if not count]:
+                raise UserError(f"class '{missing[0]}' in {self.root} has no images in the train split{reason}")
+            return ClassTarget(self.names, counts.tolist())
+        known = ~np.isnan(labels)
+        unknown = int((~known).sum())
+        if self.kind == "multilabel":
+            present = (labels == 1).sum(0)
+            if missing := [name for name, count in zip(self.names, present, strict=True) if not count]:
+                fix = "remove the column, or add images with it"
+                raise UserError(f"label '{missing[0]}' in {self.root} has no image in the train split{reason}: {fix}")
+            return MultilabelTarget(self.names, present.tolist(), known.sum(0).tolist(), unknown=unknown)
+        if empty := [name for name, count in zip(self.names, known.sum(0), strict=True) if not count]:
+            raise UserError(f"value '{empty[0]}' in {self.root} is empty for all images of the train split{reason}")
+        mean, std = (np.asarray(f(labels, 0, dtype=np.float64)) for f in (np.nanmean, np.nanstd))
+        if constant := [name for name, spread in zip(self.names, std, strict=True) if not spread]:
+            raise UserError(f"value '{constant[0]}' in {self.root} is the same for all images of the train split")
+        return ValueTarget(self.names, mean.tolist(), std.tolist(), unknown=unknown)
 
     def fingerprint(self) -> str:
-        """Return a hash of all paths, labels, splits and class names, 16 hexadecimal digits."""
+        """Return a hash of all paths, labels, splits and names, 16 hexadecimal digits."""
         digest = hashlib.blake2b(self.paths.digest(), digest_size=8)
         digest.update(self.labels.tobytes() + np.char.encode(self.splits).tobytes())
-        digest.update(os.fsencode("\0".join(self.class_names)))
+        digest.update(os.fsencode("\0".join(self.names)))
         return digest.hexdigest()
 
 
@@ -113,7 +178,8 @@ def index_table(
     file: Path,
     root: Path,
     columns: Columns = DEFAULT_COLUMNS,
-    class_names: list[str] | None = None,
+    options: LabelOptions = DEFAULT_LABELS,
+    trained: Target | None = None,
     option: str = "--data.columns",
 ) -> ImageIndex:
     """Index the images listed in a CSV, TSV or Parquet file, one per row.
@@ -122,31 +188,27 @@ def index_table(
         file: The table.
         root: The folder that paths are relative to.
         columns: Names of the columns. An image without a group is a group by itself.
-        class_names: Classes of the trained model, some of which may have no images; by default, those of the table.
+        options: How labels are read.
+        trained: Target of the trained model, of whose classes some may have no images; by default, that of the table.
         option: The option that names the columns, for error messages.
 
     Raises:
         UserError: The table cannot be read, a row is invalid, or there are fewer than two classes.
     """
-    names = {key: name for key, name in vars(columns).items() if name is not None}
+    names = dict.fromkeys(columns.labels, f"{option}.label")
+    names |= {name: f"{option}.{key}" for key, name in vars(columns).items() if name is not None and key != "label"}
     split_column = columns.split or "split"
-    if class_names is not None:  # another dataset than the one trained on may lack its groups
-        names.pop("group", None)
+    if trained is not None and columns.group is not None:  # another dataset than the one trained on may lack its groups
+        names.pop(columns.group, None)
     optional = [split_column, *filter(None, [columns.group])]
-    table = load_table(file, {name: f"{option}.{key}" for key, name in names.items()}, optional)
-    labels = table.clean(columns.label)
-    splits = table.clean(split_column) if split_column in table.cells else [""] * len(labels)
-    paths = _match_images(table, columns, root, labels, splits)
+    table = load_table(file, names, optional)
+    splits = table.clean(split_column) if split_column in table.cells else [""] * len(table.places)
+    paths = _match_images(table, columns, root, splits)
+    labels = read_labels(table, columns, options, trained)
     for note in table.notes:
         rank_zero_warn(note)
-    check_distinct(file, labels)
-    expected = class_names or sort_classes(set(labels))
-    if len(expected) < 2:
-        raise UserError(f"{file} has only one class, '{expected[0]}': a classifier needs at least two")
-    label_of = {clean(name): label for label, name in enumerate(expected)}
-    check_classes(file, labels, list(label_of), "the trained model")
     given = np.array([SPLIT_FOLDERS[split.lower()] if split else "" for split in splits])
-    if not {"train", ""} & {*given.tolist()} and class_names is None:
+    if not {"train", ""} & {*given.tolist()} and trained is None:
         raise UserError(f"{file} has no image in the train split: set some to train, or leave the column split empty")
     groups = table.clean(columns.group) if columns.group in table.cells else None
     balance = table.clean(columns.balance) if columns.balance else None
@@ -154,24 +216,25 @@ def index_table(
     return ImageIndex(
         root,
         PathTable(paths[row] for row in order),
-        np.array([label_of[labels[row]] for row in order]),
+        labels.values[order],
         given[order],
-        list(expected),
+        labels.names,
         np.array([groups[row] or f"alone: {paths[row]}" for row in order]) if groups else None,
         np.array([balance[row] for row in order]) if balance else None,
+        kind=labels.kind,
     )
 
 
-def _match_images(table: Table, columns: Columns, root: Path, labels: list[str], splits: list[str]) -> list[str]:
+def _match_images(table: Table, columns: Columns, root: Path, splits: list[str]) -> list[str]:
     """Return the path of each row's image relative to `root`; raise a UserError for the first invalid row."""
     written = table.cells[columns.path]
     matcher = PathMatcher(lambda: find_images(root), root, table.encoding)
     rows: dict[str, int] = {}  # by path without "./" and "//"
     paths: list[str] = []
-    for row, (name, label, split) in enumerate(zip(written, labels, splits, strict=True)):
+    for row, (name, split) in enumerate(zip(written, splits, strict=True)):
         path, problem = "", ""
-        if not clean(name) or not label:
-            problem = f"{name} has no label" if clean(name) else "no path"
+        if not clean(name):
+            problem = "no path"
         elif split and split.lower() not in SPLIT_FOLDERS:
             problem = f"split must be train, val, test or empty, got '{split}'"
         else:
@@ -202,15 +265,3 @@ def check_folder(root: Path) -> Path:
 def normalize_name(name: str) -> str:
     """Return a class name in Unicode form NFC: file systems and editors differ in how they write accents."""
     return unicodedata.normalize("NFC", name)
-
-
-def sort_classes(names: Iterable[str]) -> list[str]:
-    """Return class names in order: by number if all are integers (2 before 10), otherwise by text."""
-    ordered = sorted(names)
-    return sorted(ordered, key=int) if all(name.removeprefix("-").isdecimal() for name in ordered) else ordered
-
-
-def check_classes(location: Path | str, names: Iterable[str], expected: Sequence[str], source: str) -> None:
-    """Raise a UserError that lists the classes among `names` that are not among those expected by `source`."""
-    if extra := sorted(set(names) - set(expected)):
-        raise UserError(f"{location} has class {', '.join(map(repr, extra))}, which {source} does not have")

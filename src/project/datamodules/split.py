@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from project.datamodules.index import ImageIndex
+from project.datamodules.stratify import assign_parts, indicators
 from project.errors import UserError
 from project.interface import Split
 
@@ -38,7 +39,9 @@ def assign_splits(
 
 
 def complete_splits(index: ImageIndex, val_fraction: float, test_fraction: float, seed: int) -> ImageIndex:
-    """Assign every image to a split: keep given splits and split off missing ones from train, stratified by class.
+    """Assign every image to a split: keep given splits and split off missing ones from train, stratified.
+
+    Strata are classes, or the labels or quantiles of values of `stratify`.
 
     The result depends on relative paths and the seed only. A dataset with val but without test gets no test split: it
     is tested on val. Groups stay together, so that the fractions are approximate.
@@ -52,6 +55,18 @@ def complete_splits(index: ImageIndex, val_fraction: float, test_fraction: float
     train = np.flatnonzero(splits == "train")
     if not len(train):
         return index  # a test split only, to evaluate a trained model
+    if index.kind != "classes":
+        shares = {split: fraction for split, fraction in fractions.items() if fraction > 0}
+        parts = _stratify(index, train, [1 - sum(shares.values()), *shares.values()], seed)
+        for number, split in enumerate(shares, start=1):
+            splits[train[parts == number]] = split
+        missing: list[str] = [split for split in ("train", *shares) if not (splits == split).any()]
+        if missing:
+            unit = "images" if index.groups is None else "groups"
+            raise UserError(
+                f"{index.root} has too few {unit} for a {missing[0]} split: add {unit}, or provide the splits"
+            )
+        return replace(index, splits=splits)
     if index.groups is not None:
         for split, fraction in fractions.items():
             if fraction > 0:
@@ -63,15 +78,11 @@ def complete_splits(index: ImageIndex, val_fraction: float, test_fraction: float
                 splits[pool[fold == 0 if share <= 0.5 else fold > 0]] = split
         return replace(index, splits=splits)
 
-    def sort_key(row: int) -> bytes:
-        text = f"{seed}:{index.paths[row]}".encode(errors="surrogateescape")
-        return hashlib.blake2b(text, digest_size=8).digest()
-
-    for label, name in enumerate(index.class_names):
+    for label, name in enumerate(index.names):
         rows = train[index.labels[train] == label]
         if not len(rows):
             continue  # a class of the trained model that this dataset lacks
-        remaining = sorted(rows.tolist(), key=sort_key)
+        remaining = sorted(rows.tolist(), key=lambda row: _draw(index.paths[row], seed))
         for split, fraction in fractions.items():
             count = max(1, round(fraction * len(rows))) if fraction > 0 else 0
             splits[remaining[:count]] = split
@@ -80,6 +91,26 @@ def complete_splits(index: ImageIndex, val_fraction: float, test_fraction: float
             few = f"{len(rows)} images, too few to split into train and {' and '.join(fractions)}"
             raise UserError(f"class '{name}' in {index.root} has {few}: add images, or provide the splits as folders")
     return replace(index, splits=splits)
+
+
+def _draw(name: str, seed: int) -> bytes:
+    """Return a pseudorandom sort key that depends on the name and the seed only."""
+    return hashlib.blake2b(f"{seed}:{name}".encode(errors="surrogateescape"), digest_size=8).digest()
+
+
+def _stratify(index: ImageIndex, pool: NDArray[np.int64], shares: list[float], seed: int) -> NDArray[np.int64]:
+    """Return the part of each row in the pool, by labels or values; groups stay together."""
+    matrix = indicators(index.labels[pool], index.kind)
+    if index.groups is None:
+        names, unit_of = [index.paths[row] for row in pool.tolist()], np.arange(len(pool))
+    else:
+        unique, unit_of = np.unique(index.groups[pool], return_inverse=True)
+        names = unique.tolist()
+        summed = np.zeros((len(names), matrix.shape[1]))
+        np.add.at(summed, unit_of, matrix)
+        matrix = summed
+    order = np.array(sorted(range(len(names)), key=lambda unit: _draw(names[unit], seed)))
+    return assign_parts(matrix, np.bincount(unit_of, minlength=len(names)), shares, order)[unit_of]
 
 
 def evaluation_split(index: ImageIndex, split: Literal["val", "test"]) -> ImageIndex:
@@ -106,6 +137,8 @@ def _folds(index: ImageIndex, pool: NDArray[np.int64], folds: int, seed: int) ->
     """Return the fold number of each image in the pool."""
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
+    if index.kind != "classes":
+        return _stratify(index, pool, [1 / folds] * folds, seed)
     labels = index.labels[pool]
     groups = None if index.groups is None else index.groups[pool]
     units = np.bincount(labels).min() if groups is None else len(np.unique(groups))

@@ -29,7 +29,7 @@ class Columns:
 
     Args:
         path: Path of each file relative to the dataset directory, or its name without the extension.
-        label: Class of each sample.
+        label: Class of each sample; or several columns, of 0 and 1 for labels, of numbers for values to predict.
         split: train, val, test or empty; by default the column `split`, if there is one.
         group: Group of each sample, e.g. a patient; a group stays in one split.
         balance: E.g. a camera or a skin type. `sampling: balanced` then samples all pairs of class and entry equally
@@ -37,10 +37,15 @@ class Columns:
     """
 
     path: str = "path"
-    label: str = "label"
+    label: str | list[str] = "label"
     split: str | None = None
     group: str | None = None
     balance: str | None = None
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the label columns."""
+        return [self.label] if isinstance(self.label, str) else list(self.label)
 
 
 DEFAULT_COLUMNS = Columns()

@@ -11,11 +11,10 @@ from project.datamodules.index import (
     SPLIT_FOLDERS,
     ImageIndex,
     PathTable,
-    check_classes,
     check_folder,
     normalize_name,
-    sort_classes,
 )
+from project.datamodules.labels import check_classes, sort_classes
 from project.errors import UserError
 from project.images import describe_skipped, find_images
 from project.images.find import readable_extensions

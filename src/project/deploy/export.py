@@ -67,7 +67,6 @@ def metadata(model: Classifier, checkpoint: Path) -> dict[str, Any]:
         "data_description": model.data_description.to_dict(),
         "tta": model.tta,
         **({} if temperature is None else {"temperature": float(temperature)}),
-        "confidence_threshold": model.confidence_threshold,
         "checkpoint": str(checkpoint),
         "input": f"image: {image.dtype} (N, {image.channels}, H, W), {channels} as decoded, any H and W",
         "output": "probabilities: float32 (N, classes)",

@@ -24,8 +24,7 @@ class Exported:
     """An exported model.
 
     Attributes:
-        metadata: The file's metadata: format_version, data_description, tta, temperature, confidence_threshold,
-            checkpoint.
+        metadata: The file's metadata: format_version, data_description, tta, temperature, checkpoint.
         description: Description of the training data, e.g. image size and class names.
         probabilities: Function from decoded images, (N, C, H, W) of any H and W in the dtype of the input, to
             probabilities, float32 (N, classes).

@@ -28,7 +28,7 @@ def parity_images(data: ImageDataModule) -> Images:
             " its predictions would be correct only for images that were transformed beforehand"
         )
     assert data.index is not None
-    rows = data.index.rows(data.test_split if data.index.class_names else "")
+    rows = data.index.rows(data.test_split if data.index.names else "")
     return Images(data.index, rows, data.description.image, read=data.origin.reader())
 
 

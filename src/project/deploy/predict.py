@@ -53,16 +53,16 @@ def predict_exported(
         raise no_images(images, skipped)
     if skipped:
         print(describe_skipped(skipped))
-    target, threshold = exported.description.target, exported.metadata.get("confidence_threshold")
+    target = exported.description.target
     with (
         atomic_write(output) as partial,
         partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream,
     ):
         writer = csv.writer(stream)
-        writer.writerow(["path", *target.columns(threshold)])
+        writer.writerow(["path", *target.columns])
         for batch_paths, pixels in _batches(root, paths, exported.description.image, notes):
             for path, scores in zip(batch_paths, exported.probabilities(pixels), strict=True):
-                writer.writerow([path, *target.row(scores, threshold)])
+                writer.writerow([path, *target.row(scores)])
     if len(paths) == 1:
         print(f"{paths[0]}: {target.describe(scores)}")
     for note, count in notes.most_common():

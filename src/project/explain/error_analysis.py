@@ -1,6 +1,6 @@
 """Callback for error analysis during training, in TensorBoard and other trackers."""
 
-from typing import Any, cast
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -16,7 +16,7 @@ from project.explain.attribution import overlays
 from project.explain.render import enlarge, image_grid
 from project.interface import Batch, data_of, module_of
 from project.machine import font_families
-from project.modules.tasks.multiclass import confusion_figure
+from project.modules.tasks.figures import confusion_figure
 from project.output import printable
 from project.runs.trackers import log_figure, log_image, media_loggers
 
@@ -77,7 +77,7 @@ class ErrorAnalysis(L.Callback):
         if not loggers:
             return
         module, names = module_of(trainer), data_of(trainer).description.classes.class_names
-        confusion = cast(Tensor, module.results["val"].confusion).cpu()
+        confusion = module.results["val"].details["confusion"].cpu()
         log_figure(loggers, "val/confusion_matrix", confusion_figure(confusion, names), step)
         log_figure(loggers, "val/classes", classes_figure(confusion.numpy(), names), step)
         for kind, top_k in self._top_k.items():

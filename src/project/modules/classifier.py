@@ -41,7 +41,7 @@ from project.modules.optimizers.schedulers import (
 from project.modules.probe import check_network
 from project.modules.tasks import LossMetric, Task, reject_loss_options
 from project.runs.resume import check_same_data
-from project.runs.spec import NetCallable, build_net, builder, to_spec
+from project.runs.spec import NetCallable, build_metric, build_net, builder, to_spec
 
 BUILDERS = ("net", "task", "loss", "metrics", "optimizer", "scheduler")
 """Arguments that are callables: what they build depends on the data, e.g. the number of classes."""
@@ -62,12 +62,15 @@ class Classifier(L.LightningModule):
             each validation for ReduceLROnPlateau. If given, all arguments count steps or epochs.
         task: Task (default loss, predictions, metrics), built with the target; by default the one that the target
             names.
-        loss: Loss module that maps (outputs, target) to the mean over the batch; by default the loss of the task.
+        loss: Loss module that maps (outputs, target) to the mean over the batch; by default the loss of the task. E.g.
+            FocalLoss or OrdinalLoss for classes, AsymmetricLoss or SigmoidFocalLoss for labels, HuberLoss or L1Loss for
+            values.
         metrics: Additional torchmetrics metrics, updated with (predictions, target) in validation and test and logged
-            under their class names.
-        label_smoothing: Amount of label smoothing, in [0, 1).
-        class_weights: Weight of each class in the loss, in the order of the class names; or `balanced`, inversely
-            proportional to the class frequency: images / (classes x images of the class).
+            under their class names. A required first argument, such as `num_classes`, is given by the data.
+        label_smoothing: Amount of label smoothing of classes or labels, in [0, 1).
+        class_weights: Weight of each class in the loss, in the order of the class names, for labels that of present
+            ones; or `balanced`, inversely proportional to the class frequency: images / (classes x images of the
+            class), for labels images without it / images with it.
         freeze_epochs: Number of epochs at the start in which only the head is trained and all other layers are frozen,
             including their batch norm statistics; -1 freezes them for the whole run.
         unfreeze_epochs: Gradual unfreezing: number of epochs after `freeze_epochs` over which the layers are unfrozen,
@@ -82,8 +85,6 @@ class Classifier(L.LightningModule):
             compilation at the start.
         init_from: Checkpoint of an earlier run to initialize the weights from, matched by name and shape; the head is
             new if the classes differ. This starts a new run; use --ckpt_path to resume one.
-        confidence_threshold: Predictions with at least this probability are marked as confident; set by `train.py
-            calibrate --target_accuracy` and, like the temperature, reset when training resumes.
     """
 
     data_description: DataDescription
@@ -100,7 +101,7 @@ class Classifier(L.LightningModule):
         scheduler_interval: SchedulerInterval | None = None,
         task: Callable[[Target], Task] | None = None,
         loss: Callable[[], nn.Module] | None = None,
-        metrics: Sequence[Callable[[], Metric]] | None = None,
+        metrics: Sequence[Callable[[], Metric] | Callable[[int], Metric]] | None = None,
         label_smoothing: float = 0.0,
         class_weights: list[float] | Literal["balanced"] | None = None,
         freeze_epochs: int = 0,
@@ -110,7 +111,6 @@ class Classifier(L.LightningModule):
         channels_last: bool = True,
         compile: bool = False,
         init_from: str | None = None,
-        confidence_threshold: float | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
@@ -123,7 +123,7 @@ class Classifier(L.LightningModule):
         }
         self._scheduler_interval = scheduler_interval
         self._loss_options = {"label_smoothing": label_smoothing, "class_weights": class_weights}
-        self.tta, self.confidence_threshold = tta, confidence_threshold
+        self.tta = tta
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.compiled = compile
         if not 0 <= label_smoothing < 1:
@@ -160,8 +160,9 @@ class Classifier(L.LightningModule):
             self.loss = self.task.build_loss(self._loss_options)
         else:
             reject_loss_options(self._loss_options, "a custom model.loss")
-            self.loss = self._build["loss"]()
-        extra = [build_metric() for build_metric in self._build["metrics"]]
+            self.loss = self.task.use_loss(self._build["loss"]())
+        outputs = description.target.outputs
+        extra = [self.task.prepare_metric(build_metric(build, outputs)) for build in self._build["metrics"]]
         by_name = {type(metric).__name__: metric for metric in extra}
         if len(by_name) < len(extra):
             raise UserError(
@@ -269,7 +270,8 @@ class Classifier(L.LightningModule):
     def _stage_metric(self, stage: Split) -> LossMetric:
         """Return the metric of a stage; the evaluation metrics are created on first use."""
         if f"{stage}_sums" not in self.sums:
-            self.sums[f"{stage}_sums"] = self.task.evaluation_metric().to(self.device)
+            metric = self.task.test_metric() if stage == "test" else self.task.evaluation_metric()
+            self.sums[f"{stage}_sums"] = metric.to(self.device)
         return cast(LossMetric, self.sums[f"{stage}_sums"])
 
     def _step(self, batch: Batch, stage: Split) -> tuple[Tensor, Tensor]:
@@ -298,7 +300,7 @@ class Classifier(L.LightningModule):
         self.on_train_epoch_start()
         # The calibration is valid for the previous weights only.
         self.task.reset_calibration()
-        self.confidence_threshold = self.hparams["confidence_threshold"] = None
+        self.data_description = replace(self.data_description, target=self.task.target)
 
     def on_train_epoch_start(self) -> None:
         """Freeze and unfreeze layers according to the schedule."""
@@ -331,7 +333,7 @@ class Classifier(L.LightningModule):
     def _evaluation_step(self, batch: Batch) -> Tensor:
         predictions = self.task.predict(self._step(batch, self._stage)[1])
         for metric in self.metrics[f"{self._stage}_metrics"].values():
-            metric.update(predictions, batch.target)
+            metric.update(*self.task.metric_inputs(predictions, batch.target))
         return predictions
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:

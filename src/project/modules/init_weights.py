@@ -47,7 +47,7 @@ def load_initial_weights(net: nn.Module, init_from: str | None, description: Dat
 
 
 def _load_matching(net: nn.Module, file: Path, description: DataDescription) -> DataDescription:
-    """Load the tensors that match by name and shape, except the head if the classes differ; list the others.
+    """Load the tensors that match by name and shape, except the head if the targets differ; list the others.
 
     Returns:
         The data description in the checkpoint.
@@ -61,8 +61,8 @@ def _load_matching(net: nn.Module, file: Path, description: DataDescription) -> 
     target = net.state_dict()
     adapted = _adapt_first_layer(source, target, saved.input, description.input)
     matching = {name: value for name, value in source.items() if name in target and value.shape == target[name].shape}
-    new_classes = getattr(saved.target, "class_names", None) != getattr(description.target, "class_names", None)
-    if new_classes:
+    new_head = saved.target != description.target
+    if new_head:
         prefix = next(name for name, module in net.named_modules() if module is head(net))
         matching = {name: value for name, value in matching.items() if name.rpartition(".")[0] != prefix}
     skipped = [
@@ -77,7 +77,7 @@ def _load_matching(net: nn.Module, file: Path, description: DataDescription) -> 
     if not skipped:
         rank_zero_info(message)
     else:
-        reason = " (new head, as the classes differ)" if new_classes else ""
+        reason = f" (new head, as the {description.target.kind} differ)" if new_head else ""
         rank_zero_warn(f"{message}{reason}; not loaded: {', '.join(skipped)}")
     return saved
 

@@ -26,13 +26,11 @@ class Prediction:
     Attributes:
         scores: Prediction of the task, float32 (outputs,), e.g. class probabilities.
         target: Description of the target, e.g. the class names.
-        threshold: Confidence threshold, if set by `calibrate --target_accuracy`.
         path: Path of the file; None for images, arrays and tensors.
     """
 
     scores: Scores
     target: Target
-    threshold: float | None = None
     path: str | None = None
 
     @property
@@ -59,11 +57,11 @@ class Prediction:
     @property
     def confident(self) -> bool | None:
         """True if the probability reaches the confidence threshold; None if the model has none."""
-        return None if self.threshold is None else self.probability >= self.threshold
+        return self.target.is_confident(self.scores) if isinstance(self.target, ClassTarget) else None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the prediction as plain types, in the format of the server."""
-        return self.target.to_json(self.scores, self.threshold)
+        return self.target.to_json(self.scores)
 
     def __str__(self) -> str:
         return self.target.describe(self.scores)
@@ -76,10 +74,8 @@ class Predictor:
         description: Input, target and fingerprint of the data that the model was trained on.
     """
 
-    def __init__(
-        self, compute: Callable[[NDArray[Any]], Scores], description: DataDescription, threshold: float | None
-    ) -> None:
-        self._compute, self.description, self._threshold = compute, description, threshold
+    def __init__(self, compute: Callable[[NDArray[Any]], Scores], description: DataDescription) -> None:
+        self._compute, self.description = compute, description
 
     @overload
     def predict(self, sample: list[Any] | tuple[Any, ...]) -> list[Prediction]: ...
@@ -120,7 +116,7 @@ class Predictor:
             scores = self._compute(np.stack([self.description.input.read(sample) for sample in batch]))
             for sample, row in zip(batch, scores, strict=True):
                 path = str(sample) if isinstance(sample, str | Path) else None
-                yield Prediction(row, self.description.target, self._threshold, path)
+                yield Prediction(row, self.description.target, path)
 
 
 def load(file: str | Path, device: str = "cpu") -> Predictor:
@@ -135,8 +131,7 @@ def load(file: str | Path, device: str = "cpu") -> Predictor:
     """
     if Path(file).suffix in (".onnx", ".pt2", ".safetensors"):
         exported = import_object("project.deploy.load.load_exported")(Path(file))
-        threshold = exported.metadata.get("confidence_threshold")
-        return Predictor(exported.probabilities, exported.description, threshold)
+        return Predictor(exported.probabilities, exported.description)
     return _load_checkpoint(str(file), device)
 
 
@@ -166,4 +161,4 @@ def _load_checkpoint(file: str, device: str) -> Predictor:
             scores: Scores = model.predictions(prepare(torch.from_numpy(inputs).to(device))).cpu().numpy()
         return scores
 
-    return Predictor(compute, model.data_description, model.confidence_threshold)
+    return Predictor(compute, model.data_description)

@@ -46,6 +46,8 @@ class SaveRun(SaveConfigCallback):
         run.mkdir(parents=True, exist_ok=True)
         if stage == "fit":
             config.ckpt_path = None  # `fit --config config.yaml` must start a new run
+            if "checkpoint" in config and (kept := trainer.checkpoint_callback):  # what `auto` stands for
+                config.checkpoint.monitor, config.checkpoint.mode = kept.monitor, kept.mode  # type: ignore[attr-defined]
             data.write_split(run / "split.csv")
             seed = os.environ.get("PL_GLOBAL_SEED")
             facts = {"seed": seed, "data": str(data.folder), "data_fingerprint": data.description.fingerprint}

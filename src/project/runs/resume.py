@@ -67,7 +67,7 @@ def _newest(files: Iterable[Path | None]) -> Path | None:
 def _best_of_several(folder: Path) -> Path:
     """Return the best of several checkpoints (save_top_k > 1), as recorded in the last checkpoint."""
     callbacks = load_checkpoint(_first_intact(folder / LAST))["callbacks"]
-    best = [state["best_model_path"] for name, state in callbacks.items() if name.startswith("ModelCheckpoint")]
+    best = [state["best_model_path"] for name, state in callbacks.items() if name.startswith("BestCheckpoint")]
     return folder / Path(best[0]).name
 
 
@@ -92,22 +92,13 @@ def saved_options(saved: dict[str, Any], elsewhere: bool) -> dict[str, Any]:
     parts = {"model": (MODULE, "hyper_parameters", ()), "data": (DATA, "datamodule_hyper_parameters", ABOUT_ORIGIN)}
     options: dict[str, Any] = {}
     for name, (default, key, about_origin) in parts.items():
-        known = _rename(saved.get(key, {}))
+        known = saved.get(key, {})
         ignored = about_origin if elsewhere else ()
         arguments = {k: value for k, value in known.items() if k[0] != "_" and k not in ignored}
         if elsewhere and arguments.get("columns"):  # groups are kept, as it may be the training dataset, moved
             arguments["columns"] = arguments["columns"] | {"balance": None}
         options[name] = {"class_path": known.get("_class_path", default), "init_args": arguments}
     return options
-
-
-def _rename(known: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments in a checkpoint under their current names."""
-    known = dict(known)
-    if "labels" in known:
-        columns = {"group": known.pop("group_column", None), "balance": known.pop("balance_column", None)}
-        known |= {"table": known.pop("labels"), "columns": {"path": "path", "label": "label", "split": None, **columns}}
-    return known
 
 
 def is_other_dataset(given: Mapping[str, Any], saved: dict[str, Any]) -> bool:
@@ -117,7 +108,7 @@ def is_other_dataset(given: Mapping[str, Any], saved: dict[str, Any]) -> bool:
         given: Datamodule options; of those in `ORIGIN`, those that are not given are as in the checkpoint.
         saved: The checkpoint.
     """
-    trained_on = _rename(saved.get("datamodule_hyper_parameters", {}))
+    trained_on = saved.get("datamodule_hyper_parameters", {})
     chosen = {name: given[name] for name in ORIGIN if given.get(name)}
     if not chosen:
         return False
@@ -220,9 +211,11 @@ def _patience(trainer: Any) -> int | None:
 
 
 def describe_checkpoint(path: Path, saved: dict[str, Any]) -> str:
-    """Return a line that describes a checkpoint: file, epoch and val accuracy."""
+    """Return a line that describes a checkpoint: file, epoch and the value of the metric that selected it."""
     progress = saved.get("loops", {}).get("fit_loop", {}).get("epoch_progress", {}).get("current", {})
     facts = [f"epoch {progress['started']}"] if progress else []
-    if "val/acc" in saved.get("callback_metrics", {}):
-        facts.append(f"val/acc {float(saved['callback_metrics']['val/acc']):.2%}")
+    monitors = [str(state.get("monitor")) for state in saved.get("callbacks", {}).values() if isinstance(state, dict)]
+    for name in dict.fromkeys(each for each in monitors if each in saved.get("callback_metrics", {})):
+        value = float(saved["callback_metrics"][name])
+        facts.append(f"{name} {value:.2%}" if name.endswith("/acc") else f"{name} {value:.4g}")
     return f"model     {path}" + (f" ({', '.join(facts)})" if facts else "")

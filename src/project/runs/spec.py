@@ -7,6 +7,7 @@ from types import FunctionType
 from typing import Any
 
 from torch import nn
+from torchmetrics import Metric
 
 from project.errors import UserError
 from project.interface import Input, import_object
@@ -43,6 +44,14 @@ def init_args(spec: Spec) -> dict[str, Any]:
 def arguments(spec: Spec) -> set[str]:
     """Return the parameter names of the class or function of a spec."""
     return set(inspect.signature(builder(spec)).parameters)
+
+
+def build_metric(build: Callable[..., Metric], outputs: int) -> Metric:
+    """Build a metric; its first argument, if required and not given, is the number of classes, labels or values."""
+    try:
+        return build()
+    except TypeError:  # the signature of a partial of the parser does not tell
+        return build(outputs)
 
 
 def build_net(build: NetCallable, num_classes: int, inputs: Input) -> nn.Module:

@@ -9,6 +9,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import optuna
 import yaml
@@ -16,6 +17,7 @@ from filelock import FileLock
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.trial import Trial, TrialState
 
+from project.callbacks.best_checkpoint import best_is
 from project.errors import Interrupted, UserError
 from project.files import read_table
 from project.output import redact_secrets
@@ -110,6 +112,24 @@ class TrialRun:
         self.process.wait()
 
 
+def monitored(config: dict[str, Any]) -> tuple[str, str]:
+    """Return the metric that a sweep optimizes and its mode: that of the checkpoint, or the default of the target."""
+    metric, mode = config["checkpoint"]["monitor"], config["checkpoint"]["mode"]
+    if not metric:
+        raise UserError("a sweep needs a metric to optimize: add --checkpoint.monitor val/acc")
+    data = config["data"].get("init_args", {})
+    columns = (data.get("columns") or {}).get("label")
+    kind = data.get("target", "auto")
+    kind = "multilabel" if kind == "auto" and data.get("label_separator") else kind
+    if metric == "auto" and kind == "auto" and isinstance(columns, list) and len(columns) > 1:
+        raise UserError("a sweep needs a metric to optimize: add --checkpoint.monitor, or --data.target")
+    defaults = {"multilabel": ("val/mAP", "max"), "values": ("val/loss", "min")}
+    default = defaults.get(kind, ("val/acc", "max"))
+    if metric == "auto":
+        metric = default[0]
+    return metric, best_is(metric, {}) if mode == "auto" else mode
+
+
 class Worker:
     """A worker of a study; see `sweep` for the arguments."""
 
@@ -122,9 +142,7 @@ class Worker:
         config = resolved_config([*fit_options, *options(any_point(self.space))], f"{space} or the options: ")
         self.name = name or space.stem
         self.folder = Path(config["trainer"]["default_root_dir"]) / "sweeps" / self.name
-        self.metric, self.mode = config["checkpoint"]["monitor"], config["checkpoint"]["mode"]
-        if not self.metric:
-            raise UserError("a sweep needs a metric to optimize: add --checkpoint.monitor val/acc")
+        self.metric, self.mode = monitored(config)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(self.folder / "lock")
         self.address = storage or f"sqlite:///{self.folder / 'study.db'}"

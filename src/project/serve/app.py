@@ -47,7 +47,7 @@ def create_app(settings: Settings) -> Starlette:
     """Load the model, run it once, and return the application."""
     service = Service(settings)
     model_info: dict[str, Any] = {"classes": service.description.classes.class_names, "image_size": service.input.size}
-    model_info |= {"confidence_threshold": service.confidence_threshold}
+    model_info |= {"confidence_threshold": service.description.classes.confidence_threshold}
     model_info |= {"samples": [name for name, _ in service.samples]}
 
     async def predict(request: Request) -> Response:

@@ -61,7 +61,6 @@ class Service:
         exported = load_exported(settings.model, settings.threads, settings.require_signature)
         self.description = exported.description
         self.input = self.description.image
-        self.confidence_threshold: float | None = exported.metadata.get("confidence_threshold")
         self.samples = load_samples(settings.samples) if settings.samples else []
         self.batcher = Batcher(exported.probabilities, metrics.BATCH_SIZE.observe)
         self.decoders = ThreadPoolExecutor(settings.threads)
@@ -106,7 +105,7 @@ class Service:
         data = encoded_image(content_type, body) if small else await in_thread(encoded_image, content_type, body)
         pixels, image = self._preprocess(data) if small and is_small(data) else await in_thread(self._preprocess, data)
         scores = await self.batcher(image)
-        result = self.description.target.to_json(scores, self.confidence_threshold)
+        result = self.description.target.to_json(scores)
         if attribution:
             label = int(scores.argmax())
             copies = occlude(image, pixels.shape[:2], self.input)

@@ -57,7 +57,7 @@ def augment(batch: Batch, transforms: Iterable[nn.Module], classes: int, epoch: 
         if number == 0 and image.dtype == torch.uint8:
             image = image.float().div_(255)
         if isinstance(transform, Mixing):
-            soft = label if label.is_floating_point() else F.one_hot(label, classes).float()
+            soft = F.one_hot(label, classes).float() if label.ndim == 1 else label
             image, label = transform.mix(image, soft)
         elif isinstance(transform, AlternatingFlip):
             image = transform.flip(image, index, epoch)

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, UnidentifiedImageError
 from project.datamodules.images.notices import describe_absent, describe_crop
 from project.datamodules.images.packed import sample_facts
 from project.datamodules.index import ImageIndex, index_table
+from project.datamodules.labels import LabelOptions, TargetOption
 from project.datamodules.parallel import parallel_map
 from project.datamodules.split import complete_splits
 from project.datamodules.tables import DEFAULT_COLUMNS, Columns
@@ -65,6 +66,8 @@ def check_data(
     root: Path,
     table: Path | None = None,
     columns: Columns = DEFAULT_COLUMNS,
+    target: TargetOption = "auto",
+    label_separator: str | None = None,
     out: Path = Path("logs/check_data"),
     min_images: int = 10,
     image_size: int | list[int] = 32,
@@ -80,6 +83,8 @@ def check_data(
         root: Dataset directory, in a form that `fit` accepts. Without splits, images are split as by `fit`.
         table: CSV, TSV or Parquet file of paths (relative to `root`) and labels, used instead of class folders.
         columns: Names of its columns.
+        target: What is predicted, as `data.target` of `fit`.
+        label_separator: Separator of several labels in a cell of the table.
         out: Output directory.
         min_images: Minimum number of readable training images per class.
         image_size: Size of the network input, to tell how much of the images a crop cuts off.
@@ -89,7 +94,8 @@ def check_data(
         UserError: the dataset has no valid structure.
         SystemExit: code 1, there are errors.
     """
-    index = index_table(table, root, columns, option="--columns") if table else index_tree(root)
+    options = LabelOptions(target, label_separator)
+    index = index_table(table, root, columns, options, option="--columns") if table else index_tree(root)
     inputs = ImageInput(*to_size(image_size, "--image_size"), channels=channels)
     facts = sample_facts(index, inputs, 100)
     value_range = facts.value_range(np.arange(len(index.paths)), facts.dtype())
@@ -104,8 +110,8 @@ def check_data(
     unreadable = np.flatnonzero(~readable).tolist()
     findings = [Finding("unreadable", index.paths[row], "", images[row].error) for row in unreadable]
     findings += [*_duplicates(index, images, readable), *_outliers(index, images, readable)]
-    for label, name in enumerate(index.class_names):
-        count = np.count_nonzero(readable & (index.labels == label) & (index.splits == "train"))
+    for name, labeled in index.class_rows:
+        count = np.count_nonzero(index.splits[labeled] == "train")
         if count < min_images:
             findings.append(Finding("too few images", name, "", f"{count} in train, minimum {min_images}"))
     _print_counts(index, images, readable)
@@ -174,8 +180,8 @@ def _duplicates(index: ImageIndex, images: list[ImageInfo], readable: NDArray[np
 
 def _pair(index: ImageIndex, kind: str, one: int, other: int, detail: str) -> Finding:
     differing = ""
-    if index.labels[one] != index.labels[other]:
-        differing = " and ".join(index.class_names[index.labels[row]] for row in (one, other))
+    if index.differ(np.array([one]), np.array([other])).any():
+        differing = " and ".join(map(index.label_text, (one, other)))
         kind = f"{kind} with conflicting labels"
     elif index.splits[one] != index.splits[other]:
         differing, kind = f"{index.splits[one]} and {index.splits[other]}", f"{kind} across splits"
@@ -217,10 +223,11 @@ def _print_counts(index: ImageIndex, images: list[ImageInfo], readable: NDArray[
     from rich.table import Table
 
     table = Table(title=f"{index.root}: {len(images):,} images", title_justify="left")
-    for heading in ("class", *SPLITS, "smallest", "largest"):
-        table.add_column(heading, justify="left" if heading == "class" else "right")
-    for label, name in enumerate(index.class_names):
-        rows = np.flatnonzero(readable & (index.labels == label))
+    first = {"classes": "class", "multilabel": "label", "values": ""}[index.kind]
+    for heading in (first, *SPLITS, "smallest", "largest"):
+        table.add_column(heading, justify="left" if heading == first else "right")
+    for name, labeled in [*index.class_rows, *([] if index.kind == "classes" else [("all", np.arange(len(images)))])]:
+        rows = labeled[readable[labeled]]
         counts = [f"{np.count_nonzero(index.splits[rows] == split):,}" for split in SPLITS]
         sizes = sorted((images[row].width * images[row].height, images[row].width, images[row].height) for row in rows)
         table.add_row(name, *counts, *(f"{w}x{h}" for _, w, h in (sizes[:1] + sizes[-1:])))

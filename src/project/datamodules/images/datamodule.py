@@ -31,7 +31,8 @@ from project.datamodules.images.origin import Origin
 from project.datamodules.images.packed import decode_all, sample_facts
 from project.datamodules.images.shards import read_shard_facts
 from project.datamodules.images.transforms import RandomResizedCrop
-from project.datamodules.index import ImageIndex, index_unlabeled
+from project.datamodules.index import KINDS, ImageIndex, index_unlabeled
+from project.datamodules.labels import LabelOptions, TargetOption
 from project.datamodules.loader import Loader
 from project.datamodules.parallel import worker_count
 from project.datamodules.sampler import EpochBatchSampler, Order, Request, seed_rng
@@ -39,7 +40,7 @@ from project.datamodules.split import assign_splits, evaluation_split
 from project.datamodules.tables import DEFAULT_COLUMNS, Columns
 from project.errors import UserError
 from project.images import Pixels, describe_skipped
-from project.interface import SPLITS, Batch, ClassTarget, DataDescription, Fit, ImageInput, Split, module_of, to_size
+from project.interface import SPLITS, Batch, DataDescription, Fit, ImageInput, Split, module_of, to_size
 from project.machine import memory
 from project.output import pluralize, redact_secrets
 from project.runs.spec import to_spec
@@ -57,6 +58,10 @@ class ImageDataModule(DataModule):
         table: CSV, TSV or Parquet file with one row per image, used instead of class folders. Paths are relative to
             root, by default the folder of the table.
         columns: Names of the columns of the table.
+        target: What is predicted: the class of each image, any number of labels (`multilabel`), or values. `auto`
+            decides by the table: several columns of 0 and 1, or cells with `label_separator`, are labels; other numbers
+            are values; folders, and one column of anything but decimal numbers, are classes.
+        label_separator: Separator of several labels in a cell of the table, e.g. `|`.
         source: Built-in dataset, used if neither `root` nor `table` is given.
         image_size: Size of the network input in pixels: one number, or height and width.
         fit: How images are brought to this size: `crop` takes the largest centered part of the same aspect ratio, `pad`
@@ -96,6 +101,8 @@ class ImageDataModule(DataModule):
         root: str | None = None,
         table: str | None = None,
         columns: Columns = DEFAULT_COLUMNS,
+        target: TargetOption = "auto",
+        label_separator: str | None = None,
         source: DatasetBuilder | None = None,
         image_size: int | list[int] = 32,
         fit: Fit = "crop",
@@ -154,7 +161,7 @@ class ImageDataModule(DataModule):
         ):
             if invalid:
                 raise UserError(f"data.{message}")
-        self.origin = Origin(root, table, columns, source, Path(cache_dir))
+        self.origin = Origin(root, table, columns, source, Path(cache_dir), LabelOptions(target, label_separator))
         self._split = partial(
             assign_splits,
             val_fraction=val_fraction,
@@ -197,9 +204,9 @@ class ImageDataModule(DataModule):
                 raise UserError(f"{self.origin.root} contains shards: predict needs a folder of images or one image")
             self.index = self._validate(index_unlabeled(self.folder))
             return
-        if self.index is not None and self.index.class_names:
+        if self.index is not None and self.index.names:
             return  # `test` after `fit` on the same datamodule
-        index = self._validate(self.origin.index(getattr(trained.target, "class_names", None) if trained else None))
+        index = self._validate(self.origin.index(trained.target if trained else None))
         if trained is not None and stage != "fit":
             self.index = self._split_for_evaluation(index, trained, "val" if stage == "validate" else "test")
         else:
@@ -277,10 +284,7 @@ class ImageDataModule(DataModule):
 
     def _describe(self) -> DataDescription:
         index = self._index()
-        counts = np.bincount(index.labels[index.rows("train")], minlength=len(index.class_names))
-        if missing := [name for name, count in zip(index.class_names, counts, strict=True) if not count]:
-            reason = ": it has too few groups" if index.groups is not None else ""
-            raise UserError(f"class '{missing[0]}' in {index.root} has no images in the train split{reason}")
+        target = index.target()
         assert self._facts is not None
         if self.value_range == "auto":
             value_range = self._facts.value_range(index.rows("train"), self.input.dtype)
@@ -301,7 +305,7 @@ class ImageDataModule(DataModule):
         self.notes = [crop] if crop and not is_large else []
         if self.input.shown_bands:
             self.notes = [*self.notes, f"figures show {self.input.shown_bands}"]
-        return DataDescription(self.input, ClassTarget(index.class_names, counts.tolist()), index.fingerprint())
+        return DataDescription(self.input, target, index.fingerprint())
 
     @override
     @property
@@ -330,8 +334,8 @@ class ImageDataModule(DataModule):
     def write_split(self, file: Path) -> None:
         index = self._index()
         with file.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
-            names = (index.class_names[label] for label in index.labels)
-            csv.writer(stream).writerow(["path", "class", "split"])
+            names = map(index.label_text, range(len(index.paths)))
+            csv.writer(stream).writerow(["path", "class" if index.kind == "classes" else KINDS[index.kind], "split"])
             csv.writer(stream).writerows(zip(index.paths, names, index.splits, strict=True))
 
     @override

@@ -41,9 +41,8 @@ def skip_unreadable(
         raise UserError(f"{share} cannot be read ({names[0]}): {fix}", names)
     splits = index.splits.astype("<U5")
     splits[list(unreadable)] = "skip"
-    for label, name in enumerate(index.class_names):
-        of_class = splits[index.labels == label]
-        if len(of_class) and (of_class == "skip").all():
+    for name, rows in index.class_rows:
+        if len(rows) and (splits[rows] == "skip").all():
             raise UserError(f"class '{name}' in {index.root} has no readable image{hint}", names)
     rank_zero_warn(f"skipping {len(unreadable):,} unreadable images: {', '.join(names[:3])}")
     return replace(index, splits=splits)
@@ -84,12 +83,13 @@ def describe_conversions(facts: Facts, dtype: PixelType) -> list[str]:
 
 def describe_absent(index: ImageIndex, split: Split) -> str:
     """Return a sentence about the classes without images in a split; empty if there are none, or no such split."""
-    counts = np.bincount(index.labels[index.rows(split)], minlength=len(index.class_names))
-    absent = [repr(index.class_names[label]) for label in np.flatnonzero(counts == 0)]
-    if not counts.any() or not absent:
+    counts = {name: np.count_nonzero(index.splits[rows] == split) for name, rows in index.class_rows}
+    absent = [repr(name) for name, count in counts.items() if not count]
+    if len(absent) in (0, len(counts)):
         return ""
     shown = ", ".join(absent[:5]) + (f" and {len(absent) - 5:,} more" if len(absent) > 5 else "")
-    return f"{split} has no images of class {shown}: metrics are of the other {np.count_nonzero(counts):,} classes"
+    one, several = {"classes": ("class", "classes"), "multilabel": ("label", "labels")}[index.kind]
+    return f"{split} has no images of {one} {shown}: metrics are of the other {len(counts) - len(absent):,} {several}"
 
 
 def warn_about_duplicates(index: ImageIndex, content: NDArray[np.uint64]) -> None:
@@ -98,8 +98,9 @@ def warn_about_duplicates(index: ImageIndex, content: NDArray[np.uint64]) -> Non
     order = order[index.splits[order] != "skip"]
     same = content[order][1:] == content[order][:-1]
     one, other = order[:-1][same], order[1:][same]
-    for problem, value in (("across splits", index.splits), ("with conflicting labels", index.labels)):
-        if len(pairs := np.flatnonzero(value[one] != value[other])):
+    across, conflicting = index.splits[one] != index.splits[other], index.differ(one, other)
+    for problem, found in (("across splits", across), ("with conflicting labels", conflicting)):
+        if len(pairs := np.flatnonzero(found)):
             example = f"{index.paths[one[pairs[0]]]} and {index.paths[other[pairs[0]]]}"
             fix = f"list them with `train.py check_data {index.root}`"
             rank_zero_warn(f"{pluralize(len(pairs), 'exact duplicate')} {problem}, e.g. {example}: {fix}")

@@ -2,7 +2,7 @@
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,12 @@ import numpy as np
 from project.datamodules.images.builders import DatasetBuilder
 from project.datamodules.images.shards import INDEX, ShardReader, read_shard_index
 from project.datamodules.index import ImageIndex, PathTable, index_table
+from project.datamodules.labels import DEFAULT_LABELS, LabelOptions, kind_of, names_of, number
 from project.datamodules.tables import Columns
 from project.datamodules.tree import index_tree
 from project.errors import UserError
 from project.files import atomic_write
+from project.interface import ClassTarget, Target
 
 LARGE = 10_000  # images; indexes of smaller trees are not cached, as scanning them is fast
 SETTLED = 10**9  # ns without changes before the index of a tree is cached, so that no unfinished tree is
@@ -31,6 +33,7 @@ class Origin:
     columns: Columns
     source: DatasetBuilder | None
     cache_dir: Path
+    options: LabelOptions = DEFAULT_LABELS
 
     @property
     def is_sharded(self) -> bool:
@@ -47,29 +50,45 @@ class Origin:
             raise UserError("no images: give --data.root DIR, or a built-in dataset with --data.source Digits")
         return self.source.prepare(self.cache_dir)
 
-    def index(self, class_names: list[str] | None) -> ImageIndex:
+    def index(self, trained: Target | None) -> ImageIndex:
         """Index all labeled images.
 
         Args:
-            class_names: Classes of the trained model; None takes those of the dataset.
+            trained: Target of the trained model; None takes that of the dataset.
         """
         folder = self.prepare()
         if self.is_sharded:
-            return read_shard_index(str(self.root), class_names)
+            return read_shard_index(str(self.root), trained)
         if self.table is not None:
-            return index_table(Path(self.table), folder, self.columns, class_names)
-        return cached_index_tree(folder, class_names, self.cache_dir / "index")
+            return index_table(Path(self.table), folder, self.columns, self.options, trained)
+        kind = kind_of(trained) if trained else self.options.target
+        if kind == "multilabel":
+            fix = "list the images and their labels in a table, --data.table FILE"
+            raise UserError(f"{folder} has one folder for each image, but several labels are to be predicted: {fix}")
+        class_names = names_of(trained) if isinstance(trained, ClassTarget) else None
+        index = cached_index_tree(folder, class_names, self.cache_dir / "index")
+        return numbers_of_folders(index) if kind == "values" else index
 
     def reader(self) -> ShardReader | None:
         """Return the reader of encoded images by row; None if images are files."""
         return ShardReader(str(self.root)) if self.is_sharded else None
 
 
+def numbers_of_folders(index: ImageIndex) -> ImageIndex:
+    """Return an index whose values are the names of the class folders."""
+    found = [number(name) for name in index.names]
+    if None in found:
+        name = index.names[found.index(None)]
+        raise UserError(f"{index.root}: the folder '{name}' is not named by a number, and data.target is values")
+    labels = np.array(found, np.float32)[index.labels][:, None]
+    return replace(index, labels=labels, names=["value"], kind="values")
+
+
 def cached_index_tree(root: Path, class_names: list[str] | None, folder: Path) -> ImageIndex:
     """Index a tree like `index_tree`; cache the index in `folder` until an image is added, removed or renamed."""
     # These change the modification time of a folder. Overwriting a file does not, but `decode_all` detects it.
     file = folder / f"{blake2b(os.fsencode(root.resolve()), digest_size=10).hexdigest()}.npz"
-    if (index := _load(file, root)) and (class_names is None or class_names == index.class_names):
+    if (index := _load(file, root)) and (class_names is None or class_names == index.names):
         return index
     visited: list[str] = []
     started = time.time_ns()
@@ -79,7 +98,7 @@ def cached_index_tree(root: Path, class_names: list[str] | None, folder: Path) -
     if len(index.paths) >= LARGE and settled and class_names is None:  # the model's classes may be others
         folder.mkdir(parents=True, exist_ok=True)
         arrays: dict[str, Any] = {"folders": visited, "times": times, **vars(index.paths)}
-        arrays |= {"labels": index.labels, "splits": index.splits, "class_names": index.class_names}
+        arrays |= {"labels": index.labels, "splits": index.splits, "names": index.names}
         arrays |= {"skipped": list(index.skipped), "skipped_counts": list(index.skipped.values())}
         with atomic_write(file) as partial, partial.open("wb") as stream:
             np.savez(stream, **arrays)
@@ -101,7 +120,7 @@ def _load(file: Path, root: Path) -> ImageIndex | None:
             paths = PathTable(())
             paths.characters, paths.ends = arrays["characters"], arrays["ends"]
             skipped = dict(zip(arrays["skipped"].tolist(), arrays["skipped_counts"].tolist(), strict=True))
-            names = arrays["class_names"].tolist()
+            names = arrays["names"].tolist()
             return ImageIndex(root, paths, arrays["labels"], arrays["splits"], names, skipped=skipped)
     except (OSError, ValueError, EOFError, KeyError, BadZipFile):  # missing or damaged
         return None

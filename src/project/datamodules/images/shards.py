@@ -9,7 +9,7 @@ import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -21,13 +21,15 @@ from project.datamodules.images.masks import MaskMode, Masks
 from project.datamodules.images.notices import describe_conversions, skip_unreadable, warn_about_duplicates
 from project.datamodules.images.packed import content_hash
 from project.datamodules.images.resize import resize
-from project.datamodules.index import ImageIndex, PathTable, check_classes, index_table
+from project.datamodules.index import ImageIndex, PathTable, index_table
+from project.datamodules.labels import LabelOptions, TargetKind, TargetOption, check_classes, names_of
 from project.datamodules.parallel import parallel_map
 from project.datamodules.split import complete_splits
 from project.datamodules.tables import DEFAULT_COLUMNS, Columns
 from project.datamodules.tree import index_tree
 from project.errors import UserError
 from project.images import UnreadableImageError, decode, read_bytes
+from project.interface import Target
 from project.output import pluralize
 
 INDEX, FACTS = "images.npz", "facts.npz"
@@ -41,6 +43,8 @@ def shard(
     channels: int = 3,
     table: Path | None = None,
     columns: Columns = DEFAULT_COLUMNS,
+    target: TargetOption = "auto",
+    label_separator: str | None = None,
     val_fraction: float = 0.15,
     test_fraction: float = 0.15,
     split_seed: int = 0,
@@ -60,6 +64,8 @@ def shard(
         channels: Number of channels; images of others are unreadable, but RGB and grayscale are converted.
         table: CSV, TSV or Parquet file of paths (relative to `root`) and labels, used instead of class folders.
         columns: Names of its columns.
+        target: What is predicted, as `data.target` of `fit`.
+        label_separator: Separator of several labels in a cell of the table.
         val_fraction: Fraction of each class to split off for val if the dataset has no val split, in (0, 1).
         test_fraction: Fraction of each class to split off for test if the dataset has neither val nor test, in [0, 1).
         split_seed: Seed of the split.
@@ -74,7 +80,8 @@ def shard(
 
     if out.exists():
         raise UserError(f"{out} exists: choose a new output directory")
-    index = index_table(table, root, columns, option="--columns") if table else index_tree(root)
+    options = LabelOptions(target, label_separator)
+    index = index_table(table, root, columns, options, option="--columns") if table else index_tree(root)
     if mask_boxes is not None:
         index = replace(index, masks=Masks(mask_boxes, mask_by, index.paths))
     unfinished = out.with_name(f".{out.name}.partial")
@@ -105,8 +112,8 @@ def shard(
         kept = np.flatnonzero(index.splits != "skip")
         Facts.collect([collected[row] for row in kept.tolist()]).save(unfinished / FACTS)
         paths = "\0".join(index.paths[row] for row in kept.tolist())
-        names: dict[str, Any] = {"paths": np.frombuffer(os.fsencode(paths), np.uint8), "class_names": index.class_names}
-        np.savez(unfinished / INDEX, **names, labels=index.labels[kept], splits=index.splits[kept])
+        names: dict[str, Any] = {"paths": np.frombuffer(os.fsencode(paths), np.uint8), "names": index.names}
+        np.savez(unfinished / INDEX, **names, labels=index.labels[kept], splits=index.splits[kept], kind=index.kind)
         unfinished.rename(out)
     except OSError as error:
         raise UserError(f"cannot write shards to {out}: {error.strerror or error}") from error
@@ -140,7 +147,7 @@ def _encode(index: ImageIndex, short_side: int, quality: int, channels: int, row
     return stream.getvalue(), ImageFacts.of(content, pixels, note)
 
 
-def read_shard_index(root: str, class_names: list[str] | None) -> ImageIndex:
+def read_shard_index(root: str, trained: Target | None) -> ImageIndex:
     """Return the index of a sharded dataset, including its splits."""
     import fsspec
 
@@ -149,12 +156,15 @@ def read_shard_index(root: str, class_names: list[str] | None) -> ImageIndex:
             arrays = np.load(io.BytesIO(stream.read()))
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"cannot read the shards at {root}: {error}") from error
-    names = arrays["class_names"].tolist()
-    expected = class_names or names
+    names, kind, labels = arrays["names"].tolist(), str(arrays["kind"]), arrays["labels"]
+    expected = names if trained is None else names_of(trained)
     check_classes(root, names, expected, "the trained model")
-    paths = os.fsdecode(arrays["paths"].tobytes()).split("\0")
-    labels = np.array([expected.index(name) for name in names])[arrays["labels"]]  # the model's order may be another
-    return ImageIndex(Path(root), PathTable(paths), labels, arrays["splits"], list(expected))
+    if kind == "classes":  # the model's order may be another
+        labels = np.array([expected.index(name) for name in names])[labels]
+    else:
+        labels = labels[:, [names.index(name) for name in expected]]
+    paths = PathTable(os.fsdecode(arrays["paths"].tobytes()).split("\0"))
+    return ImageIndex(Path(root), paths, labels, arrays["splits"], expected, kind=cast(TargetKind, kind))
 
 
 def read_shard_facts(root: str, count: int) -> Facts:

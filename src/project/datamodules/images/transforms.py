@@ -112,7 +112,7 @@ class Mixing(nn.Module):
 
         Args:
             image: float (N, C, H, W).
-            label: Class probabilities, float (N, classes).
+            label: Class probabilities, labels or values, float (N, outputs).
         """
         raise NotImplementedError
 

@@ -3,24 +3,30 @@
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
-from torchmetrics.classification import MulticlassCalibrationError
+from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError, MulticlassCohenKappa
 from typing_extensions import override
 
 from project.errors import UserError
 from project.interface import ClassTarget, StageResult, Target
-from project.machine import font_families
 from project.modules.losses import CrossEntropy
+from project.modules.tasks.figures import confusion_figure
+from project.modules.tasks.scores import ScoreMetric, nanmean, ranking
 from project.modules.tasks.task import LossMetric, Task
-from project.output import printable
 from project.runs.statistics import BINS, precision_recall_f1
+
+RANKED = 1000
+"""Classes above which a test computes no AUROC and average precision, which need all probabilities."""
 
 
 class Multiclass(Task):
     """Multiclass classification with softmax and cross-entropy, calibrated by temperature scaling."""
 
     headline = ("acc", ".2%")
+    monitor = ("val/acc", "max")
+    losses = ("CrossEntropy", "FocalLoss", "OrdinalLoss", "CrossEntropyLoss", "MultiMarginLoss")
     target: ClassTarget
     temperature: Tensor
 
@@ -38,6 +44,10 @@ class Multiclass(Task):
             raise UserError(f"model.class_weights has {len(weights)} values, but the data has {classes} classes")
         return CrossEntropy(options["label_smoothing"], None if weights is None else torch.tensor(weights).float())
 
+    def example_target(self) -> Tensor:
+        """Return the first and the last class."""
+        return torch.tensor([0, self.target.outputs - 1])
+
     def calibrated(self, outputs: Tensor) -> Tensor:
         """Return logits divided by the temperature."""
         return outputs / self.temperature
@@ -47,7 +57,8 @@ class Multiclass(Task):
         return outputs.softmax(1)
 
     def reset_calibration(self) -> None:
-        """Set the temperature back to 1."""
+        """Set the temperature back to 1, and remove the thresholds."""
+        super().reset_calibration()
         self.temperature.fill_(1)
 
     def training_metric(self) -> LossMetric:
@@ -58,9 +69,21 @@ class Multiclass(Task):
         """Return the confusion matrix."""
         return Confusion(self.target.outputs)
 
+    def test_metric(self) -> LossMetric:
+        """Return the confusion matrix and, except for very many classes, the probabilities of all samples."""
+        classes = self.target.outputs
+        return ConfusionScores(classes) if classes <= RANKED else Confusion(classes)
+
     def test_metrics(self) -> dict[str, Metric]:
-        """Return the expected calibration error and the Brier score."""
-        return {"calibration_error": MulticlassCalibrationError(self.target.outputs, n_bins=BINS), "brier": Brier()}
+        """Return calibration error, Brier score, Cohen's kappa, that of grades, and top-5 accuracy of many classes."""
+        classes = self.target.outputs
+        metrics = {"calibration_error": MulticlassCalibrationError(classes, n_bins=BINS), "brier": Brier()}
+        metrics["kappa"] = MulticlassCohenKappa(classes)
+        if all(name.removeprefix("-").isdecimal() for name in self.target.class_names):
+            metrics["quadratic_kappa"] = MulticlassCohenKappa(classes, weights="quadratic")
+        if classes > 5:
+            metrics["top5_acc"] = MulticlassAccuracy(classes, top_k=5, average="micro")
+        return metrics
 
     def rank_samples(self, predictions: Tensor, target: Tensor, index: Tensor, count: int) -> dict[str, Tensor]:
         """Rank the most confident mistakes, the most uncertain samples, and the first sample of some classes."""
@@ -72,10 +95,11 @@ class Multiclass(Task):
 
     def table(self, result: StageResult) -> list[list[str]]:
         """Return precision, recall, F1 and number of samples per class, and their macro average."""
-        assert result.confusion is not None
-        support = result.confusion.sum(1)
-        rates = precision_recall_f1(result.confusion.diag(), support, result.confusion.sum(0))
-        rows = [["class", *rates, "images"]]
+        confusion, headings = result.details["confusion"], {"auroc": "AUROC", "average_precision": "avg. precision"}
+        support = confusion.sum(1)
+        rates = precision_recall_f1(confusion.diag(), support, confusion.sum(0))
+        rates |= {name: result.details[name] for name in headings if name in result.details}
+        rows = [["class", *(headings.get(name, name) for name in rates), "images"]]
         for i, name in enumerate(self.target.class_names):
             cells = (f"{float(values[i]):.1%}" if support[i] else "-" for values in rates.values())
             rows.append([name, *cells, f"{int(support[i]):,}"])
@@ -84,15 +108,15 @@ class Multiclass(Task):
 
     def describe(self, scalars: dict[str, float]) -> str:
         """Return accuracy, loss and, for a test, calibration metrics."""
-        skipped = {"acc", "loss", "precision", "recall", "f1"}
-        labels = {"calibration_error": "calibration error", "brier": "Brier score"}
+        skipped = {"acc", "loss", "precision", "recall", "f1", "auroc", "average_precision"}
+        labels = {"calibration_error": "calibration error", "brier": "Brier score", "top5_acc": "top-5 accuracy"}
+        labels |= {"kappa": "Cohen's kappa", "quadratic_kappa": "quadratic kappa"}
         more = [f", {labels.get(name, name)} {value:.4f}" for name, value in scalars.items() if name not in skipped]
         return f"accuracy {scalars['acc']:.2%}, loss {scalars['loss']:.4f}{''.join(more)}"
 
     def figures(self, result: StageResult) -> dict[str, Any]:
         """Return a figure of the confusion matrix."""
-        assert result.confusion is not None
-        return {"confusion_matrix": confusion_figure(result.confusion.cpu(), self.target.class_names)}
+        return {"confusion_matrix": confusion_figure(result.details["confusion"].cpu(), self.target.class_names)}
 
 
 class ClassCounts(LossMetric):
@@ -145,7 +169,30 @@ class Confusion(ClassCounts):
     def compute(self) -> StageResult:
         """Return the metrics and the confusion matrix."""
         counts = self.confusion
-        return self._result(counts.diag(), counts.sum(1), counts.sum(0))._replace(confusion=counts)
+        return self._result(counts.diag(), counts.sum(1), counts.sum(0))._replace(details={"confusion": counts})
+
+
+class ConfusionScores(Confusion, ScoreMetric):
+    """The metrics of `Confusion`, and AUROC and average precision of each class against the rest, and their means."""
+
+    def __init__(self, classes: int) -> None:
+        Confusion.__init__(self, classes)
+        self.keep_scores()
+
+    def count(self, outputs: Tensor, target: Tensor, valid: Tensor) -> None:
+        """Count and keep a batch."""
+        Confusion.count(self, outputs, target, valid)
+        ScoreMetric.count(self, outputs.softmax(1), target, valid)
+
+    def compute(self) -> StageResult:
+        """Return the metrics; means are over the classes with test samples."""
+        result, (scores, label) = Confusion.compute(self), self.gathered()
+        found = ranking(scores, F.one_hot(label, scores.shape[1]).double())
+        return StageResult(
+            result.scalars | {name: nanmean(values) for name, values in found.items()},
+            result.samples,
+            {**result.details, **found},
+        )
 
 
 class Brier(MeanMetric):
@@ -163,28 +210,3 @@ def brier(probabilities: Tensor, label: Tensor) -> Tensor:
     """
     of_label = probabilities.gather(1, label[:, None])[:, 0]
     return probabilities.square().sum(1) - 2 * of_label + 1
-
-
-def confusion_figure(counts: Tensor, class_names: list[str]) -> Any:
-    """Return a matplotlib figure of a confusion matrix, int64 (classes, classes) with labels in rows.
-
-    Colors are normalized over the true class; up to 30 classes, each cell also shows its count.
-    """
-    from matplotlib.figure import Figure
-
-    classes = len(class_names)
-    side = min(max(5.0, 0.55 * classes + 2), 14.0)
-    figure = Figure(figsize=(side, side), dpi=110, layout="constrained")
-    axes = figure.add_subplot()
-    share = counts / counts.sum(1, keepdim=True).clamp(min=1)
-    axes.imshow(share.numpy(), cmap="Blues", vmin=0, vmax=1)
-    axes.set(xlabel="predicted", ylabel="true", title=f"accuracy {counts.diag().sum() / counts.sum().clamp(min=1):.1%}")
-    ticks = range(0, classes, -(-classes // 60))
-    names = [printable(class_names[i]) for i in ticks]
-    style: dict[str, Any] = {"parse_math": False, "fontfamily": font_families()}
-    axes.set_xticks(ticks, names, rotation=90, **style)
-    axes.set_yticks(ticks, names, **style)
-    for row, column in counts.nonzero().tolist() if classes <= 30 else []:
-        color = "white" if share[row, column] > 0.5 else "black"
-        axes.text(column, row, str(int(counts[row, column])), ha="center", va="center", color=color, fontsize=8)
-    return figure

@@ -1,6 +1,7 @@
 """The base classes of tasks and of their metrics."""
 
-from typing import Any, ClassVar
+import warnings
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -58,8 +59,10 @@ class Task(nn.Module):
     A subclass must override `default_loss`. Override the rest as needed:
 
     * `predict`: activation that turns outputs into predictions, e.g. a softmax;
-    * `headline`, `training_metric`, `evaluation_metric`, `test_metrics`: metrics besides the loss;
+    * `headline`, `monitor`, `training_metric`, `evaluation_metric`, `test_metric`, `test_metrics`: metrics;
     * `build_loss` in place of `default_loss`: support for `model.label_smoothing` and `model.class_weights`;
+    * `losses`, `example_target`, `wrap_loss`: checks and preparation of a loss chosen with `model.loss`;
+    * `prepare_metric`, `metric_inputs`: preparation of the metrics in `model.metrics`;
     * `calibrated`, `reset_calibration`: calibration, such as temperature scaling;
     * `table`, `describe`, `figures`, `rank_samples`: results in the console, TensorBoard and the report.
 
@@ -71,6 +74,10 @@ class Task(nn.Module):
 
     headline: ClassVar[tuple[str, str] | None] = None
     """Name and format of the metric that the console shows next to the loss, e.g. ("acc", ".2%")."""
+    monitor: ClassVar[tuple[str, Literal["min", "max"]]] = ("val/loss", "min")
+    """Metric that selects the best checkpoint by default, and whether lower or higher is better."""
+    losses: ClassVar[tuple[str, ...]] = ()
+    """Names of the losses of torch and of this project that fit; if empty, all do."""
 
     def __init__(self, target: Target) -> None:
         super().__init__()
@@ -85,6 +92,39 @@ class Task(nn.Module):
         reject_loss_options(options, type(self).__name__)
         return self.default_loss()
 
+    def use_loss(self, loss: nn.Module) -> nn.Module:
+        """Return a custom loss, prepared for training.
+
+        Raises:
+            UserError: The loss is not one for this task, or fails.
+        """
+        name, example = type(loss).__name__, self.example_target()
+        known = type(loss).__module__.startswith(("torch.", f"{__name__.partition('.')[0]}.modules.losses"))
+        if known and self.losses and name not in self.losses:
+            raise UserError(f"model.loss {name} is not for {self.target.kind}: use {', '.join(self.losses)}")
+        prepared = self.wrap_loss(loss)
+        if example is None:
+            return prepared
+        try:
+            with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+                warnings.simplefilter("error")  # shapes that are broadcast
+                result = prepared(torch.zeros(len(example), self.target.outputs), example)
+        except Exception as error:
+            given = f"outputs {(len(example), self.target.outputs)} and a {str(example.dtype)[6:]} target"
+            reason = str(error).partition("\n")[0]
+            raise UserError(f"model.loss {name} fails for {given} of shape {(*example.shape,)}: {reason}") from error
+        if not isinstance(result, Tensor) or result.ndim:
+            raise UserError(f"model.loss {name} must return the mean over the batch, a scalar tensor")
+        return prepared
+
+    def example_target(self) -> Tensor | None:
+        """Return the targets of two samples, with which a custom loss is tried; None to skip this."""
+        return None
+
+    def wrap_loss(self, loss: nn.Module) -> nn.Module:
+        """Return a module of (outputs, target) as in `Batch` for a custom loss."""
+        return loss
+
     def calibrated(self, outputs: Tensor) -> Tensor:
         """Return calibrated outputs; used in evaluation and prediction, not in training."""
         return outputs
@@ -94,19 +134,32 @@ class Task(nn.Module):
         return outputs
 
     def reset_calibration(self) -> None:
-        """Reset the calibration; called when training starts or resumes, as the weights will change."""
+        """Reset calibration and thresholds; called when training starts or resumes, as the weights will change."""
+        self.target = self.target.without_thresholds()
 
     def training_metric(self) -> LossMetric:
         """Return the metric of training epochs."""
         return LossMetric()
 
     def evaluation_metric(self) -> LossMetric:
-        """Return the metric of validation and test; by default that of training."""
+        """Return the metric of validation; by default that of training."""
         return self.training_metric()
 
+    def test_metric(self) -> LossMetric:
+        """Return the metric of a test; by default that of validation."""
+        return self.evaluation_metric()
+
     def test_metrics(self) -> dict[str, Metric]:
-        """Return additional test metrics by name; they are updated with (predictions, target)."""
+        """Return additional test metrics by name; they are updated with `metric_inputs`."""
         return {}
+
+    def prepare_metric(self, metric: Metric) -> Metric:
+        """Return a metric of `model.metrics`, set up for unknown targets."""
+        return metric
+
+    def metric_inputs(self, predictions: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the predictions and targets of a batch as torchmetrics expects them."""
+        return predictions, target
 
     def rank_samples(self, predictions: Tensor, target: Tensor, index: Tensor, count: int) -> dict[str, Tensor]:
         """Return scores by which test samples are selected for the report, float (N,), by kind of sample.

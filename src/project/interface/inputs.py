@@ -1,0 +1,137 @@
+"""Descriptions of the input of a network."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from typing_extensions import override
+
+from project.errors import UserError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+Fit = Literal["crop", "pad", "stretch"]
+PixelType = Literal["uint8", "uint16", "float32"]
+
+
+@dataclass(frozen=True)
+class Input:
+    """Description of one input of the network; base class of `ImageInput`.
+
+    Subclasses are frozen dataclasses whose fields are plain values, because checkpoints store them.
+    """
+
+    kind: ClassVar[str] = "sample"
+    """Singular noun used in messages, and by commands to declare the inputs that they support."""
+    preprocess: ClassVar[str] = "torch.nn.Identity"
+    """Class path of the module applied before the network. It is created with the `Input` as its argument, and its
+    buffers are saved with the weights."""
+
+    def __str__(self) -> str:
+        return ""
+
+    def read(self, sample: Any) -> "NDArray[Any]":
+        """Return one raw input as the model takes it, from what a user of `project.load` has."""
+        import numpy as np
+
+        return np.asarray(sample)
+
+    def prepare(self, inputs: "Tensor") -> "Tensor":
+        """Return a batch of raw inputs as in `Batch.inputs`: images as uint8, or scaled to float32 in [0, 1]."""
+        return inputs
+
+    def render(self, sample: "NDArray[Any]") -> Any:
+        """Return one raw or augmented input as a PIL image or as text, for display."""
+        return str(sample.tolist())
+
+
+def to_size(image_size: int | Sequence[int], option: str) -> tuple[int, int]:
+    """Return height and width for an option `image_size`: one number, or height and width.
+
+    Raises:
+        UserError: It is neither, or below 1.
+    """
+    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    if len(size) != 2 or min(size) < 1:
+        raise UserError(f"{option} must be a number or [height, width], got {image_size}")
+    return size[0], size[1]
+
+
+@dataclass(frozen=True)
+class ImageInput(Input):
+    """Images of a fixed size.
+
+    Args:
+        height: Height in pixels.
+        width: Width in pixels.
+        mean: Mean of each channel for normalization, in [0, 1], of the training images or of the dataset that the
+            network was pretrained on.
+        std: Standard deviation of each channel, likewise.
+        channels: Number of channels: 3 for RGB, 1 for grayscale, the number of bands for multispectral images.
+        fit: How images are brought to this size: `crop` takes the largest centered part of the same aspect ratio, `pad`
+            adds borders (letterbox), `stretch` changes the aspect ratio.
+        dtype: Data type of the pixels in the files.
+        value_range: Pixel values that are mapped to 0 and 1; values outside are clipped.
+    """
+
+    kind: ClassVar[str] = "image"
+    preprocess: ClassVar[str] = "project.modules.inputs.Normalize"
+    height: int
+    width: int
+    mean: Sequence[float] = (0.5, 0.5, 0.5)
+    std: Sequence[float] = (0.5, 0.5, 0.5)
+    channels: int = 3
+    fit: Fit = "crop"
+    dtype: PixelType = "uint8"
+    value_range: list[float] = field(default_factory=lambda: [0.0, 255.0])
+
+    def __str__(self) -> str:
+        channels = "" if self.channels == 3 else f", {self.channels} {'channel' if self.channels == 1 else 'channels'}"
+        fit = "" if self.fit == "crop" else {"pad": ", padded", "stretch": ", stretched"}[self.fit]
+        low, high = self.value_range
+        depth = "" if self.is_8bit else f", {self.dtype} from {low:g} to {high:g}"
+        return f"{self.height}x{self.width}{channels}{fit}{depth}"
+
+    @property
+    def is_8bit(self) -> bool:
+        """True if the network takes pixels as uint8 in [0, 255], which is divided by 255 during normalization."""
+        return self.dtype == "uint8" and self.value_range == [0, 255]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.height, self.width
+
+    @override
+    def read(self, sample: Any) -> "NDArray[Any]":
+        """Return (channels, height, width) of `dtype` from any `sample` that `project.images.to_pixels` takes."""
+        from project.images import fit_pixels, to_pixels
+
+        return fit_pixels(to_pixels(sample, self.channels, self.dtype), self.size, self.fit)
+
+    def scale(self, pixels: Any) -> Any:
+        """Map float pixels, an array or a tensor, to [0, 1] by the value range."""
+        low, high = self.value_range
+        return ((pixels - low) / (high - low)).clip(0, 1)
+
+    @override
+    def prepare(self, inputs: "Tensor") -> "Tensor":
+        return inputs if self.is_8bit else self.scale(inputs.float())
+
+    @property
+    def shown_bands(self) -> str:
+        """Description of the channels that `render` shows, or an empty string if it shows all."""
+        if self.channels in (1, 3):
+            return ""
+        return (
+            "band 1 of 2 in gray" if self.channels == 2 else f"bands 1 to 3 of {self.channels} as red, green and blue"
+        )
+
+    @override
+    def render(self, sample: "NDArray[Any]") -> Any:
+        """Return a PIL image of (channels, H, W), uint8 or float in [0, 1]; see `shown_bands`."""
+        from project.images.render import to_image
+
+        return to_image(sample)

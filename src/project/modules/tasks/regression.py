@@ -1,0 +1,164 @@
+"""Regression of one or several values."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from project.interface import StageResult, Target, ValueTarget
+from project.modules.losses import MaskedLoss
+from project.modules.tasks.figures import scatter_figure
+from project.modules.tasks.scores import ScoreMetric, nanmean
+from project.modules.tasks.task import LossMetric, Task
+
+NAMES = {"mae": "MAE", "rmse": "RMSE", "r2": "R²", "spearman": "Spearman"}
+
+
+class Regression(Task):
+    """Regression with the mean squared error of standardized values.
+
+    The network predicts values standardized by the mean and standard deviation of the training values; predictions and
+    metrics are in the units of the data. Values that are unknown, NaN, contribute to neither loss nor metrics.
+    """
+
+    headline = ("mae", ".4g")
+    losses = ("MSELoss", "L1Loss", "HuberLoss", "SmoothL1Loss")
+    target: ValueTarget
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target)
+        self.register_buffer("mean", torch.tensor(self.target.mean), persistent=False)
+        self.register_buffer("std", torch.tensor(self.target.std), persistent=False)
+
+    def default_loss(self) -> nn.Module:
+        """Return the mean squared error."""
+        return self.wrap_loss(nn.MSELoss())
+
+    def example_target(self) -> Tensor:
+        """Return the mean of each value, twice."""
+        return self.mean.expand(2, self.target.outputs)
+
+    def wrap_loss(self, loss: nn.Module) -> nn.Module:
+        """Return the loss of standardized values, with unknown ones masked."""
+        return MaskedLoss(loss, self.mean.clone(), self.std.clone())
+
+    def predict(self, outputs: Tensor) -> Tensor:
+        """Return the values in the units of the data."""
+        return outputs * self.std + self.mean
+
+    def training_metric(self) -> LossMetric:
+        """Return the sum of the absolute errors."""
+        return ErrorSums(self.mean, self.std)
+
+    def evaluation_metric(self) -> LossMetric:
+        """Return the predictions of all samples."""
+        return ValueScores(self.mean, self.std)
+
+    def metric_inputs(self, predictions: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the predictions and values of the samples whose values are all known."""
+        known = ~target.isnan().any(1)
+        return predictions[known], target[known]
+
+    def rank_samples(self, predictions: Tensor, target: Tensor, index: Tensor, count: int) -> dict[str, Tensor]:
+        """Rank the samples with the largest standardized errors, and samples from the lowest to the highest value."""
+        error = ((predictions - target).abs() / self.std.cpu()).nan_to_num(-torch.inf).max(1).values.double()
+        place = ((target[:, 0] - self.mean[0].cpu()) / self.std[0].cpu()).double()
+        near = {f"sample {i}": -(place - goal).abs() for i, goal in enumerate(torch.linspace(-2, 2, count).tolist())}
+        return {"mistakes": error, **{kind: score.nan_to_num(-torch.inf) for kind, score in near.items()}}
+
+    def table(self, result: StageResult) -> list[list[str]]:
+        """Return the metrics of each value, and their mean; empty for one value, which `describe` shows."""
+        names = self.target.value_names
+        if len(names) == 1:
+            return []
+        rows = [["value", *NAMES.values(), "samples"]]
+        for i, name in enumerate(names):
+            rows.append([name, *(f"{float(result.details[key][i]):.4g}" for key in NAMES)])
+            rows[-1].append(f"{int(result.details['known'][i]):,}")
+        return [*rows, ["mean", *(f"{float(result.scalars[key]):.4g}" for key in NAMES), f"{result.samples:,}"]]
+
+    def describe(self, scalars: dict[str, float]) -> str:
+        """Return all metrics."""
+        return ", ".join(f"{NAMES.get(name, name)} {value:.4g}" for name, value in scalars.items())
+
+    def figures(self, result: StageResult) -> dict[str, Any]:
+        """Return predicted against true values."""
+        details = result.details
+        return {"predictions": scatter_figure(details["predictions"], details["truth"], self.target.value_names)}
+
+
+class ErrorSums(LossMetric):
+    """Loss and mean absolute error, averaged over values.
+
+    Args:
+        mean: Mean of each value in training, float (values,).
+        std: Standard deviation of each value in training, float (values,).
+    """
+
+    errors: Tensor
+    known: Tensor
+
+    def __init__(self, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.mean, self.std = mean, std
+        self.add_state("errors", torch.zeros(len(mean)), "sum")
+        self.add_state("known", torch.zeros(len(mean), dtype=torch.int64), "sum")
+
+    def count(self, outputs: Tensor, target: Tensor, valid: Tensor) -> None:
+        """Add the absolute errors of known values."""
+        self.mean, self.std = self.mean.to(outputs.device), self.std.to(outputs.device)
+        known = ~target.isnan() & valid
+        error = (outputs * self.std + self.mean - target).abs()
+        self.errors = self.errors + torch.where(known, error, 0).sum(0)
+        self.known = self.known + known.sum(0)
+
+    def compute(self) -> StageResult:
+        """Return the metrics."""
+        scalars = {"loss": self.loss_sum / self.samples, "mae": nanmean(self.errors / self.known)}
+        return StageResult(scalars, int(self.samples))
+
+
+class ValueScores(ScoreMetric):
+    """Loss, MAE, RMSE, R2 and Spearman's rank correlation per value, and their means over values.
+
+    Args:
+        mean: Mean of each value in training, float (values,).
+        std: Standard deviation of each value in training, float (values,).
+    """
+
+    def __init__(self, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.mean, self.std = mean, std
+        self.keep_scores()
+
+    def compute(self) -> StageResult:
+        """Return the metrics; those of a value with fewer than two known samples are NaN."""
+        outputs, truth = (x.cpu() for x in self.gathered())
+        predictions = outputs * self.std.cpu() + self.mean.cpu()
+        found = value_metrics(predictions, truth)
+        scalars = {"loss": self.loss_sum / self.samples, **{name: nanmean(found[name]) for name in NAMES}}
+        return StageResult(scalars, int(self.samples), {**found, "predictions": predictions, "truth": truth})
+
+
+def value_metrics(predictions: Tensor, truth: Tensor) -> dict[str, Tensor]:
+    """Return `mae`, `rmse`, `r2`, `spearman`, float64, and the number of `known` samples, int64, each (values,).
+
+    Args:
+        predictions: float (N, values).
+        truth: float (N, values), NaN if unknown.
+    """
+    from scipy.stats import spearmanr
+
+    rows: list[list[float]] = []
+    counts = (~truth.isnan()).sum(0)
+    for predicted, true in zip(predictions.double().T, truth.double().T, strict=True):
+        known = ~true.isnan()
+        x, y = predicted[known], true[known]
+        error, spread = x - y, (y - y.mean()).square().sum()
+        enough = len(y) > 1 and bool(spread > 0)
+        r2 = float(1 - error.square().sum() / spread) if enough else torch.nan
+        rho = float(spearmanr(x.numpy(), y.numpy()).statistic) if enough and len(x.unique()) > 1 else torch.nan
+        rows.append([float(error.abs().mean()), float(error.square().mean().sqrt()), r2, rho])
+    return dict(zip(NAMES, torch.tensor(rows, dtype=torch.float64).T, strict=True)) | {"known": counts}
