@@ -149,7 +149,7 @@ def _classes(table: Table, path: str, cells: list[str], expected: Sequence[str] 
         split = [cell.split(separator) for cell in cells if separator in cell]
         parts = Counter(part.strip() for each in split for part in each)
         whole = set(cells)
-        if len(split) > 1 and (sum(part in whole for part in parts) * 2 >= len(parts) or len(parts) < len(split)):
+        if len(split) > 1 and (separator in "|;" or sum(part in whole for part in parts) * 2 >= len(parts)):
             example = next(cell for cell in cells if separator in cell)
             table.notes.append(
                 f"{table.file}: {pluralize(len(split), 'label')} look like several in one cell, e.g. {example!r}: to"
