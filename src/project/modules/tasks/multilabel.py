@@ -105,9 +105,9 @@ class Multilabel(Task):
     def describe(self, scalars: dict[str, float]) -> str:
         """Return the mean average precision, the share of samples whose labels are all right, and the loss."""
         first = f"mAP {scalars['mAP']:.2%}, F1 {scalars['f1']:.2%}, subset accuracy {scalars['subset_acc']:.2%}"
-        skipped = {"mAP", "f1", "subset_acc", "precision", "recall", "loss"}
+        skipped = {"mAP", "f1", "subset_acc", "precision", "recall", "loss", "auroc"}
         more = [f", {name} {value:.4f}" for name, value in scalars.items() if name not in skipped]
-        return f"{first}, loss {scalars['loss']:.4f}{''.join(more)}"
+        return f"{first}, AUROC {scalars['auroc']:.2%}, loss {scalars['loss']:.4f}{''.join(more)}"
 
     def figures(self, result: StageResult) -> dict[str, Any]:
         """Return the precision-recall curves."""
