@@ -59,8 +59,11 @@ class Origin:
         folder = self.prepare()
         if self.is_sharded:
             return read_shard_index(str(self.root), trained)
-        if self.table is not None:
-            return index_table(Path(self.table), folder, self.columns, self.options, trained)
+        table = self.table
+        if self.root is None and table is None and self.source is not None and self.source.table:
+            table = str(folder / self.source.table)
+        if table is not None:
+            return index_table(Path(table), folder, self.columns, self.options, trained)
         kind = kind_of(trained) if trained else self.options.target
         if kind == "multilabel":
             fix = "list the images and their labels in a table, --data.table FILE"
