@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassCalibrationError
@@ -37,6 +38,12 @@ class Multiclass(Task):
         if weights is not None and len(weights) != classes:
             raise UserError(f"model.class_weights has {len(weights)} values, but the data has {classes} classes")
         return CrossEntropy(options["label_smoothing"], None if weights is None else torch.tensor(weights).float())
+
+    def distillation_loss(self, outputs: Tensor, teacher_outputs: Tensor, temperature: float) -> Tensor:
+        """Return temperature^2 x KL(teacher || student) of the softmax with the temperature, averaged over samples."""
+        student, teacher = (F.log_softmax(logits / temperature, 1) for logits in (outputs, teacher_outputs))
+        divergence = F.kl_div(student, teacher, reduction="sum", log_target=True)
+        return temperature**2 * divergence / max(1, len(outputs))  # Poisson sampling may give an empty batch
 
     def calibrated(self, outputs: Tensor) -> Tensor:
         """Return logits divided by the temperature."""

@@ -60,6 +60,7 @@ class Task(nn.Module):
     * `predict`: activation that turns outputs into predictions, e.g. a softmax;
     * `headline`, `training_metric`, `evaluation_metric`, `test_metrics`: metrics besides the loss;
     * `build_loss` in place of `default_loss`: support for `model.label_smoothing` and `model.class_weights`;
+    * `distillation_loss`: support for `model.teacher`;
     * `calibrated`, `reset_calibration`: calibration, such as temperature scaling;
     * `table`, `describe`, `figures`, `rank_samples`: results in the console, TensorBoard and the report.
 
@@ -84,6 +85,10 @@ class Task(nn.Module):
         """Return the default loss; raise if `options`, the loss options of `Classifier`, are set but not supported."""
         reject_loss_options(options, type(self).__name__)
         return self.default_loss()
+
+    def distillation_loss(self, outputs: Tensor, teacher_outputs: Tensor, temperature: float) -> Tensor:
+        """Return the mean loss of outputs against those of `model.teacher`, both float32 (N, outputs)."""
+        raise UserError(f"model.teacher is not supported by {type(self).__name__}: leave it out")
 
     def calibrated(self, outputs: Tensor) -> Tensor:
         """Return calibrated outputs; used in evaluation and prediction, not in training."""
