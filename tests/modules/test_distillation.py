@@ -68,7 +68,7 @@ def test_classes_are_matched_by_name() -> None:
 
 
 class CheckLoss(L.Callback):
-    """Callback that compares the loss of each step with the formula, for the augmented batch and its mixed labels."""
+    """Callback that compares each training loss with the formula, for mixed images and labels, and the val loss."""
 
     steps = 0
 
@@ -82,6 +82,12 @@ class CheckLoss(L.Callback):
         expected = 0.75 * F.cross_entropy(student, batch.target) + 0.25 * 4 * soft
         torch.testing.assert_close(outputs["loss"], expected)
         CheckLoss.steps += 1
+
+    def on_validation_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        self.expected = F.nll_loss(outputs.log(), batch.target)
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        torch.testing.assert_close(pl_module.results["val"].scalars["loss"], self.expected)
 
 
 def test_soft_targets_of_the_augmented_batch(tree: Path, teacher: Path, capsys: pytest.CaptureFixture[str]) -> None:

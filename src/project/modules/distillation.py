@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
 from project.errors import UserError
@@ -51,8 +50,7 @@ class Teacher:
         if not self._file.is_file():
             raise UserError(f"model.teacher: no such checkpoint: {self._file}: give its path with --model.teacher FILE")
         cls = import_object(load_checkpoint(self._file)["hyper_parameters"].get("_class_path", MODULE))
-        with isolate_rng():  # building the network draws initial weights, which must not change those that follow
-            model: Classifier = cls.load_from_checkpoint(self._file, map_location="cpu", weights_only=True)
+        model: Classifier = cls.load_from_checkpoint(self._file, map_location="cpu", weights_only=True)
         check_same_input(self._file, model.data_description.input, data.input)
         self._order = output_order(self._file, model.data_description.target, data.target)
         model.requires_grad_(False).eval().tta = "none"
