@@ -108,6 +108,7 @@ def test_weight_zero_changes_nothing(tree: Path, teacher: Path) -> None:
         same(taught[part], alone[part], part)
 
 
+@pytest.mark.slow
 def test_resume_is_exact_and_needs_the_file(tree: Path, teacher: Path, failing: Failing) -> None:
     main(fit(tree, *TAUGHT, "--run_name", "uninterrupted"))
     main(fit(tree, *TAUGHT, "--trainer.max_steps", "4"))
