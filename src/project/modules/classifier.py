@@ -24,6 +24,7 @@ from project.interface import (
     Target,
     data_of,
 )
+from project.modules.distillation import TEMPERATURE, WEIGHT, Teacher, check_options
 from project.modules.distributed import average_buffers, shard
 from project.modules.feature_cache import FeatureCache
 from project.modules.init_weights import load_initial_weights
@@ -85,6 +86,12 @@ class Classifier(L.LightningModule):
             compilation at the start.
         init_from: Checkpoint of an earlier run to initialize the weights from, matched by name and shape; the head is
             new if the classes differ. This starts a new run; use --ckpt_path to resume one.
+        teacher: Knowledge distillation: checkpoint of a trained model with the same classes or labels and input, whose
+            predictions for the augmented training images are soft targets. The loss is (1 - weight) x loss + weight x
+            temperature^2 x KL divergence of the softened probabilities. The file is needed to train and to resume, not
+            afterwards. Hinton et al., Distilling the Knowledge in a Neural Network, 2015.
+        teacher_temperature: Number above 0 by which the logits of student and teacher are divided for soft targets.
+        teacher_weight: Weight of the soft targets in the loss, in [0, 1].
     """
 
     data_description: DataDescription
@@ -111,6 +118,9 @@ class Classifier(L.LightningModule):
         channels_last: bool = True,
         compile: bool = False,
         init_from: str | None = None,
+        teacher: str | None = None,
+        teacher_temperature: float = TEMPERATURE,
+        teacher_weight: float = WEIGHT,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
@@ -135,6 +145,8 @@ class Classifier(L.LightningModule):
                 "model.unfreeze_epochs must be at least 1 and model.layer_decay in (0, 1], got"
                 f" {unfreeze_epochs} and {layer_decay}"
             )
+        check_options(teacher, teacher_temperature, teacher_weight)
+        self.teacher: Teacher | None = None  # not a submodule: it is neither trained nor saved
         self._freezing, self._layer_decay = Freezing(freeze_epochs, unfreeze_epochs), layer_decay
         self.data_description = None  # type: ignore[assignment]
         self._init_from, self._restored = init_from, False
@@ -252,8 +264,10 @@ class Classifier(L.LightningModule):
         return x.contiguous(memory_format=self.memory_format) if x.ndim == 4 else x
 
     def on_fit_start(self) -> None:
-        """Check the network; cache the features of its head if only that is trained and images are not augmented."""
+        """Check the network and load the teacher; cache the head's inputs if only the head is trained, unaugmented."""
         check_network(self.trainer, self.net, self._normalize, self.data_description.input)
+        if self.hparams["teacher"]:
+            self.teacher = Teacher(self)
         data = data_of(self.trainer)
         deterministic = self._freezing.epochs < 0 and self.tta == "none" and not data.augments
         if deterministic and not self.compiled and self.device_mesh is None:
@@ -261,7 +275,7 @@ class Classifier(L.LightningModule):
 
     @override
     def on_fit_end(self) -> None:
-        self._features = None
+        self._features = self.teacher = None
 
     @property
     def _stage(self) -> Split:
@@ -283,6 +297,8 @@ class Classifier(L.LightningModule):
         if stage != "train":
             outputs = self.task.calibrated(outputs)
         loss = self.loss(outputs, batch.target)
+        if stage == "train" and self.teacher is not None:
+            loss = self.teacher.add_loss(loss, outputs, batch.inputs)
         # In training, a non-finite loss either stops the run or the batch is skipped.
         self._stage_metric(stage).update(loss, outputs, batch.target, only_finite=stage == "train")
         return loss, outputs

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric
 
@@ -51,6 +52,12 @@ class Multilabel(Task):
     def wrap_loss(self, loss: nn.Module) -> nn.Module:
         """Return the loss with unknown labels masked."""
         return MaskedLoss(loss, torch.zeros(self.target.outputs), torch.ones(self.target.outputs))
+
+    def distillation_loss(self, outputs: Tensor, teacher_outputs: Tensor, temperature: float) -> Tensor:
+        """Return temperature^2 x the mean binary cross-entropy of the softened probabilities."""
+        soft = (teacher_outputs / temperature).sigmoid()
+        total = F.binary_cross_entropy_with_logits(outputs / temperature, soft, reduction="sum")
+        return temperature**2 * total / max(1, outputs.numel())
 
     def predict(self, outputs: Tensor) -> Tensor:
         """Return the probability of each label."""
