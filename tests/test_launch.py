@@ -244,7 +244,7 @@ def workers_of(agent: int) -> list[int]:
 
 def test_torchrun_restarts_a_killed_process_and_resumes_its_run(images: Path, tmp_path: Path) -> None:
     other = tmp_path / "logs" / "other" / "version_7" / "checkpoints"
-    args = [*arguments(images)[1:], "--trainer.max_epochs", "6"]
+    args = [*arguments(images)[1:], "--trainer.max_epochs", "4"]
     command = [TORCHRUN, *args, "--trainer.callbacks", "tests.test_launch.Slow"]
     with (tmp_path / "shown.txt").open("w+") as shown:
         running = subprocess.Popen(
@@ -261,7 +261,7 @@ def test_torchrun_restarts_a_killed_process_and_resumes_its_run(images: Path, tm
     shutil.rmtree(other.parents[1])
     text = (tmp_path / "shown.txt").read_text()
     assert text.count("accuracy ") == 1 and text.count("model     ConvNet") == 2, "started twice, one table"
-    assert_same_run(train_one_process(images, tmp_path / "uninterrupted", "--trainer.max_epochs", "6"), tmp_path)
+    assert_same_run(train_one_process(images, tmp_path / "uninterrupted", "--trainer.max_epochs", "4"), tmp_path)
 
 
 def test_a_signal_to_one_process_stops_all_within_an_epoch_and_they_resume(images: Path, tmp_path: Path) -> None:
