@@ -36,6 +36,7 @@ def call(args: list[str], cwd: Path, environment: dict[str, str], output: str) -
     set_start_method("fork", force=True)  # of workers, as in a process of its own
     sys.modules["__main__"] = types.ModuleType("__main__")  # Lightning starts its other processes from sys.argv
     sys.argv = [SCRIPT, *args]
+    sys.orig_argv = [sys.executable, *sys.argv]  # which runs record
     from project.cli import main
 
     main()

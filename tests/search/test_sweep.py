@@ -4,7 +4,6 @@ import csv
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,34 +15,29 @@ from optuna.trial import TrialState
 
 from project.cli import main
 from tests.conftest import QUICK
+from tests.forked import Forked
 
 pytestmark = pytest.mark.slow
 FOLDER = Path("logs/sweeps/space")
 
 
-def start(here: Path, tree: Path, space: str, *options: str, trials: int) -> subprocess.Popen[str]:
+def start(here: Path, tree: Path, space: str, *options: str, trials: int) -> Forked:
     """Start a sweep in the current folder."""
     (here / "space.yaml").write_text(space)
     own = ["--space", "space.yaml", "--trials", str(trials)]
     quick = ["--data.root", str(tree), "--data.batch_size", "16", "--data.batch_transforms", "[]", *QUICK]
-    return subprocess.Popen(
-        [sys.executable, "-m", "project", "sweep", *own, "--", *quick, *options],
-        cwd=here,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    args = ["sweep", *own, "--", *quick, *options]
+    return Forked(args, here, {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"})
 
 
-def finish(running: subprocess.Popen[str], code: int = 0) -> str:
+def finish(running: Forked, code: int = 0) -> str:
     """Wait for the process to end; return its output."""
     shown, _ = running.communicate(timeout=500)
     assert running.returncode == code, shown
     return shown
 
 
-def wait_until(condition: Callable[[], bool], running: subprocess.Popen[str]) -> None:
+def wait_until(condition: Callable[[], bool], running: Forked) -> None:
     while not condition():
         assert running.poll() is None, running.communicate()[0]
         time.sleep(0.05)
@@ -119,7 +113,7 @@ def test_killed_worker_of_two(tree: Path, here: Path) -> None:
         return all(epochs(FOLDER / f"trial_000{number}/version_0") for number in range(2))
 
     wait_until(both_train, first)
-    first.kill()
+    first.send_signal(signal.SIGKILL)
     first.wait()
     finish(second)
     trials = study().trials
