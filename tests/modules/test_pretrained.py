@@ -1,7 +1,6 @@
 """Tests of pretrained networks and fine-tuning."""
 
 import socket
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,8 +17,8 @@ from project.modules import ConvNet, Timm, TorchVision
 from project.modules.feature_cache import FeatureCache
 from project.modules.layers import Freezing, head, layers
 from project.modules.optimizers.groups import parameter_groups
-from tests.conftest import QUICK, fit, process, square
-from tests.runs import RUN, finish, load, same
+from tests.conftest import QUICK, fit, square
+from tests.runs import RUN, finish, load, same, start
 
 pytestmark = pytest.mark.slow
 
@@ -158,15 +157,13 @@ def test_without_internet_it_fails_with_instructions(
     )
 
 
-def test_without_timm_the_error_names_the_extra(tree: Path, here: Path) -> None:
-    start = "import sys; sys.modules['timm'] = None; from project.cli import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", start, *fit(tree, *TIMM)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 2 and "pip install -e '.[transfer]'" in done.stderr.splitlines()[-1], done.stderr
+def test_without_timm_the_error_names_the_extra(
+    tree: Path, here: Path, failing: Failing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("timm.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "timm", None)
+    assert "pip install -e '.[transfer]'" in failing(fit(tree, *TIMM))
 
 
 # -- fine-tuning ------------------------------------------------------------------------------------------------------
@@ -354,8 +351,9 @@ class Stop(L.Callback):
 def test_frozen_layers_on_two_processes(tree: Path, tmp_path: Path) -> None:
     """Layers that are unfrozen later stay in sync on both processes; plain ddp raises."""
     common = [*fit(tree, *SMALL, "--trainer.devices", "2"), "--model.freeze_epochs", "1", "--test_after_fit", "false"]
-    refused = process([*common, "--trainer.strategy", "ddp"], tmp_path)
-    assert refused.returncode == 2 and "ddp_find_unused_parameters_true" in refused.stderr, refused.stderr
+    refused = start([*common, "--trainer.strategy", "ddp"], tmp_path)
+    shown, _ = refused.communicate(timeout=300)
+    assert refused.returncode == 2 and "ddp_find_unused_parameters_true" in shown, shown
     same_on_both = ["--trainer.callbacks", f"{__name__}.SameOnBoth"]
     finish([*common, "--trainer.strategy", "ddp_find_unused_parameters_true", *same_on_both], tmp_path)
     assert (tmp_path / "compared").read_text() == "2"
