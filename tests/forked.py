@@ -1,4 +1,7 @@
-"""Run train.py in a process forked from one that has imported torch and Lightning, which saves seconds per process."""
+"""Run train.py in a process forked from one that has imported torch and Lightning, which saves seconds per process.
+
+Libraries whose work is done at exit, such as trackers, need a process of their own: `atexit` is not called.
+"""
 
 import os
 import subprocess

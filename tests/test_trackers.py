@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -17,8 +18,7 @@ from lightning.pytorch.loggers import Logger
 from lightning_utilities.core.imports import RequirementCache
 
 from project.cli import main
-from tests.conftest import fit
-from tests.runs import finish
+from tests.conftest import REPOSITORY, fit
 
 RUN = Path("logs/run/version_0")
 BOTH = {
@@ -29,6 +29,18 @@ BOTH = {
         ]
     }
 }
+
+
+def train(args: list[str], cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    quiet = {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, str(REPOSITORY / "train.py"), *args],
+        cwd=cwd,
+        env={**os.environ, **quiet, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
 
 
 def mlflow_runs(address: str) -> tuple[Any, list[Any]]:
@@ -47,9 +59,10 @@ needs_report = pytest.mark.skipif(find_spec("project.report") is None, reason="t
 @needs_report
 def test_trackers_join_the_runs_own_logger_and_are_resumed(tree: Path, here: Path) -> None:
     Path("both.yaml").write_text(yaml.safe_dump(BOTH))
-    quiet = {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}
-    finish(fit(tree, "--config", "both.yaml", "--model.optimizer.lr", "0.002"), here, **quiet)
-    finish(["fit", "--ckpt_path", "last", "--trainer.max_epochs", "3"], here, **quiet)
+    done = train(fit(tree, "--config", "both.yaml", "--model.optimizer.lr", "0.002"), here)
+    assert done.returncode == 0, done.stderr
+    resumed = train(["fit", "--ckpt_path", "last", "--trainer.max_epochs", "3"], here)
+    assert resumed.returncode == 0, resumed.stderr
 
     names = {item.name for item in RUN.iterdir()}
     assert {"config.yaml", "metrics.csv", "report.html", "checkpoints", "split.csv", "wandb"} <= names
@@ -101,7 +114,8 @@ def server(here: Path) -> Iterator[str]:
 @needs_report
 def test_mlflow_server(tree: Path, here: Path, server: str) -> None:
     args = fit(tree, "--trainer.logger", "MLFlowLogger", "--trainer.logger.experiment_name", "birds")
-    finish(args, here, MLFLOW_TRACKING_URI=server)
+    done = train(args, here, MLFLOW_TRACKING_URI=server)
+    assert done.returncode == 0, done.stderr
     client, (run,) = mlflow_runs(server)
     assert run.info.run_name == "run/version_0" and "test/acc" in run.data.metrics
     assert "report.html" in {file.path for file in client.list_artifacts(run.info.run_id)}
