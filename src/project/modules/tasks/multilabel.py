@@ -1,5 +1,6 @@
 """Multi-label classification."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -63,6 +64,10 @@ class Multilabel(Task):
         """Return the probability of each label."""
         return outputs.sigmoid()
 
+    def decide(self, outputs: Tensor) -> Tensor:
+        """Return which labels are predicted, bool (N, labels)."""
+        return self.predict(outputs) >= self.thresholds
+
     def reset_calibration(self) -> None:
         """Set the thresholds back to 0.5."""
         super().reset_calibration()
@@ -70,11 +75,11 @@ class Multilabel(Task):
 
     def training_metric(self) -> LossMetric:
         """Return counts per label."""
-        return LabelCounts(self.thresholds)
+        return LabelCounts(self.decide, self.target.outputs)
 
     def evaluation_metric(self) -> LossMetric:
         """Return counts per label and the probabilities of all samples."""
-        return LabelScores(self.thresholds)
+        return LabelScores(self.decide, self.predict, self.target.outputs)
 
     def prepare_metric(self, metric: Metric) -> Metric:
         """Return a metric that ignores unknown labels, if it can."""
@@ -131,16 +136,17 @@ class LabelCounts(LossMetric):
     """Loss, subset accuracy and macro-averaged precision, recall and F1 from counts per label.
 
     Args:
-        thresholds: Probability from which each label is predicted, float (labels,).
+        decide: Function from outputs to the labels that are predicted, bool (N, labels).
+        labels: Number of labels.
     """
 
     counts: Tensor
     exact: Tensor
 
-    def __init__(self, thresholds: Tensor) -> None:
+    def __init__(self, decide: Callable[[Tensor], Tensor], labels: int) -> None:
         super().__init__()
-        self.logits = thresholds.logit()
-        self.add_state("counts", torch.zeros(4, len(thresholds), dtype=torch.int64), "sum")
+        self.decide = decide
+        self.add_state("counts", torch.zeros(4, labels, dtype=torch.int64), "sum")
         self.add_state("exact", torch.zeros((), dtype=torch.int64), "sum")
 
     def count(self, outputs: Tensor, target: Tensor, valid: Tensor) -> None:
@@ -148,9 +154,8 @@ class LabelCounts(LossMetric):
 
         Mixed labels count as present from 0.5.
         """
-        self.logits = self.logits.to(outputs.device)
         known = ~target.isnan() & valid
-        label, predicted = known & (target >= 0.5), known & (outputs >= self.logits)
+        label, predicted = known & (target >= 0.5), known & self.decide(outputs)
         self.counts = self.counts + torch.stack([label & predicted, label, predicted, known]).sum(1)
         self.exact = self.exact + ((label == predicted).all(1) & valid).sum()
 
@@ -165,22 +170,29 @@ class LabelCounts(LossMetric):
 
 
 class LabelScores(LabelCounts, ScoreMetric):
-    """The metrics of `LabelCounts`, the mean average precision and the AUROC, macro and per label."""
+    """The metrics of `LabelCounts`, the mean average precision and the AUROC, macro and per label.
 
-    def __init__(self, thresholds: Tensor) -> None:
-        LabelCounts.__init__(self, thresholds)
+    Args:
+        decide: Function from outputs to the labels that are predicted, bool (N, labels).
+        predict: Function from outputs to probabilities.
+        labels: Number of labels.
+    """
+
+    def __init__(self, decide: Callable[[Tensor], Tensor], predict: Callable[[Tensor], Tensor], labels: int) -> None:
+        LabelCounts.__init__(self, decide, labels)
+        self.predict = predict
         self.keep_scores()
 
     def count(self, outputs: Tensor, target: Tensor, valid: Tensor) -> None:
         """Count and keep a batch."""
         LabelCounts.count(self, outputs, target, valid)
-        ScoreMetric.count(self, outputs, target, valid)
+        ScoreMetric.count(self, self.predict(outputs), target, valid)
 
     def compute(self) -> StageResult:
         """Return the metrics; the means are over labels that are present in some and absent in other samples."""
         result = LabelCounts.compute(self)
-        outputs, truth = self.gathered()
-        found = ranking(outputs.sigmoid(), truth)
+        scores, truth = self.gathered()
+        found = ranking(scores, truth)
         scalars = {"mAP": nanmean(found["average_precision"]), "auroc": nanmean(found["auroc"])}
-        details = {**result.details, **found, "scores": outputs.sigmoid().cpu(), "truth": truth.cpu()}
+        details = {**result.details, **found, "scores": scores.cpu(), "truth": truth.cpu()}
         return StageResult(result.scalars | scalars, result.samples, details)
