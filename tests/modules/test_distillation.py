@@ -87,7 +87,7 @@ class CheckLoss(L.Callback):
         self.expected = F.nll_loss(outputs.log(), batch.target)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        torch.testing.assert_close(pl_module.results["val"].scalars["loss"], self.expected)
+        torch.testing.assert_close(pl_module.metrics.results["val"].scalars["loss"], self.expected)
 
 
 def test_soft_targets_of_the_augmented_batch(tree: Path, teacher: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,7 +77,7 @@ class ErrorAnalysis(L.Callback):
         if not loggers:
             return
         module, names = module_of(trainer), data_of(trainer).description.classes.class_names
-        confusion = module.results["val"].details["confusion"].cpu()
+        confusion = module.metrics.results["val"].details["confusion"].cpu()
         log_figure(loggers, "val/confusion_matrix", confusion_figure(confusion, names), step)
         log_figure(loggers, "val/classes", classes_figure(confusion.numpy(), names), step)
         for kind, top_k in self._top_k.items():
