@@ -22,6 +22,7 @@ class Multilabel(Task):
     """
 
     headline = ("f1", ".2%")
+    score_name = "F1"
     monitor = ("val/mAP", "max")
     losses = ("BCEWithLogitsLoss", "SigmoidFocalLoss", "AsymmetricLoss")
     target: MultilabelTarget
@@ -55,6 +56,12 @@ class Multilabel(Task):
     def predict(self, outputs: Tensor) -> Tensor:
         """Return the probability of each label."""
         return outputs.sigmoid()
+
+    def score(self, predictions: Tensor, target: Tensor) -> float:
+        """Return the macro-averaged F1."""
+        metric = LabelCounts(self.thresholds)
+        metric.update(predictions.new_zeros(()), predictions.logit(), target)
+        return float(metric.compute().scalars["f1"])
 
     def reset_calibration(self) -> None:
         """Set the thresholds back to 0.5."""
