@@ -1,6 +1,7 @@
 """Post-training static quantization to int8: a quarter of the size, and faster on processors with int8 instructions."""
 
 import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,11 +34,19 @@ def quantize(file: Path, data: ImageDataModule, metadata: dict[str, Any]) -> Non
     with TemporaryDirectory() as scratch:
         fused = Path(scratch) / "fused.onnx"
         quant_pre_process(file, fused)
-        types = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
-        quantize_static(fused, file, reader, op_types_to_quantize=QUANTIZED_OPS, per_channel=True, **types)
+        options = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8, "per_channel": True}
+        if data.description.target.scores_name == "values":  # 256 levels between the extremes of training images
+            options["nodes_to_exclude"] = _last_layer(onnx.load(fused).graph.node)
+        quantize_static(fused, file, reader, op_types_to_quantize=QUANTIZED_OPS, **options)
     model = onnx.load(file)
     onnx.helper.set_model_props(model, {METADATA: json.dumps(metadata | {"int8_calibration_images": len(image)})})
     onnx.save(model, file)
+
+
+def _last_layer(nodes: Sequence[Any]) -> list[str]:
+    """Return the names of the nodes from the last matrix product or convolution on."""
+    last = max(position for position, node in enumerate(nodes) if node.op_type in ("Conv", "Gemm", "MatMul"))
+    return [node.name for node in nodes[last:]]
 
 
 def compare_int8(file: Path, model: Classifier, images: Images) -> str:
