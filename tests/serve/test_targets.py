@@ -4,7 +4,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+import jsonschema_rs  # a dependency of schemathesis
 import pytest
 from starlette.testclient import TestClient
 
@@ -33,7 +33,7 @@ def predict(server: TestClient, query: str = "") -> Any:
     response = server.post(f"/predict{query}", content=stream.getvalue(), headers={"content-type": "image/png"})
     part = "Prediction" if response.status_code == 200 else "Error"
     schemas = server.get("/openapi.json").json()["components"]
-    jsonschema.validate(response.json(), {"$ref": f"#/components/schemas/{part}", "components": schemas})
+    jsonschema_rs.validate({"$ref": f"#/components/schemas/{part}", "components": schemas}, response.json())
     return response.json()
 
 
