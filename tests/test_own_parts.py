@@ -67,6 +67,9 @@ def test_image_regression(tree: Path, mine: Path, capsys: pytest.CaptureFixture[
     main(["predict", "--ckpt_path", "best", "--data.root", str(tree / "red" / "000.png"), *QUICK])
     assert "000.png: 0." in capsys.readouterr().out
     assert list(rows(Path("logs/predict/version_0/predictions.csv"))[0]) == ["path", "output_0"]
+    if "export" in commands():
+        main(["export", "--ckpt_path", "best", "--format", "safetensors", *QUICK])
+        assert "values differ by at most" in capsys.readouterr().out
     for command in {"calibrate", "robustness", "explain"} & set(commands()):
         with pytest.raises(SystemExit) as stopped:
             main([command, "--ckpt_path", str(RUN / "checkpoints/best.ckpt"), *QUICK])

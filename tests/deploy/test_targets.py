@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -61,6 +62,8 @@ def test_files_predict_the_same_as_the_checkpoint(
     (found,) = re.findall(score + " in int8;", shown)
     assert abs(float(found[0]) - float(found[1])) < 0.05 * float(found[0])
 
+    if kind == "values":
+        assert onnx.load("m.onnx").graph.node[-1].op_type == "Add", "values are neither rounded nor clipped"
     scale = np.array([0.1, 100]) if kind == "values" else 1
     for name, tolerance in (("m.onnx", 0.1), ("m.safetensors", 1e-4)):  # the first is quantized
         for one, other in zip(expected, project.load(name).predict(tree), strict=True):

@@ -45,8 +45,8 @@ def quantize(file: Path, data: ImageDataModule, metadata: dict[str, Any]) -> Non
 
 def _last_layer(nodes: Sequence[Any]) -> list[str]:
     """Return the names of the nodes from the last matrix product or convolution on."""
-    last = max(position for position, node in enumerate(nodes) if node.op_type in ("Conv", "Gemm", "MatMul"))
-    return [node.name for node in nodes[last:]]
+    products = [position for position, node in enumerate(nodes) if node.op_type in ("Conv", "Gemm", "MatMul")]
+    return [node.name for node in nodes[products[-1] :]] if products else []
 
 
 def compare_int8(file: Path, model: Classifier, images: Images) -> str:
