@@ -12,6 +12,7 @@ import torch
 import project
 from project.cli import main
 from project.deploy.load import load_exported
+from project.interface import ClassTarget, MultilabelTarget, Target, ValueTarget, import_object
 from project.modules import Classifier
 from tests.conftest import COLORS, QUICK, fit
 
@@ -84,3 +85,24 @@ def test_files_predict_the_same_as_the_checkpoint(
     main(["prune", "--ckpt_path", str(BEST), *QUICK[:6]])
     pruned = Classifier.load_from_checkpoint(BEST.parents[1] / "pruned.ckpt", map_location="cpu")
     assert pruned.data_description.target.names == project.load(BEST).description.target.names
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        ClassTarget(["a", "b", "c"], [1, 1, 1]),
+        MultilabelTarget(["a", "b", "c"], [1, 1, 1], [2, 2, 2], 0, [0.1, 0.5, 0.8]),
+        ValueTarget(["a", "b", "c"], [0.0, 5.0, -10.0], [1.0, 0.1, 100.0]),
+    ],
+)
+def test_the_score_of_a_task_is_its_headline(target: Target) -> None:
+    task = import_object(target.task)(target)
+    generator = torch.Generator().manual_seed(0)
+    outputs, truth = torch.randn(50, 3, generator=generator), torch.randint(0, 2, (50, 3), generator=generator).float()
+    truth[::7, 1] = torch.nan
+    if target.kind == "classes":
+        truth = truth.nan_to_num(0)[:, 0].long()
+    metric = task.evaluation_metric()
+    metric.update(torch.tensor(0.0), outputs, truth)
+    expected = metric.compute().scalars[task.headline[0]]
+    assert task.score(task.predict(outputs), truth) == pytest.approx(float(expected), rel=1e-5)
