@@ -55,7 +55,7 @@ def load_predictors(checkpoint: Path, root: Path, scratch: Path) -> dict[str, tu
     }.items():
         command(["export", "--ckpt_path", str(checkpoint), "--data.root", str(root), *options])
         file = Path(options[-1])
-        predictors[name] = (load_exported(file).probabilities, file)
+        predictors[name] = (load_exported(file).scores, file)
     return predictors
 
 

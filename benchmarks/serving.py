@@ -43,7 +43,7 @@ def plain(model: str) -> object:
     @app.post("/predict")
     async def predict(image: UploadFile) -> dict[str, object]:
         pixels = decode(await image.read()).pixels.transpose(2, 0, 1)[None]
-        row = exported.probabilities(np.ascontiguousarray(pixels))[0]
+        row = exported.scores(np.ascontiguousarray(pixels))[0]
         return target.to_json(row)
 
     @app.get("/health")

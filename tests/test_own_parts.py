@@ -71,6 +71,9 @@ def test_task_of_counts(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["predict", "--ckpt_path", "best", "--data.root", "00.png", *QUICK])
     shown = float(rows(Path("logs/predict/version_0/predictions.csv"))[0]["cells"])
     assert f"00.png: cells {shown:.4g}" in capsys.readouterr().out
+    if "export" in commands():
+        main(["export", "--ckpt_path", "best", "--format", "safetensors", *QUICK])
+        assert "values differ by at most" in capsys.readouterr().out
 
 
 def test_text_classification(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:

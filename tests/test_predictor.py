@@ -13,6 +13,7 @@ from PIL import Image
 import project
 from project.cli import main
 from project.errors import UserError
+from project.interface import ClassTarget, MultilabelTarget, Target, ValueTarget
 from tests.conftest import COLORS, QUICK, fit
 
 BEST = Path("logs/run/version_0/checkpoints/best.ckpt")
@@ -116,6 +117,30 @@ def test_fixed_item_transforms_are_not_ignored(tree: Path, here: Path) -> None:
     main(fit(tree, "--test_after_fit", "false", *crop))
     with pytest.raises(UserError, match="was trained with data.item_transforms CenterCrop"):
         project.load(BEST)
+
+
+SCORES = np.array([0.75, 0.625], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("target", "found", "missing", "advice"),
+    [
+        (ClassTarget(["a", "b"], [1, 1]), {"label": "a"}, "labels", "label and probabilities"),
+        (MultilabelTarget(["a", "b"], [1, 1], [2, 2], 0, [0.8, 0.5]), {"labels": ["b"]}, "label", "labels and prob"),
+        (
+            ValueTarget(["a", "b"], [0.0, 0.0], [1.0, 1.0]),
+            {"values": {"a": 0.75, "b": 0.625}},
+            "probabilities",
+            "values",
+        ),
+    ],
+)
+def test_attributes_by_target(target: Target, found: dict[str, object], missing: str, advice: str) -> None:
+    prediction = project.Prediction(SCORES, target)
+    assert {name: getattr(prediction, name) for name in found} == found
+    assert target.kind == "values" or prediction.probabilities == {"a": 0.75, "b": 0.625}
+    with pytest.raises(AttributeError, match=f"a prediction of {target.kind} has no {missing}: use {advice}"):
+        getattr(prediction, missing)
 
 
 def test_import_is_light() -> None:

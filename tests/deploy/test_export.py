@@ -91,14 +91,14 @@ def assert_parity(model: Classifier, file: Path, photos: Path) -> None:
 
     for path in sorted(photos.rglob("*.*g")):
         pixels = to_pixels(path, inputs.channels, inputs.dtype)
-        actual = exported.probabilities(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]))
+        actual = exported.scores(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]))
         assert actual.shape == (1, 3) and actual.dtype == np.float32
         np.testing.assert_allclose(actual, expected([inputs.read(path)]), atol=2e-6)
     random = np.random.default_rng(0)
     for n, h, w in ((1, 16, 16), (7, 31, 9)):
         batch = random.integers(0, 256, (n, inputs.channels, h, w)).astype(inputs.dtype)
         fitted = [fit_pixels(image.transpose(1, 2, 0), inputs.size, inputs.fit) for image in batch]
-        np.testing.assert_allclose(exported.probabilities(batch), expected(fitted), atol=2e-6)
+        np.testing.assert_allclose(exported.scores(batch), expected(fitted), atol=2e-6)
 
 
 @pytest.mark.slow

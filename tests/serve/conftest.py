@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from project.deploy.export import metadata, write
-from project.interface import ClassTarget, DataDescription, ImageInput
+from project.interface import ClassTarget, DataDescription, ImageInput, Target
 from project.modules import Classifier
 from tests.serve.running import Server, serving
 
@@ -31,17 +31,23 @@ class Means(torch.nn.Module):
         return logits
 
 
+def build(target: Target) -> Classifier:
+    """Return a model with three outputs in evaluation mode."""
+    classifier = Classifier(Means)
+    inputs = ImageInput(SIZE, SIZE, [0.4, 0.5, 0.6], [0.2, 0.2, 0.2])
+    classifier.set_data_description(DataDescription(inputs, target, "made"))
+    classifier.configure_model()
+    return classifier.eval()
+
+
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An exported model with a temperature and a confidence threshold."""
     torch.manual_seed(0)
-    inputs = ImageInput(SIZE, SIZE, [0.4, 0.5, 0.6], [0.2, 0.2, 0.2])
-    classifier = Classifier(Means)
-    classifier.set_data_description(DataDescription(inputs, ClassTarget(NAMES, [1, 1, 1], 0.6), "made"))
-    classifier.configure_model()
+    classifier = build(ClassTarget(NAMES, [1, 1, 1], 0.6))
     classifier.task.temperature.fill_(1.7)
     file = tmp_path_factory.mktemp("model") / "model.onnx"
-    write(file, classifier.eval(), metadata(classifier, Path("best.ckpt")), "onnx")
+    write(file, classifier, metadata(classifier, Path("best.ckpt")), "onnx")
     return file
 
 

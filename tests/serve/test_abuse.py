@@ -217,9 +217,7 @@ def send(port: int, number: int) -> int:
 def test_ten_thousand_invalid_requests(model: Path) -> None:
     exported = load_exported(model)
     good = [encoded(make_image(number, 30 + number, 50), "PNG") for number in range(10)]
-    expected = [
-        exported.probabilities(np.ascontiguousarray(decode(data).pixels.transpose(2, 0, 1)[None]))[0] for data in good
-    ]
+    expected = [exported.scores(np.ascontiguousarray(decode(data).pixels.transpose(2, 0, 1)[None]))[0] for data in good]
     with serving(model) as attacked:
         idle = [socket.create_connection(("127.0.0.1", attacked.port)) for _ in range(50)]
         for connection in idle[::2]:  # incomplete requests

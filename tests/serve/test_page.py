@@ -9,7 +9,10 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
+from project.deploy.export import metadata, write
+from project.interface import MultilabelTarget, ValueTarget
 from tests.browser import Browser, browser, chromium  # noqa: F401
+from tests.serve.conftest import build
 from tests.serve.running import Server, make_image, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
@@ -102,3 +105,32 @@ def test_the_prediction_stays_if_the_heat_map_fails(browser: Browser, model: Pat
         browser.wait_for("The heat map could not be computed.")
         assert browser.find_element(By.ID, "prediction").text == "red"
         assert not browser.find_element(By.ID, "error").is_displayed()
+
+
+def test_labels_and_values(browser: Browser, folder: Path, tmp_path: Path) -> None:  # noqa: F811
+    names = ["blueish", "greenish", "redish"]
+    targets = [
+        MultilabelTarget(names, [1] * 3, [2] * 3, 0, [0.9, 0.001, 0.1]),
+        ValueTarget(names, [0.0] * 3, [1e3] * 3),
+    ]
+    for target, heading in zip(targets, ("greenish, redish", ""), strict=True):
+        classifier = build(target)
+        write(tmp_path / "model.onnx", classifier, metadata(classifier, Path("best.ckpt")), "onnx")
+        with serving(tmp_path / "model.onnx") as running:
+            browser.get(f"http://127.0.0.1:{running.port}")
+            browser.wait_for(f"3 {target.kind} (blueish, greenish, redish)")
+            browser.find_element(By.ID, "file").send_keys(str(folder / "0.jpg"))
+            browser.wait_for(f"Predicted {target.kind}")
+            expected = running.ask(body=(folder / "0.jpg").read_bytes(), kind="image/jpeg").json
+            assert browser.find_element(By.ID, "prediction").text == heading
+            rows = [row.text.split("\n") for row in browser.find_elements(By.CSS_SELECTOR, "#bars li")]
+            if target.kind == "labels":
+                wait_for_heat_map(browser)
+                assert "redish" in browser.find_element(By.ID, "explanation").text
+                assert [row[0] for row in rows] == ["redish", "greenish", "blueish"]
+                assert len(browser.find_elements(By.CSS_SELECTOR, "#bars .predicted")) == 2
+            else:
+                assert not browser.find_element(By.ID, "attribution").is_displayed()
+                shown = {name: float(number.replace(",", "")) for name, number in rows}
+                assert shown == pytest.approx(expected["values"], rel=1e-4)
+            assert not browser.get_log("browser")

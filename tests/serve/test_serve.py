@@ -69,7 +69,7 @@ def test_predictions_equal_those_of_predict_exported(server: Server, model: Path
         body, kind = form(data)
         responses += [server.ask(body=body, kind=kind), server.ask("/predict?attribution=true", data)]
         pixels = np.ascontiguousarray(decode(data).pixels.transpose(2, 0, 1)[None])
-        expected = exported.probabilities(pixels)[0].tolist()
+        expected = exported.scores(pixels)[0].tolist()
         for response in responses:
             result = response.json
             assert response.status == 200 and list(result["probabilities"]) == NAMES

@@ -1,6 +1,6 @@
 """Export, quantization and pruning of trained models, and inference with exported files."""
 
-FITS = "images with classes"
+FITS = "images"
 COMMANDS: dict[str, tuple[str, ...]] = {
     "export": ("project.deploy.export.export", "deploy", "export a trained model to ONNX, pt2 or safetensors", FITS),
     "prune": ("project.deploy.prune.prune", "deploy", "remove channels from a trained network, for fine-tuning", FITS),

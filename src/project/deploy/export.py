@@ -23,7 +23,7 @@ Format = Literal["onnx", "pt2", "safetensors"]
 
 
 def export(trained: Trained, format: Format = "onnx", int8: bool = False, output: Path | None = None) -> None:
-    """Export a trained model to one file that maps decoded images to probabilities.
+    """Export a trained model to one file that maps decoded images to probabilities or values.
 
     The predictions of the file are compared with those of the checkpoint. An existing file is replaced only by a
     complete file that passed this check.
@@ -32,7 +32,7 @@ def export(trained: Trained, format: Format = "onnx", int8: bool = False, output
         trained: The model, and the images of the comparison; by default the test split it was trained with.
         format: onnx runs with ONNX Runtime, without torch; pt2 is a `torch.export` program; safetensors holds the
             weights and is loaded by this project.
-        int8: Quantize to int8, calibrated on training images; onnx only, at a small loss of accuracy.
+        int8: Quantize to int8, calibrated on training images; onnx only, at a small loss of quality.
         output: The file to write; by default model.FORMAT, or model_int8.onnx, in the run folder.
 
     Raises:
@@ -61,6 +61,7 @@ def export(trained: Trained, format: Format = "onnx", int8: bool = False, output
 def metadata(model: Classifier, checkpoint: Path) -> dict[str, Any]:
     """Return the metadata of an exported file, as plain types."""
     temperature, image = getattr(model.task, "temperature", None), model.data_description.image
+    target = model.data_description.target
     channels = {1: "grayscale", 3: "RGB"}.get(image.channels, f"{image.channels} channels")
     return {
         "format_version": FORMAT_VERSION,
@@ -69,7 +70,7 @@ def metadata(model: Classifier, checkpoint: Path) -> dict[str, Any]:
         **({} if temperature is None else {"temperature": float(temperature)}),
         "checkpoint": str(checkpoint),
         "input": f"image: {image.dtype} (N, {image.channels}, H, W), {channels} as decoded, any H and W",
-        "output": "probabilities: float32 (N, classes)",
+        "output": f"{target.scores_name}: float32 (N, {target.kind})",
     }
 
 
@@ -103,7 +104,7 @@ def write(file: Path, model: Classifier, metadata: dict[str, Any], format: Forma
                 dynamo=True,
                 dynamic_shapes={"image": {0: "images", 2: "height", 3: "width"}},
                 input_names=["image"],
-                output_names=["probabilities"],
+                output_names=[model.data_description.target.scores_name],
                 verbose=False,
             )
             assert onnx_program is not None

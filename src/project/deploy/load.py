@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from project.errors import UserError
 from project.images import Pixels
 from project.interface import FORMAT_VERSION, DataDescription
+from project.runs.predictor import Scores
 
 METADATA = "project"  # key of the metadata within an exported file, a JSON string
-Probabilities = NDArray[np.float32]
-PredictFunction = Callable[[Pixels], Probabilities]
+PredictFunction = Callable[[Pixels], Scores]
 
 
 @dataclass(frozen=True)
@@ -26,13 +25,13 @@ class Exported:
     Attributes:
         metadata: The file's metadata: format_version, data_description, tta, temperature, checkpoint.
         description: Description of the training data, e.g. image size and class names.
-        probabilities: Function from decoded images, (N, C, H, W) of any H and W in the dtype of the input, to
-            probabilities, float32 (N, classes).
+        scores: Function from decoded images, (N, C, H, W) of any H and W in the dtype of the input, to probabilities
+            or values, float32 (N, outputs).
     """
 
     metadata: dict[str, Any]
     description: DataDescription
-    probabilities: PredictFunction
+    scores: PredictFunction
 
 
 def load_exported(file: Path, threads: int = 0, require_signature: Path | None = None) -> Exported:
@@ -56,10 +55,10 @@ def load_exported(file: Path, threads: int = 0, require_signature: Path | None =
     if not file.is_file():
         raise UserError(f"no such file: {file}")
     try:
-        metadata, probabilities = loaders[file.suffix](file, threads)
+        metadata, scores = loaders[file.suffix](file, threads)
         if metadata.get("format_version") != FORMAT_VERSION:
             raise UserError(f"{file} was exported by an incompatible version of this project: export the model again")
-        return Exported(metadata, DataDescription.from_dict(metadata["data_description"]), probabilities)
+        return Exported(metadata, DataDescription.from_dict(metadata["data_description"]), scores)
     except (ModuleNotFoundError, UserError):
         raise
     except Exception as error:  # each library raises its own exceptions
@@ -102,9 +101,9 @@ def _load_torch(file: Path, threads: int) -> tuple[dict[str, Any], PredictFuncti
         model = Classifier.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True).eval()
         module = RawClassifier(model)
 
-    def probabilities(image: Pixels) -> Probabilities:
+    def scores(image: Pixels) -> Scores:
         with torch.inference_mode():
-            output: Probabilities = module(torch.from_numpy(image)).numpy()
+            output: Scores = module(torch.from_numpy(image)).numpy()
         return output
 
-    return metadata, probabilities
+    return metadata, scores

@@ -11,9 +11,11 @@ from project.datamodules.images.dataset import Images
 from project.datamodules.sampler import Request
 from project.deploy.load import load_exported
 from project.errors import UserError
+from project.interface import Target
 from project.modules import Classifier
+from project.runs.predictor import Scores
 
-TOLERANCE = 1e-4  # maximum difference of probabilities; a different order of summation causes about 1e-7
+TOLERANCE = 1e-4  # maximum difference, relative to `Target.scale`; a different order of summation causes about 1e-7
 
 
 def parity_images(data: ImageDataModule) -> Images:
@@ -32,13 +34,18 @@ def parity_images(data: ImageDataModule) -> Images:
     return Images(data.index, rows, data.description.image, read=data.origin.reader())
 
 
+def agreement(target: Target, one: Scores, other: Scores) -> float:
+    """Return the share of samples, in [0, 1], with the same predicted class or labels in two arrays, (N, outputs)."""
+    return float(np.mean([target.predicted(a) == target.predicted(b) for a, b in zip(one, other, strict=True)]))
+
+
 def check_parity(file: Path, model: Classifier, images: Images) -> str:
-    """Compare the probabilities of a file and its model, and return a summary.
+    """Compare the predictions of a file and its model, and return a summary.
 
     Up to 100 images are predicted one at a time at their original size, and again fitted, as one batch.
 
     Raises:
-        UserError: If the probabilities differ by more than `TOLERANCE`; the file is then deleted.
+        UserError: If the predictions differ by more than `TOLERANCE`; the file is then deleted.
     """
     exported = load_exported(file)
     positions = images.even(100)
@@ -46,14 +53,17 @@ def check_parity(file: Path, model: Classifier, images: Images) -> str:
     with torch.inference_mode():
         expected = model.predictions(images[Request(0, positions)].inputs).numpy()
     raw = (images.decoded(row)[None].contiguous().numpy() for row in rows)
-    single = np.concatenate([exported.probabilities(pixels) for pixels in raw])
-    fitted = np.stack([images.fitted(row).contiguous().numpy() for row in rows])
-    actual = np.stack([single, exported.probabilities(fitted)])
-    difference, agreement = np.abs(actual - expected).max(), (actual.argmax(2) == expected.argmax(1)).mean(1).min()
-    summary = (
-        f"{len(rows)} images, individually and as a batch: probabilities differ by at most {difference:.1e},"
-        f" {agreement:.2%} of predictions agree"
-    )
+    single = np.concatenate([exported.scores(pixels) for pixels in raw])
+    batch = exported.scores(np.stack([images.fitted(row).contiguous().numpy() for row in rows]))
+    target = model.data_description.target
+    difference = float((np.abs(np.stack([single, batch]) - expected) / target.scale).max())
+    differs = f"{target.scores_name} differ by at most {difference:.1e}"
+    if target.scores_name == "probabilities":
+        agreed = min(agreement(target, expected, actual) for actual in (single, batch))
+        differs += f", {agreed:.2%} of predictions agree"
+    else:
+        differs += " (relative)"
+    summary = f"{len(rows)} images, individually and as a batch: {differs}"
     if not difference <= TOLERANCE:  # also true for NaN
         file.unlink()
         raise UserError(

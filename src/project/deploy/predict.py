@@ -34,8 +34,8 @@ def predict_exported(
     Args:
         model: A model exported by `train.py export`. ONNX models need no torch.
         images: A folder, searched recursively, or a single image.
-        output: The CSV file to write: path, class, and the probability of each class; also `confident`, yes or no, if
-            the model has a confidence threshold.
+        output: The CSV file to write: the path and the predicted class, labels or values, with the probability of each
+            class or label; also `confident`, yes or no, and `set` if the model has these thresholds.
         require_signature: Load the model only if this public key signed it.
 
     Raises:
@@ -61,7 +61,7 @@ def predict_exported(
         writer = csv.writer(stream)
         writer.writerow(["path", *target.columns])
         for batch_paths, pixels in _batches(root, paths, exported.description.image, notes):
-            for path, scores in zip(batch_paths, exported.probabilities(pixels), strict=True):
+            for path, scores in zip(batch_paths, exported.scores(pixels), strict=True):
                 writer.writerow([path, *target.row(scores)])
     if len(paths) == 1:
         print(f"{paths[0]}: {target.describe(scores)}")

@@ -87,6 +87,6 @@ def prune(trained: Trained, ratio: float = 0.5, output: Path | None = None) -> N
     config = file.with_suffix(".yaml")
     write_text(config, yaml.safe_dump({"model": {"net": net, "init_from": str(file)}}, sort_keys=False))
     sizes = [sum(parameter.numel() for parameter in network.parameters()) for network in (original, rebuilt)]
-    print(f"pruned    {file}: {sizes[1]:,} of {sizes[0]:,} parameters; fine-tune it to recover the accuracy:")
+    print(f"pruned    {file}: {sizes[1]:,} of {sizes[0]:,} parameters; fine-tune it, as its predictions are worse now:")
     run = run_folder(checkpoint)
     print(f"          python train.py fit --config {run / 'config.yaml' if run else 'CONFIG'} --config {config}")

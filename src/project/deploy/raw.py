@@ -1,4 +1,4 @@
-"""Preprocessing, network and postprocessing as one exportable module, from decoded pixels to probabilities."""
+"""Preprocessing, network and postprocessing as one exportable module, from decoded pixels to predictions."""
 
 import torch
 from torch import Tensor, nn
@@ -9,8 +9,9 @@ from project.modules import Classifier
 
 
 class RawClassifier(nn.Module):
-    """Map decoded images, (N, C, H, W) of any H and W in the files' dtype, to probabilities, float32 (N, classes).
+    """Map decoded images, (N, C, H, W) of any H and W in the files' dtype, to probabilities or values.
 
+    The result is float32 (N, outputs), values in the units of the data.
     For integers, images are fitted bitwise as by `project.images.fit_pixels`, in operations that every export format
     supports: the antialiased `Resize` of ONNX differs by up to 15 gray levels.
     """

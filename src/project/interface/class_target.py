@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from typing_extensions import override
 
@@ -28,6 +28,7 @@ class ClassTarget(Target):
     """
 
     kind: ClassVar[str] = "classes"
+    scores_name: ClassVar[Literal["probabilities", "values"]] = "probabilities"
     task: ClassVar[str] = "project.modules.tasks.Multiclass"
     class_names: list[str]
     train_counts: list[int] = field(compare=False)
@@ -46,6 +47,10 @@ class ClassTarget(Target):
 
     def __str__(self) -> str:
         return f"{self.outputs:,} classes"
+
+    @override
+    def predicted(self, scores: "NDArray[np.float32]") -> list[str]:
+        return [self.class_names[int(scores.argmax())]]
 
     @property
     @override

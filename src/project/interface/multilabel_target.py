@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from typing_extensions import override
 
@@ -27,6 +27,7 @@ class MultilabelTarget(Target):
     """
 
     kind: ClassVar[str] = "labels"
+    scores_name: ClassVar[Literal["probabilities", "values"]] = "probabilities"
     task: ClassVar[str] = "project.modules.tasks.Multilabel"
     label_names: list[str]
     train_counts: list[int] = field(compare=False)
@@ -69,6 +70,7 @@ class MultilabelTarget(Target):
         score_of = dict(zip(self.label_names, scores.tolist(), strict=True))
         return ", ".join(f"{name} {score_of[name]:.1%}" for name in self.predicted(scores)) or "no label"
 
+    @override
     def predicted(self, scores: "NDArray[np.float32]") -> list[str]:
         """Return the names of the labels whose probability reaches their threshold."""
         limits = self.thresholds or [0.5] * self.outputs

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,6 +24,8 @@ class Target:
 
     kind: ClassVar[str] = "values"
     """Plural noun used in messages, and by commands to declare the targets that they support."""
+    scores_name: ClassVar[Literal["probabilities", "values"]] = "values"
+    """What the scores are: probabilities of classes or labels, or values in the units of the data."""
     task: ClassVar[str]
     """Class path of the default task (loss and metrics), which `model.task` overrides."""
 
@@ -41,6 +43,15 @@ class Target:
         return f"{self.outputs:,} {'output' if self.outputs == 1 else 'outputs'}"
 
     @property
+    def scale(self) -> list[float]:
+        """Size of each score, (outputs,), to which differences due to rounding are compared; 1 for probabilities."""
+        return [1.0] * self.outputs
+
+    def predicted(self, scores: "NDArray[np.float32]") -> list[str]:
+        """Return the names of the predicted class or labels; empty for values."""
+        return []
+
+    @property
     def columns(self) -> list[str]:
         """Columns of predictions.csv after the path."""
         return self.names
@@ -51,7 +62,7 @@ class Target:
 
     def to_json(self, scores: "NDArray[np.float32]") -> dict[str, Any]:
         """Return one prediction as a JSON-serializable dictionary."""
-        return dict(zip(self.columns, [round(score, 6) for score in scores.tolist()], strict=True))
+        return {"values": dict(zip(self.names, map(float, self.row(scores)), strict=True))}
 
     def describe(self, scores: "NDArray[np.float32]") -> str:
         """Return one prediction as a short text."""

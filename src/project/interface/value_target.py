@@ -45,6 +45,12 @@ class ValueTarget(Target):
     def __str__(self) -> str:
         return f"{self.outputs:,} {'value' if self.outputs == 1 else 'values'}"
 
+    @property
+    @override
+    def scale(self) -> list[float]:
+        """Standard deviation plus 1 % of the mean, as float32 has seven digits."""
+        return [std + abs(mean) / 100 for mean, std in zip(self.mean, self.std, strict=True)]
+
     @override
     def describe(self, scores: "NDArray[np.float32]") -> str:
         return ", ".join(f"{name} {x:.4g}" for name, x in zip(self.value_names, scores.tolist(), strict=True))
@@ -52,10 +58,6 @@ class ValueTarget(Target):
     @override
     def row(self, scores: "NDArray[np.float32]") -> list[str]:
         return [f"{value:.7g}" for value in scores.tolist()]
-
-    @override
-    def to_json(self, scores: "NDArray[np.float32]") -> dict[str, Any]:
-        return {"values": dict(zip(self.value_names, map(float, self.row(scores)), strict=True))}
 
     @property
     @override

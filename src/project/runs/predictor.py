@@ -24,7 +24,7 @@ class Prediction:
     """The prediction for one sample.
 
     Attributes:
-        scores: Prediction of the task, float32 (outputs,), e.g. class probabilities.
+        scores: Probabilities or values, float32 (outputs,).
         target: Description of the target, e.g. the class names.
         path: Path of the file; None for images, arrays and tensors.
     """
@@ -33,26 +33,41 @@ class Prediction:
     target: Target
     path: str | None = None
 
-    @property
-    def _class_names(self) -> list[str]:
-        if not isinstance(self.target, ClassTarget):
-            raise AttributeError(f"a prediction of {self.target.kind} has no class: use scores or to_dict()")
-        return self.target.class_names
+    def _require(self, attribute: str, *kinds: str) -> None:
+        if self.target.kind not in kinds:
+            instead = {"classes": "label and probabilities", "labels": "labels and probabilities", "values": "values"}
+            advice = instead.get(self.target.kind, "scores and to_dict()")
+            raise AttributeError(f"a prediction of {self.target.kind} has no {attribute}: use {advice}")
 
     @property
     def label(self) -> str:
         """Name of the class with the highest probability."""
-        return self._class_names[int(self.scores.argmax())]
+        self._require("label", "classes")
+        return self.target.predicted(self.scores)[0]
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the predicted labels of a multi-label model, those whose probability reaches their threshold."""
+        self._require("labels", "labels")
+        return self.target.predicted(self.scores)
 
     @property
     def probability(self) -> float:
-        """Probability of that class, in [0, 1]."""
+        """Probability of the predicted class, in [0, 1]."""
+        self._require("probability", "classes")
         return self.probabilities[self.label]
 
     @property
     def probabilities(self) -> dict[str, float]:
-        """Probability of each class, by its name."""
-        return dict(zip(self._class_names, self.scores.tolist(), strict=True))
+        """Probability of each class or label, by its name."""
+        self._require("probabilities", "classes", "labels")
+        return dict(zip(self.target.names, self.scores.tolist(), strict=True))
+
+    @property
+    def values(self) -> dict[str, float]:
+        """Values of a regression model by their names, in the units of the data."""
+        self._require("values", "values")
+        return dict(zip(self.target.names, self.scores.tolist(), strict=True))
 
     @property
     def confident(self) -> bool | None:
@@ -131,7 +146,7 @@ def load(file: str | Path, device: str = "cpu") -> Predictor:
     """
     if Path(file).suffix in (".onnx", ".pt2", ".safetensors"):
         exported = import_object("project.deploy.load.load_exported")(Path(file))
-        return Predictor(exported.probabilities, exported.description)
+        return Predictor(exported.scores, exported.description)
     return _load_checkpoint(str(file), device)
 
 

@@ -19,6 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from project.interface import Target
 from project.serve import metrics
 from project.serve.occlusion import NUM_WINDOWS
 from project.serve.service import Service, Settings, overloaded
@@ -33,28 +34,35 @@ def authorize(request: Request, token: str | None) -> None:
         raise HTTPException(401, "token required: Authorization: Bearer TOKEN", {"www-authenticate": "Bearer"})
 
 
-def wants_attribution(request: Request) -> bool:
-    """Return the query parameter `attribution`."""
+def wants_attribution(request: Request, target: Target) -> bool:
+    """Return the query parameter `attribution`; raise 400 if it is invalid, or true for a model of values."""
     if "evidence" in request.query_params:
         raise HTTPException(400, "evidence is now attribution")
     value = request.query_params.get("attribution", "false")
     if value not in ("true", "false"):
         raise HTTPException(400, "attribution must be true or false")
+    if value == "true" and target.scores_name != "probabilities":
+        raise HTTPException(400, f"attribution is for models of classes or labels, and this one predicts {target.kind}")
     return value == "true"
 
 
 def create_app(settings: Settings) -> Starlette:
     """Load the model, run it once, and return the application."""
     service = Service(settings)
-    model_info: dict[str, Any] = {"classes": service.description.classes.class_names, "image_size": service.input.size}
-    model_info |= {"confidence_threshold": service.description.classes.confidence_threshold}
-    model_info |= {"samples": [name for name, _ in service.samples]}
+    target = service.target
+    thresholds = {
+        name: getattr(target, name)
+        for name in ("confidence_threshold", "set_threshold", "thresholds")
+        if hasattr(target, name)
+    }
+    model_info: dict[str, Any] = {"kind": target.kind, "names": target.names, "image_size": service.input.size}
+    model_info |= thresholds | {"samples": [name for name, _ in service.samples]}
 
     async def predict(request: Request) -> Response:
         start, status = time.perf_counter(), 499  # client closed the request, unless set below
         try:
             authorize(request, settings.token)
-            attribution = wants_attribution(request)
+            attribution = wants_attribution(request, target)
             with service.admit(1 + NUM_WINDOWS if attribution else 1):
                 body = await service.read_body(request)
                 async with asyncio.timeout(settings.timeout):

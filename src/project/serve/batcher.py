@@ -6,8 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from project.deploy.load import PredictFunction, Probabilities
+from project.deploy.load import PredictFunction
 from project.images import Pixels
+from project.runs.predictor import Scores
 
 MAX_BATCH_SIZE = 32
 
@@ -18,19 +19,19 @@ class Batcher:
     There is no batching delay: a single image is predicted immediately, and batches grow with the load.
 
     Args:
-        probabilities: The model: images (N, C, height, width) to float32 (N, classes).
+        scores: The model: images (N, C, height, width) to float32 (N, outputs).
         on_batch: Called with the size of each batch.
     """
 
-    def __init__(self, probabilities: PredictFunction, on_batch: Callable[[int], None]) -> None:
-        self.probabilities, self.on_batch = probabilities, on_batch
-        self.queue: list[tuple[Pixels, asyncio.Future[Probabilities]]] = []
+    def __init__(self, scores: PredictFunction, on_batch: Callable[[int], None]) -> None:
+        self.scores, self.on_batch = scores, on_batch
+        self.queue: list[tuple[Pixels, asyncio.Future[Scores]]] = []
         self.executor = ThreadPoolExecutor(1)
         self.task: asyncio.Task[None] | None = None
 
-    async def __call__(self, image: Pixels) -> Probabilities:
-        """Return the probabilities of one image, (C, height, width): float32 (classes,)."""
-        future: asyncio.Future[Probabilities] = asyncio.get_running_loop().create_future()
+    async def __call__(self, image: Pixels) -> Scores:
+        """Return the scores of one image, (C, height, width): float32 (outputs,)."""
+        future: asyncio.Future[Scores] = asyncio.get_running_loop().create_future()
         self.queue.append((image, future))
         if self.task is None or self.task.done():
             self.task = asyncio.create_task(self._run())
@@ -45,7 +46,7 @@ class Batcher:
             self.on_batch(len(batch))
             try:
                 images = np.stack([image for image, _ in batch])
-                rows = await asyncio.get_running_loop().run_in_executor(self.executor, self.probabilities, images)
+                rows = await asyncio.get_running_loop().run_in_executor(self.executor, self.scores, images)
             except Exception as error:  # the requests of this batch fail, later ones are still served
                 for _, future in batch:
                     if not future.done():

@@ -12,7 +12,7 @@ LATENCY = Histogram(
 )
 BATCH_SIZE = Histogram("model_batch_images", "Batch size of the model", buckets=(1, 2, 4, 8, 16, 32))
 IN_FLIGHT = Gauge("images_in_flight", "Images accepted and not yet predicted", multiprocess_mode="livesum")
-PREDICTIONS = Counter("predicted_total", "Predictions by class", ["class_name"])
+PREDICTIONS = Counter("predicted_total", "Predictions by class or label", ["class_name"])
 
 
 def exposition() -> bytes:

@@ -1,4 +1,4 @@
-"""Occlusion maps: the drop in the log odds of a class when parts of the image are covered. Without torch.
+"""Occlusion maps: the drop in the log odds of a class or label when parts of the image are covered. Without torch.
 
 Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, 2013. Needs only the model's probabilities.
 """
@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from project.deploy.load import Probabilities
 from project.images import Pixels, content_box, visible_part
 from project.interface import ImageInput
+from project.runs.predictor import Scores
 
 GRID = 7  # windows per side; each spans about a quarter of the side and overlaps its neighbor by half
 NUM_WINDOWS = GRID**2
@@ -44,19 +44,21 @@ def occlude(image: Pixels, original: tuple[int, int], inputs: ImageInput) -> lis
     return list(occluded)
 
 
-def log_odds_drop(label: int, original: Probabilities, occluded: Probabilities) -> NDArray[np.float64]:
-    """Return the drop in the log odds of a class for each window, (7, 7).
+def log_odds_drop(output: int, original: Scores, occluded: Scores, exclusive: bool) -> NDArray[np.float64]:
+    """Return the drop in the log odds of a class or label for each window, (7, 7).
 
     Log odds rather than probabilities, which hardly change when they are close to one.
 
     Args:
-        label: The class.
-        original: Probabilities of the image, float32 (classes,).
-        occluded: Probabilities of the copies returned by `occlude`, float32 (49, classes).
+        output: Index of the class or label.
+        original: Probabilities of the image, float32 (outputs,).
+        occluded: Probabilities of the copies returned by `occlude`, float32 (49, outputs).
+        exclusive: True for classes, whose probabilities sum to 1; False for labels.
     """
     rows = np.concatenate([original[None], occluded]).astype(np.float64)
-    others = np.delete(rows, label, 1).sum(1)  # more precise than 1 - p
-    odds = np.log(rows[:, label].clip(1e-30) / others.clip(1e-30))
+    # The sum is more precise than 1 - p. Just below 1, the distance of float32 numbers is 2**-24.
+    others = np.delete(rows, output, 1).sum(1).clip(1e-30) if exclusive else (1 - rows[:, output]).clip(2**-25)
+    odds = np.log(rows[:, output].clip(1e-30) / others)
     return np.asarray((odds[0] - odds[1:]).reshape(GRID, GRID))
 
 

@@ -59,13 +59,13 @@ class Service:
         warnings.simplefilter("error", Image.DecompressionBombWarning)  # by default an error only at twice the limit
         self.settings = settings
         exported = load_exported(settings.model, settings.threads, settings.require_signature)
-        self.description = exported.description
-        self.input = self.description.image
+        self.target = exported.description.target
+        self.input = exported.description.image
         self.samples = load_samples(settings.samples) if settings.samples else []
-        self.batcher = Batcher(exported.probabilities, metrics.BATCH_SIZE.observe)
+        self.batcher = Batcher(exported.scores, metrics.BATCH_SIZE.observe)
         self.decoders = ThreadPoolExecutor(settings.threads)
         self.in_flight = 0
-        exported.probabilities(np.zeros((1, self.input.channels, *self.input.size), self.input.dtype))  # warm-up
+        exported.scores(np.zeros((1, self.input.channels, *self.input.size), self.input.dtype))  # warm-up
 
     @contextmanager
     def admit(self, images: int) -> Iterator[None]:
@@ -105,14 +105,21 @@ class Service:
         data = encoded_image(content_type, body) if small else await in_thread(encoded_image, content_type, body)
         pixels, image = self._preprocess(data) if small and is_small(data) else await in_thread(self._preprocess, data)
         scores = await self.batcher(image)
-        result = self.description.target.to_json(scores)
+        result = self.target.to_json(scores)
+        predicted = self.target.predicted(scores)
         if attribution:
-            label = int(scores.argmax())
+            names = self.target.names
+            output = max(map(names.index, predicted or names), key=scores.__getitem__)
             copies = occlude(image, pixels.shape[:2], self.input)
             occluded = np.stack(await asyncio.gather(*map(self.batcher, copies)))
-            heat_map = await in_thread(overlay, pixels, self.input, log_odds_drop(label, scores, occluded))
-            result["attribution"] = {"lowest_probability": float(occluded[:, label].min()), "overlay": heat_map}
-        metrics.PREDICTIONS.labels(printable(result["class"])).inc()
+            drop = log_odds_drop(output, scores, occluded, exclusive=self.target.kind == "classes")
+            result["attribution"] = {
+                "name": names[output],
+                "lowest_probability": float(occluded[:, output].min()),
+                "overlay": await in_thread(overlay, pixels, self.input, drop),
+            }
+        for name in predicted:
+            metrics.PREDICTIONS.labels(printable(name)).inc()
         return result
 
     def _preprocess(self, data: bytes) -> tuple[Pixels, Pixels]:

@@ -25,6 +25,7 @@ class Multiclass(Task):
     """Multiclass classification with softmax and cross-entropy, calibrated by temperature scaling."""
 
     headline = ("acc", ".2%")
+    score_name = "accuracy"
     monitor = ("val/acc", "max")
     losses = ("CrossEntropy", "FocalLoss", "OrdinalLoss", "CrossEntropyLoss", "MultiMarginLoss")
     target: ClassTarget
@@ -61,6 +62,10 @@ class Multiclass(Task):
     def predict(self, outputs: Tensor) -> Tensor:
         """Return probabilities."""
         return outputs.softmax(1)
+
+    def score(self, predictions: Tensor, target: Tensor) -> float:
+        """Return the accuracy."""
+        return float((predictions.argmax(1) == target).double().mean())
 
     def reset_calibration(self) -> None:
         """Set the temperature back to 1, and remove the thresholds."""

@@ -24,6 +24,7 @@ class Multilabel(Task):
     """
 
     headline = ("f1", ".2%")
+    score_name = "F1"
     monitor = ("val/mAP", "max")
     losses = ("BCEWithLogitsLoss", "SigmoidFocalLoss", "AsymmetricLoss")
     target: MultilabelTarget
@@ -67,6 +68,12 @@ class Multilabel(Task):
     def decide(self, outputs: Tensor) -> Tensor:
         """Return which labels are predicted, bool (N, labels)."""
         return self.predict(outputs) >= self.thresholds
+
+    def score(self, predictions: Tensor, target: Tensor) -> float:
+        """Return the macro-averaged F1."""
+        metric = LabelCounts(lambda scores: scores >= self.thresholds.to(scores.device), self.target.outputs)
+        metric.update(predictions.new_zeros(()), predictions, target)
+        return float(metric.compute().scalars["f1"])
 
     def reset_calibration(self) -> None:
         """Set the thresholds back to 0.5."""

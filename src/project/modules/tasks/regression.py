@@ -23,6 +23,7 @@ class Regression(Task):
     """
 
     headline = ("mae", ".4g")
+    score_name = "MAE"
     losses = ("MSELoss", "L1Loss", "HuberLoss", "SmoothL1Loss")
     target: ValueTarget
     mean: Tensor
@@ -48,6 +49,10 @@ class Regression(Task):
     def predict(self, outputs: Tensor) -> Tensor:
         """Return the values in the units of the data."""
         return outputs * self.std + self.mean
+
+    def score(self, predictions: Tensor, target: Tensor) -> float:
+        """Return the mean absolute error, averaged over values."""
+        return float(nanmean((predictions - target).abs().nanmean(0)))
 
     def training_metric(self) -> LossMetric:
         """Return the sum of the absolute errors."""

@@ -64,6 +64,7 @@ class Task(nn.Module):
     * `losses`, `example_target`, `wrap_loss`: checks and preparation of a loss chosen with `model.loss`;
     * `prepare_metric`, `metric_inputs`: preparation of the metrics in `model.metrics`;
     * `distillation_loss`: support for `model.teacher`;
+    * `score_name`, `score`: one metric of any predictions, e.g. of a quantized model;
     * `calibrated`, `reset_calibration`: calibration, such as temperature scaling;
     * `table`, `describe`, `figures`, `rank_samples`: results in the console, TensorBoard and the report.
 
@@ -79,6 +80,9 @@ class Task(nn.Module):
     """Metric that selects the best checkpoint by default, and whether lower or higher is better."""
     losses: ClassVar[tuple[str, ...]] = ()
     """Names of the losses of torch and of this project that fit; if empty, all do."""
+
+    score_name: ClassVar[str] = ""
+    """Name of the metric of `score`; it has the format of `headline`. Empty if there is none."""
 
     def __init__(self, target: Target) -> None:
         super().__init__()
@@ -137,6 +141,10 @@ class Task(nn.Module):
     def predict(self, outputs: Tensor) -> Tensor:
         """Return predictions, e.g. probabilities, (N, outputs), from calibrated outputs."""
         return outputs
+
+    def score(self, predictions: Tensor, target: Tensor) -> float:
+        """Return the metric `headline` of predictions, (N, outputs), and targets as in `Batch`."""
+        raise NotImplementedError
 
     def reset_calibration(self) -> None:
         """Reset calibration and thresholds; called when training starts or resumes, as the weights will change."""

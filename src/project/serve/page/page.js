@@ -2,6 +2,7 @@
 const MAX_BARS = 5;
 const $ = id => document.getElementById(id);
 const percent = p => p < 0.001 ? "< 0.1%" : p > 0.999 ? "> 99.9%" : `${(100 * p).toFixed(p < 0.0995 || p > 0.985 ? 1 : 0)}%`;
+const numberFormat = new Intl.NumberFormat("en", { maximumSignificantDigits: 5 });
 let token = "", current = null, latest = 0;
 
 function setStatus(text, done = false) {
@@ -34,46 +35,69 @@ async function predict(image, attribution) {
   }
 }
 
-function showBars(probabilities, all) {
-  const sorted = Object.entries(probabilities).sort((one, other) => other[1] - one[1]);
-  $("bars").replaceChildren(...sorted.slice(0, all ? sorted.length : MAX_BARS).map(([name, p]) => {
+function showRows(result, all) {
+  const rows = Object.entries(result.probabilities ?? result.values);
+  if (result.probabilities) rows.sort((one, other) => other[1] - one[1]);
+  const predicted = result.labels ?? [result.class];
+  $("bars").replaceChildren(...rows.slice(0, all ? rows.length : MAX_BARS).map(([name, score]) => {
     const row = document.createElement("li"), label = document.createElement("span"), number = document.createElement("span");
+    [label.className, number.className] = ["name", "number"];
+    label.textContent = name;
+    row.classList.toggle("predicted", predicted.includes(name));
+    row.append(label, number);
+    if (!result.probabilities) {
+      number.textContent = numberFormat.format(score);
+      return row;
+    }
+    number.textContent = percent(score);
     const track = document.createElement("div"), bar = document.createElement("span");
-    [label.className, number.className, track.className] = ["name", "number", "track"];
-    [label.textContent, number.textContent] = [name, percent(p)];
+    track.className = "track";
     track.setAttribute("aria-hidden", "true");
-    bar.style.width = `${100 * p}%`;
+    bar.style.width = `${100 * score}%`;
     track.append(bar);
-    row.append(label, number, track);
+    row.append(track);
     return row;
   }));
-  $("more").hidden = all || sorted.length <= MAX_BARS;
-  $("more").textContent = `Show all ${sorted.length.toLocaleString("en")} classes`;
-  $("more").onclick = () => { showBars(probabilities, true); $("bars").children[MAX_BARS].tabIndex = -1; $("bars").children[MAX_BARS].focus(); };
+  $("more").hidden = all || rows.length <= MAX_BARS;
+  $("more").textContent = `Show all ${rows.length.toLocaleString("en")} ${result.labels ? "labels" : result.values ? "values" : "classes"}`;
+  $("more").onclick = () => { showRows(result, true); $("bars").children[MAX_BARS].tabIndex = -1; $("bars").children[MAX_BARS].focus(); };
 }
 
 function showPrediction(result) {
-  $("prediction").textContent = result.class;
+  const values = result.values && Object.entries(result.values), single = values?.length === 1;
+  $("kind").textContent = single ? values[0][0] : values ? "Predicted values" : result.labels ? "Predicted labels" : "Predicted class";
+  $("prediction").textContent = single ? numberFormat.format(values[0][1]) : values ? "" : result.labels ? result.labels.join(", ") || "No label" : result.class;
   $("uncertain").hidden = result.confident !== false;
-  showBars(result.probabilities, false);
+  $("set").hidden = !(result.set?.length > 1);
+  $("set").textContent = `Prediction set: ${result.set?.join(", ")}`;
+  $("bars").setAttribute("aria-label", values ? "Values" : result.labels ? "Label probabilities" : "Class probabilities");
+  $("bars").hidden = single;
+  $("attribution").hidden = Boolean(values);
+  showRows(result, false);
   $("result").hidden = false;
 }
 
-function showAttribution(result) {
-  const { overlay, lowest_probability: lowest } = result.attribution;
+function summarize(result) {
+  if (result.values) return Object.entries(result.values).map(([name, value]) => `${name} ${numberFormat.format(value)}`).join(", ");
+  if (result.labels) return result.labels.map(name => `${name} ${percent(result.probabilities[name])}`).join(", ") || "No label";
+  return `${result.class}, ${percent(result.probability)}${result.confident === false ? ", low confidence" : ""}`;
+}
+
+function showAttribution({ attribution, probabilities }) {
+  const { name, overlay, lowest_probability: lowest } = attribution, probability = probabilities[name];
   $("overlay").src = overlay;
-  const [before, after] = [percent(result.probability), percent(lowest)];
-  $("explanation").textContent = result.probability - lowest < 0.01 || before === after
-    ? "Heat map: brighter regions matter more, but covering any one of them hardly changes the probability."
-    : `Heat map: covering the brightest region lowers the probability of “${result.class}” from ${before} to ${after}.`;
+  const [before, after] = [percent(probability), percent(lowest)];
+  $("explanation").textContent = probability - lowest < 0.01 || before === after
+    ? `Heat map of “${name}”: brighter regions matter more, but covering any one of them hardly changes the probability.`
+    : `Heat map: covering the brightest region lowers the probability of “${name}” from ${before} to ${after}.`;
   $("overlay").alt = $("explanation").textContent;
 }
 
-async function classify(image) {
+async function run(image) {
   const id = ++latest;
   current = image;
   showError("");
-  setStatus("Classifying …");
+  setStatus("Predicting …");
   $("result").classList.add("waiting");
   URL.revokeObjectURL($("image").src);
   $("image").src = URL.createObjectURL(image);
@@ -85,7 +109,11 @@ async function classify(image) {
     if (id !== latest) return;
     showPrediction(result);
     $("result").classList.remove("waiting");
-    const summary = `${result.class}, ${percent(result.probability)}${result.confident === false ? ", low confidence" : ""}`;
+    const summary = summarize(result);
+    if (result.values) {
+      setStatus(`${summary}.`, true);
+      return;
+    }
     setStatus(`${summary}. Computing the heat map …`);
     const explained = await predict(image, true).catch(() => null);
     if (id !== latest) return;
@@ -107,29 +135,32 @@ async function classify(image) {
 
 $("image").onload = () => $("image").classList.toggle("small", $("image").naturalWidth < 120);
 $("image").onerror = () => { $("original").hidden = true; };  // a format that only the server can decode
-$("file").onchange = () => { if ($("file").files[0]) { select(null); classify($("file").files[0]); } $("file").value = ""; };
+$("file").onchange = () => { if ($("file").files[0]) { select(null); run($("file").files[0]); } $("file").value = ""; };
 $("token").onsubmit = event => {
   event.preventDefault();
   token = $("secret").value.trim();
   $("token").hidden = true;
-  if (current) classify(current);
+  if (current) run(current);
 };
 addEventListener("dragover", event => { event.preventDefault(); $("drop").classList.add("over"); });
 addEventListener("dragleave", event => { if (!event.relatedTarget) $("drop").classList.remove("over"); });
 addEventListener("drop", event => {
   event.preventDefault();
   $("drop").classList.remove("over");
-  if (event.dataTransfer.files[0]) { select(null); classify(event.dataTransfer.files[0]); }
+  if (event.dataTransfer.files[0]) { select(null); run(event.dataTransfer.files[0]); }
 });
-addEventListener("paste", event => { if (event.clipboardData.files[0]) { select(null); classify(event.clipboardData.files[0]); } });
+addEventListener("paste", event => { if (event.clipboardData.files[0]) { select(null); run(event.clipboardData.files[0]); } });
 
 function select(sample) {
   for (const button of document.querySelectorAll("#samples button")) button.setAttribute("aria-pressed", button === sample);
 }
 
-fetch("model").then(response => response.json()).then(({ classes, samples }) => {
-  const names = classes.length <= 12 ? ` (${classes.join(", ")})` : "";
-  $("about").textContent = `Classifies images into ${classes.length.toLocaleString("en")} classes${names} and shows which regions matter most.`;
+fetch("model").then(response => response.json()).then(({ kind, names, samples }) => {
+  const list = names.length <= 12 ? ` (${names.join(", ")})` : "", count = names.length.toLocaleString("en");
+  $("about").textContent = {
+    classes: `Classifies images into ${count} classes${list} and shows which regions matter most.`,
+    labels: `Predicts which of ${count} labels${list} apply to an image and shows which regions matter most.`,
+  }[kind] ?? `Predicts ${count} ${names.length === 1 ? "value" : "values"}${list} of an image.`;
   document.querySelector("#samples ul").append(...samples.map((name, number) => {
     const item = document.createElement("li"), button = document.createElement("button"), image = document.createElement("img");
     image.src = `samples/${number}`;
@@ -137,7 +168,7 @@ fetch("model").then(response => response.json()).then(({ classes, samples }) => 
     button.type = "button";
     button.setAttribute("aria-pressed", "false");
     button.append(image);
-    button.onclick = async () => { select(button); classify(await (await fetch(image.src)).blob()); };
+    button.onclick = async () => { select(button); run(await (await fetch(image.src)).blob()); };
     item.append(button);
     return item;
   }));
