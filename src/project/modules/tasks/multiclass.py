@@ -1,5 +1,6 @@
 """Multiclass classification."""
 
+import math
 from typing import Any
 
 import torch
@@ -25,8 +26,11 @@ class Multiclass(Task):
     """Multiclass classification with softmax and cross-entropy, calibrated by temperature scaling."""
 
     headline = ("acc", ".2%")
+    higher_is_better = True
     monitor = ("val/acc", "max")
     losses = ("CrossEntropy", "FocalLoss", "OrdinalLoss", "CrossEntropyLoss", "MultiMarginLoss")
+    explained_columns = ("label", "class", "probability")
+    score_format = ".1%"
     target: ClassTarget
     temperature: Tensor
 
@@ -55,6 +59,46 @@ class Multiclass(Task):
     def predict(self, outputs: Tensor) -> Tensor:
         """Return probabilities."""
         return outputs.softmax(1)
+
+    def sample_losses(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Return the cross-entropy of each sample, float (N,)."""
+        return F.cross_entropy(outputs, target, reduction="none")
+
+    def headline_value(self, outputs: Tensor, target: Tensor) -> float:
+        """Return the accuracy."""
+        return float((outputs.argmax(1) == target).double().mean())
+
+    @property
+    def output_names(self) -> list[str]:
+        """Names of the classes."""
+        return self.target.class_names
+
+    def explained(self, predictions: Tensor) -> list[list[int]]:
+        """Return the predicted class of each sample."""
+        return [[label] for label in predictions.argmax(1).tolist()]
+
+    def ablation_metrics(self, outputs: Tensor, target: Tensor) -> dict[str, float]:
+        """Return the accuracy and the mean probability of the label."""
+        probability = outputs.softmax(1).gather(1, target[:, None]).mean()
+        return {"accuracy": self.headline_value(outputs, target), "probability": float(probability)}
+
+    def target_text(self, target: Tensor) -> str:
+        """Return the name of a class, empty for -1."""
+        return self.target.class_names[int(target)] if target >= 0 else ""
+
+    def predicted_text(self, predictions: Tensor) -> str:
+        """Return the name of the predicted class."""
+        return self.target.class_names[int(predictions.argmax())]
+
+    def captions(self, predictions: Tensor, target: Tensor) -> tuple[str, str]:
+        """Return the predicted class and the label, with their probabilities and the loss."""
+        of_label = float(predictions[target])
+        label = f"label {self.target_text(target)}: {of_label:.0%}, loss {-math.log(max(of_label, 1e-12)):.2f}"
+        return f"predicted {self.predicted_text(predictions)}: {float(predictions.max()):.0%}", label
+
+    def rank_mistakes(self, predictions: Tensor, target: Tensor) -> Tensor:
+        """Rank mistakes by the loss, which is highest where the label is least probable."""
+        return torch.where(predictions.argmax(1) != target, -predictions.gather(1, target[:, None])[:, 0], -torch.inf)
 
     def reset_calibration(self) -> None:
         """Set the temperature back to 1, and remove the thresholds."""

@@ -64,6 +64,8 @@ class Task(nn.Module):
     * `losses`, `example_target`, `wrap_loss`: checks and preparation of a loss chosen with `model.loss`;
     * `prepare_metric`, `metric_inputs`: preparation of the metrics in `model.metrics`;
     * `calibrated`, `reset_calibration`: calibration, such as temperature scaling;
+    * `sample_losses`, `headline_value`: loss and metric of a few samples;
+    * `output_names`, `explained`, `target_text`, `predicted_text` and what follows them: attribution maps and ablation;
     * `table`, `describe`, `figures`, `rank_samples`: results in the console, TensorBoard and the report.
 
     A `Target` names its task in `Target.task`; `model.task` overrides it.
@@ -76,8 +78,14 @@ class Task(nn.Module):
     """Name and format of the metric that the console shows next to the loss, e.g. ("acc", ".2%")."""
     monitor: ClassVar[tuple[str, Literal["min", "max"]]] = ("val/loss", "min")
     """Metric that selects the best checkpoint by default, and whether lower or higher is better."""
+    higher_is_better: ClassVar[bool] = False
+    """Whether higher values of `headline` are better."""
     losses: ClassVar[tuple[str, ...]] = ()
     """Names of the losses of torch and of this project that fit; if empty, all do."""
+    explained_columns: ClassVar[tuple[str, str, str]] = ("true", "value", "prediction")
+    """Columns of explanations.csv: the target of a sample, the explained output, and the prediction for that output."""
+    score_format: ClassVar[str] = ".4g"
+    """Format of one prediction in the titles of figures."""
 
     def __init__(self, target: Target) -> None:
         super().__init__()
@@ -137,6 +145,56 @@ class Task(nn.Module):
         """Reset calibration and thresholds; called when training starts or resumes, as the weights will change."""
         self.target = self.target.without_thresholds()
 
+    def sample_losses(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Return the default loss of each sample, float (N,), NaN if its target is unknown; it is differentiable."""
+        loss = self.default_loss().to(outputs.device)
+        return torch.stack([loss(*one) for one in zip(outputs.split(1), target.split(1), strict=True)])
+
+    def headline_value(self, outputs: Tensor, target: Tensor) -> float:
+        """Return the metric `headline` of these samples; the mean loss of a task without one."""
+        loss = self.sample_losses(outputs, target).nanmean()
+        if self.headline is None:
+            return float(loss)
+        metric = self.training_metric().to(outputs.device)
+        metric.update(loss, outputs, target)
+        return float(metric.compute().scalars[self.headline[0]])
+
+    @property
+    def output_names(self) -> list[str]:
+        """Names of the outputs, e.g. of the classes."""
+        return list(self.target.columns)
+
+    def explained(self, predictions: Tensor) -> list[list[int]]:
+        """Return the outputs to attribute for each sample, the most important one first; by default all."""
+        return [list(range(predictions.shape[1]))] * len(predictions)
+
+    def attribution_scores(self, outputs: Tensor) -> Tensor:
+        """Return the scores that the faithfulness of attribution maps is measured with, float (N, outputs)."""
+        return self.predict(outputs)
+
+    def ablation_metrics(self, outputs: Tensor, target: Tensor) -> dict[str, float]:
+        """Return the metrics whose change ablation reports, the most important one first, `higher_is_better` or not."""
+        return {self.headline[0] if self.headline else "loss": self.headline_value(outputs, target)}
+
+    def target_text(self, target: Tensor) -> str:
+        """Return the target of one sample as text, empty if it is unknown."""
+        return _join(self.output_names, target)
+
+    def predicted_text(self, predictions: Tensor) -> str:
+        """Return the prediction for one sample, float (outputs,), as text."""
+        return _join(self.output_names, predictions)
+
+    def captions(self, predictions: Tensor, target: Tensor) -> tuple[str, str]:
+        """Return the titles of one sample and of the attribution map of its first explained output."""
+        output = self.explained(predictions[None])[0][0]
+        explained = f"{self.output_names[output]} {float(predictions[output]):{self.score_format}}"
+        truth = f"{self.explained_columns[0]} {self.target_text(target) or '-'}"
+        return f"predicted {self.predicted_text(predictions) or '-'}", f"{truth}, map of {explained}"
+
+    def rank_mistakes(self, predictions: Tensor, target: Tensor) -> Tensor:
+        """Return scores by which error analysis selects the worst mistakes, float (N,); -inf excludes a sample."""
+        return self.rank_samples(predictions, target, torch.zeros(len(target)), 0)["mistakes"]
+
     def training_metric(self) -> LossMetric:
         """Return the metric of training epochs."""
         return LossMetric()
@@ -180,6 +238,12 @@ class Task(nn.Module):
     def figures(self, result: StageResult) -> dict[str, Any]:
         """Return matplotlib figures by name."""
         return {}
+
+
+def _join(names: list[str], values: Tensor) -> str:
+    """Return known values as text, with their names if there are several."""
+    pairs = [(name, value) for name, value in zip(names, values.reshape(-1).tolist(), strict=True) if value == value]
+    return ", ".join(f"{value:.4g}" if len(names) == 1 else f"{name} {value:.4g}" for name, value in pairs)
 
 
 def reject_loss_options(options: dict[str, Any], owner: str) -> None:
