@@ -74,7 +74,7 @@ def overlays(
             maps = attribution(model, inputs, outputs, mask=mask)
         masks = [None] * len(image) if mask is None else mask
         drawn = zip(image, maps, masks, strict=True)
-        return [overlay(each, heat, side, content) for each, heat, content in drawn]
+        return [overlay(each, heat, side, content, model.task.signed) for each, heat, content in drawn]
     except UserError:
         return None
     finally:

@@ -106,15 +106,15 @@ class ErrorAnalysis(L.Callback):
     def _grid(trainer: L.Trainer, kept: list[ScoredSample]) -> Image.Image:
         """Return a grid with two images per row, each followed by its Grad-CAM overlay."""
         module, samples = module_of(trainer), [sample for _, _, sample in kept]
-        image, predictions = (torch.stack([sample[i] for sample in samples]) for i in (0, 1))
-        outputs = torch.tensor([explained[0] for explained in module.task.explained(predictions)])
+        image = torch.stack([image for image, *_ in samples])
+        described = [module.task.describe_mistake(*sample[1:]) for sample in samples]
         enlarged = [enlarge(each, SIDE) for each in image]
         tiles: list[tuple[str, Image.Image]] = []
         content = data_of(trainer).content([row for _, row, _ in kept])
+        outputs = torch.tensor([output for output, *_ in described])
         overlaid = overlays(module, image, outputs, SIDE, content) or enlarged
-        for (_, prediction, target), original, gradcam in zip(samples, enlarged, overlaid, strict=True):
-            captions = module.task.captions(prediction, target)
-            tiles += zip(captions, (original, gradcam), strict=True)
+        for (_, *titles), original, gradcam in zip(described, enlarged, overlaid, strict=True):
+            tiles += zip(titles, (original, gradcam), strict=True)
         return image_grid([tiles[i : i + 4] for i in range(0, len(tiles), 4)])
 
 

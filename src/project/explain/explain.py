@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from project.files import write_table
 from project.interface import Batch, Split
 from project.modules import Classifier
 from project.modules.tasks import Task
+from project.output import pluralize
 from project.runs.folder import reserve_version
 from project.runs.job import Trained
 
@@ -66,34 +67,39 @@ def explain(
     root, folder = Path(trained.trainer.default_root_dir), None
     selected = _evenly_spaced(batch, images)
     paths = [data.path(row) for row in selected.index.tolist()]
-    rows: list[dict[str, Any]] = []
-    predicted: list[bool] = []
+    parts: list[_Explained] = []
     masks = data.content(selected.index.tolist())
     for start in range(0, len(paths), BATCH_SIZE):
         chosen = slice(start, start + BATCH_SIZE)
         part, mask = _select(selected, chosen), None if masks is None else masks[chosen].to(model.device)
-        new_rows, is_predicted, figures = _explain_batch(model, part, mask, paths[chosen], start, methods, class_name)
+        parts.append(_explain_batch(model, part, mask, paths[chosen], start, methods, class_name))
         # Created after the first batch, so that a failure leaves no empty folder.
         folder = folder or root / "explain" / f"version_{reserve_version(root, 'explain')}"
-        rows += new_rows
-        predicted += is_predicted
-        for name, figure in figures.items():
+        for name, figure in parts[-1].figures.items():
             figure.save(folder / name)
     assert folder is not None
-    write_table(folder / "explanations.csv", rows)
-    _print_areas([row for row, shown in zip(rows, predicted, strict=True) if shown], task)
+    write_table(folder / "explanations.csv", [_cells(row, task) for part in parts for row in part.rows])
+    _print_areas([row for part in parts for row in part.predicted_rows], task)
     print(f"\n{len(paths)} images of {data.folder}: {folder / 'explanations.csv'}, with one figure per image")
     if bands := model.data_description.image.shown_bands:
         print(f"the figures show {bands}")
-    if task.target.outputs > MAX_OUTPUTS and task.target.kind != "classes":
-        print(f"of each image, at most {MAX_OUTPUTS} {task.target.kind} are explained; --class_name NAME adds one")
+    if cut := sum(part.cut for part in parts):
+        limit = f"{MAX_OUTPUTS} {task.target.kind} each of {pluralize(cut, 'image')} are explained"
+        print(f"{limit}: --class_name NAME adds one")
     _write_features(trained, _evenly_spaced(batch, MAX_EMBEDDED), selected.inputs[0], folder)
     if ablation:
         sample = _evenly_spaced(_select(batch, labeled), MAX_ABLATION)
         ablation_rows = ablate(model, sample.inputs, sample.target)
-        write_table(folder / "ablation.csv", ablation_rows)
+        write_table(folder / "ablation.csv", [_cells(row, task) for row in ablation_rows])
         ablation_figure(ablation_rows, task).savefig(folder / "ablation.png")
         print(f"ablation of layers and channels on {len(sample.index)} images: {folder / 'ablation.csv'}, ablation.png")
+
+
+def _cells(row: dict[str, Any], task: Task) -> dict[str, Any]:
+    """Return a row of a table; values, which have any unit, with significant digits instead of decimals."""
+    if task.score_format.endswith("%"):
+        return row
+    return {name: f"{cell:.6g}" if isinstance(cell, float) else cell for name, cell in row.items()}
 
 
 def _known(target: Tensor) -> Tensor:
@@ -151,6 +157,15 @@ def prepare(trained: Trained, count: int) -> Batch:
     return Batch(image.to(device), target.to(device), index)
 
 
+class _Explained(NamedTuple):
+    """Rows of the table, those that explain a prediction, figures by file name, and images with further predictions."""
+
+    rows: list[dict[str, Any]]
+    predicted_rows: list[dict[str, Any]]
+    figures: dict[str, Image.Image]
+    cut: int
+
+
 def _explain_batch(
     model: Classifier,
     batch: Batch,
@@ -159,20 +174,13 @@ def _explain_batch(
     first: int,
     methods: Sequence[Method],
     class_name: str | None,
-) -> tuple[list[dict[str, Any]], list[bool], dict[str, Image.Image]]:
-    """Explain a batch of images.
-
-    For `mask` see `attribution`.
-
-    Returns:
-        The rows of the table; for each row whether it explains a prediction, not only `class_name`; and the figures by
-        file name.
-    """
+) -> _Explained:
+    """Explain a batch of images; for `mask` see `attribution`."""
     task, image = model.task, batch.inputs
     with torch.no_grad():
         predictions = model.predictions(image)
+    counts = [len(each) for each in task.explained(predictions)]
     outputs = [each[:MAX_OUTPUTS] for each in task.explained(predictions)]
-    counts = [len(each) for each in outputs]
     if class_name is not None:
         added = task.output_names.index(class_name)
         outputs = [each if added in each else [*each, added] for each in outputs]
@@ -186,7 +194,7 @@ def _explain_batch(
             areas = torch.stack([*faithfulness(model, image, maps, target, mask), *baseline], 1).tolist()
             explanations.append((method, place, maps, areas))
     explanations.sort(key=lambda each: methods.index(each[0]))
-    rows, is_predicted, figures = [], [], {}
+    found = _Explained([], [], {}, sum(count > MAX_OUTPUTS for count in counts))
     true_column, output_column, score_column = task.explained_columns
     for number, path in enumerate(paths):
         file = f"{first + number:04d}_{re.sub(r'[^A-Za-z0-9_-]', '_', Path(path).stem)}.png"
@@ -199,14 +207,16 @@ def _explain_batch(
             output = outputs[number][place]
             name, score = task.output_names[output], float(predictions[number, output])
             content = None if mask is None else mask[number]
-            overlaid = overlay(image[number], maps[number], mask=content)
+            overlaid = overlay(image[number], maps[number], mask=content, signed=task.signed)
             tiles[method].append((f"{method}: {name} {score:{task.score_format}}", overlaid))
             image_columns = {"path": path, true_column: truth, "predicted": predicted}
             map_columns = {"method": method, output_column: name, score_column: score}
-            rows.append({**image_columns, **map_columns, **dict(zip(AREAS, areas[number], strict=True)), "file": file})
-            is_predicted.append(place < counts[number])
-        figures[file] = image_grid(list(tiles.values()))
-    return rows, is_predicted, figures
+            row = {**image_columns, **map_columns, **dict(zip(AREAS, areas[number], strict=True)), "file": file}
+            found.rows.append(row)
+            if place < min(counts[number], MAX_OUTPUTS):
+                found.predicted_rows.append(row)
+        found.figures[file] = image_grid(list(tiles.values()))
+    return found
 
 
 def _print_areas(rows: list[dict[str, Any]], task: Task) -> None:

@@ -31,6 +31,7 @@ class Multiclass(Task):
     losses = ("CrossEntropy", "FocalLoss", "OrdinalLoss", "CrossEntropyLoss", "MultiMarginLoss")
     explained_columns = ("label", "class", "probability")
     score_format = ".1%"
+    signed = False
     target: ClassTarget
     temperature: Tensor
 
@@ -90,11 +91,11 @@ class Multiclass(Task):
         """Return the name of the predicted class."""
         return self.target.class_names[int(predictions.argmax())]
 
-    def captions(self, predictions: Tensor, target: Tensor) -> tuple[str, str]:
-        """Return the predicted class and the label, with their probabilities and the loss."""
-        of_label = float(predictions[target])
+    def describe_mistake(self, predictions: Tensor, target: Tensor) -> tuple[int, str, str]:
+        """Return the predicted class, and titles with the probabilities of prediction and label and the loss."""
+        predicted, of_label = int(predictions.argmax()), float(predictions[target])
         label = f"label {self.target_text(target)}: {of_label:.0%}, loss {-math.log(max(of_label, 1e-12)):.2f}"
-        return f"predicted {self.predicted_text(predictions)}: {float(predictions.max()):.0%}", label
+        return predicted, f"predicted {self.predicted_text(predictions)}: {float(predictions[predicted]):.0%}", label
 
     def rank_mistakes(self, predictions: Tensor, target: Tensor) -> Tensor:
         """Rank mistakes by the loss, which is highest where the label is least probable."""

@@ -29,6 +29,7 @@ class Multilabel(Task):
     losses = ("BCEWithLogitsLoss", "SigmoidFocalLoss", "AsymmetricLoss")
     explained_columns = ("labels", "label", "probability")
     score_format = ".1%"
+    signed = False
     target: MultilabelTarget
     thresholds: Tensor
 
@@ -90,6 +91,14 @@ class Multilabel(Task):
     def predicted_text(self, predictions: Tensor) -> str:
         """Return the names of the predicted labels."""
         return SEPARATOR.join(self.target.predicted(predictions.cpu().numpy()))
+
+    def describe_mistake(self, predictions: Tensor, target: Tensor) -> tuple[int, str, str]:
+        """Return the label that is most wrong, and titles with all labels and with its probability."""
+        wrong = (predictions >= self.thresholds.to(predictions.device)) != (target == 1)
+        worst = int(((predictions - target).abs() + wrong.float()).nan_to_num(-1).argmax())
+        labels, predicted = self.target_text(target) or "none", self.predicted_text(predictions) or "none"
+        title = f"labels {labels}, predicted {predicted}"
+        return worst, title, f"map of {self.output_names[worst]}: {float(predictions[worst]):.0%}"
 
     def reset_calibration(self) -> None:
         """Set the thresholds back to 0.5."""

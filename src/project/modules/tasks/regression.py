@@ -58,6 +58,13 @@ class Regression(Task):
         """Return the standardized values, so that values of different units have a common scale."""
         return outputs
 
+    def describe_mistake(self, predictions: Tensor, target: Tensor) -> tuple[int, str, str]:
+        """Return the value with the largest standardized error, and titles with its true and predicted value."""
+        error = (predictions - target).abs() / self.std.to(predictions.device)
+        worst = int(error.nan_to_num(-1).argmax())
+        name = self.output_names[worst]
+        return worst, f"true {name} {float(target[worst]):.4g}", f"predicted {name} {float(predictions[worst]):.4g}"
+
     def training_metric(self) -> LossMetric:
         """Return the sum of the absolute errors."""
         return ErrorSums(self.mean, self.std)

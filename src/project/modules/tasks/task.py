@@ -84,6 +84,8 @@ class Task(nn.Module):
     """Names of the losses of torch and of this project that fit; if empty, all do."""
     explained_columns: ClassVar[tuple[str, str, str]] = ("true", "value", "prediction")
     """Columns of explanations.csv: the target of a sample, the explained output, and the prediction for that output."""
+    signed: ClassVar[bool] = True
+    """Whether pixels that decrease an output matter as much as those that increase it, so that figures show both."""
     score_format: ClassVar[str] = ".4g"
     """Format of one prediction in the titles of figures."""
 
@@ -184,12 +186,15 @@ class Task(nn.Module):
         """Return the prediction for one sample, float (outputs,), as text."""
         return _join(self.output_names, predictions)
 
-    def captions(self, predictions: Tensor, target: Tensor) -> tuple[str, str]:
-        """Return the titles of one sample and of the attribution map of its first explained output."""
-        output = self.explained(predictions[None])[0][0]
-        explained = f"{self.output_names[output]} {float(predictions[output]):{self.score_format}}"
-        truth = f"{self.explained_columns[0]} {self.target_text(target) or '-'}"
-        return f"predicted {self.predicted_text(predictions) or '-'}", f"{truth}, map of {explained}"
+    def describe_mistake(self, predictions: Tensor, target: Tensor) -> tuple[int, str, str]:
+        """Return the output of one sample to attribute in error analysis, the title of the sample and that of the map.
+
+        Args:
+            predictions: Predictions for the sample, float (outputs,).
+            target: Target of the sample.
+        """
+        truth, predicted = self.target_text(target), self.predicted_text(predictions)
+        return 0, f"{self.explained_columns[0]} {truth}", f"predicted {predicted}"
 
     def rank_mistakes(self, predictions: Tensor, target: Tensor) -> Tensor:
         """Return scores by which error analysis selects the worst mistakes, float (N,); -inf excludes a sample."""
