@@ -67,7 +67,25 @@ def test_image_regression(tree: Path, mine: Path, capsys: pytest.CaptureFixture[
     main(["predict", "--ckpt_path", "best", "--data.root", str(tree / "red" / "000.png"), *QUICK])
     assert "000.png: 0." in capsys.readouterr().out
     assert list(rows(Path("logs/predict/version_0/predictions.csv"))[0]) == ["path", "output_0"]
-    for command in {"calibrate", "robustness", "explain"} & set(commands()):
+    if "explain" in commands():
+        main(
+            [
+                "explain",
+                "--ckpt_path",
+                str(RUN / "checkpoints/best.ckpt"),
+                *QUICK,
+                "--images",
+                "2",
+                "--ablation",
+                "true",
+            ]
+        )
+        explained = rows(Path("logs/explain/version_0/explanations.csv"))
+        assert [row["value"] for row in explained] == ["output_0"] * 2
+        assert all(abs(float(row["true"]) - float(row["prediction"])) < 0.05 for row in explained)
+        assert float(rows(Path("logs/explain/version_0/ablation.csv"))[0]["loss_added"]) > 0
+        capsys.readouterr()
+    for command in {"calibrate", "robustness"} & set(commands()):
         with pytest.raises(SystemExit) as stopped:
             main([command, "--ckpt_path", str(RUN / "checkpoints/best.ckpt"), *QUICK])
         assert stopped.value.code == 2
