@@ -68,18 +68,8 @@ def test_image_regression(tree: Path, mine: Path, capsys: pytest.CaptureFixture[
     assert "000.png: 0." in capsys.readouterr().out
     assert list(rows(Path("logs/predict/version_0/predictions.csv"))[0]) == ["path", "output_0"]
     if "explain" in commands():
-        main(
-            [
-                "explain",
-                "--ckpt_path",
-                str(RUN / "checkpoints/best.ckpt"),
-                *QUICK,
-                "--images",
-                "2",
-                "--ablation",
-                "true",
-            ]
-        )
+        used = ["--ckpt_path", str(RUN / "checkpoints/best.ckpt"), *QUICK]
+        main(["explain", *used, "--images", "2", "--ablation", "true"])
         explained = rows(Path("logs/explain/version_0/explanations.csv"))
         assert [row["value"] for row in explained] == ["output_0"] * 2
         assert all(abs(float(row["true"]) - float(row["prediction"])) < 0.05 for row in explained)
