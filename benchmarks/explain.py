@@ -35,7 +35,7 @@ def correlation(first: Tensor, second: Tensor) -> Tensor:
 
 
 def load(checkpoint: Path) -> Classifier:
-    """Load a trained classifier, without test-time augmentation."""
+    """Load a trained model, without test-time augmentation."""
     model = Classifier.load_from_checkpoint(checkpoint, map_location="cpu").eval()
     model.tta = "none"
     return model
@@ -61,7 +61,7 @@ def main() -> None:
     seconds = dict.fromkeys(METHODS, 0.0)
     for number, part in enumerate(images.split(BATCH_SIZE)):
         with torch.no_grad():
-            predicted = model(part).argmax(1)
+            predicted = torch.tensor([outputs[0] for outputs in model.task.explained(model.predictions(part))])
         baseline = faithfulness(model, part, random_attribution(part, number), predicted)
         for method in METHODS:
             start = time.perf_counter()

@@ -74,6 +74,12 @@ def test_task_of_counts(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if "export" in commands():
         main(["export", "--ckpt_path", "best", "--format", "safetensors", *QUICK])
         assert "values differ by at most" in capsys.readouterr().out
+    if "explain" in commands():
+        used = ["--ckpt_path", str(RUN / "checkpoints/best.ckpt"), *QUICK]
+        main(["explain", *used, "--images", "2", "--ablation", "true"])
+        explained = rows(Path("logs/explain/version_0/explanations.csv"))
+        assert [row["value"] for row in explained] == ["cells"] * 2
+        assert float(rows(Path("logs/explain/version_0/ablation.csv"))[0]["loss_added"]) > 0
 
 
 def test_text_classification(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:

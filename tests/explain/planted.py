@@ -7,11 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from project.interface import ClassTarget, DataDescription, ImageInput
+from project.interface import ClassTarget, DataDescription, ImageInput, Target
 from project.modules import Classifier, ConvNet, ResNet, SpeedrunNet, Timm
 
 SIZE, PATCH = 32, 8
 NAMES = ["blue", "green", "red"]
+CLASSES = ClassTarget(NAMES, [1] * 3)
 COLORS = torch.tensor([[30, 40, 210], [30, 190, 40], [210, 30, 40]])
 
 
@@ -57,13 +58,11 @@ def planted(count: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     return image.to(torch.uint8), label, mask
 
 
-def classifier(net: Callable[[int, ImageInput], nn.Module], size: int = SIZE) -> Classifier:
-    """Return a classifier with random weights."""
+def classifier(net: Callable[[int, ImageInput], nn.Module], size: int = SIZE, target: Target = CLASSES) -> Classifier:
+    """Return a model with random weights."""
     torch.manual_seed(0)
     model = Classifier(net)
-    model.set_data_description(
-        DataDescription(ImageInput(size, size, [0.49] * 3, [0.15] * 3), ClassTarget(NAMES, [1] * 3))
-    )
+    model.set_data_description(DataDescription(ImageInput(size, size, [0.49] * 3, [0.15] * 3), target))
     model.configure_model()
     return model.eval()
 

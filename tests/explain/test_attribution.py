@@ -20,6 +20,7 @@ from project.explain.attribution import (
 from project.interface import ClassTarget, DataDescription, ImageInput
 from project.modules import Classifier, Timm
 from project.modules.inputs import Normalize
+from project.modules.tasks import Multiclass
 from tests.explain.planted import NETS, classifier, flat, planted, trained
 
 pytestmark = pytest.mark.slow
@@ -38,6 +39,7 @@ class Corner(nn.Module):
     """A network whose class depends on one pixel."""
 
     preprocess = Normalize(ImageInput(16, 16, [0.0] * 3, [1.0] * 3))
+    task = Multiclass(ClassTarget(["visible", "hidden"], [1, 1]))
 
     def forward(self, image: Tensor) -> Tensor:
         visible = image[:, 0, 0, 0] > 0

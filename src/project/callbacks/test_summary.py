@@ -31,7 +31,7 @@ ScoredSample = tuple[float, int, Any]
 SHOWN = 12
 """Number of most confident mistakes, of least confident predictions and of examples (one per class) to keep."""
 Overlays = Callable[[Any, Tensor, Tensor, int, Tensor | None], list[Any] | None]
-"""Overlays attribution maps on images, given (module, images (N, C, H, W), classes int64 (N,), size in pixels, and
+"""Overlays attribution maps on images, given (module, images (N, C, H, W), outputs int64 (N,), size in pixels, and
 which pixels are not padding, bool (N, 1, H, W), or None)."""
 
 
@@ -98,11 +98,12 @@ class TestSummary(L.Callback):
         texts = [as_text(render(sample.numpy())) for _, _, sample in kept]
         if kept and self.overlays is not None and not kind.startswith("sample"):
             inputs = torch.stack([sample for _, _, sample in kept])
-            predicted = module(inputs.to(module.device)).argmax(1)
+            explained = [each[0] for each in module.task.explained(module.predictions(inputs.to(module.device)))]
             content = data_of(trainer).content([row for _, row, _ in kept])
-            overlays = self.overlays(module, inputs, predicted, 160, content)
-            for text, overlay in zip(texts, overlays or (), strict=False):
+            overlays = self.overlays(module, inputs, torch.tensor(explained), 160, content)
+            for text, overlay, output in zip(texts, overlays or (), explained, strict=False):
                 text["attribution"] = _data_uri(overlay, "jpeg")
+                text["attribution_of"] = module.task.target.names[output]
         return [(score, index, text) for (score, index, _), text in zip(kept, texts, strict=True)]
 
     def _metadata(self, trainer: L.Trainer) -> dict[str, Any]:
@@ -157,19 +158,19 @@ class TopK:
         self.count = count
         self.kept: list[ScoredSample] = []
 
-    def offer(self, scores: NDArray[Any], index: NDArray[Any], inputs: Tensor, *facts: NDArray[Any]) -> None:
+    def offer(self, scores: NDArray[Any], index: NDArray[Any], inputs: Tensor, *facts: Tensor) -> None:
         """Update with a batch.
 
         Args:
             scores: Scores of the samples, float (N,); -inf excludes a sample.
             index: Rows of the samples in the index, int64 (N,).
             inputs: The samples, (N, ...).
-            facts: Further columns, each (N,); if given, a tuple of the sample and its values is kept.
+            facts: Further columns, each (N, ...); if given, a tuple of the sample and its rows is kept.
         """
         for i in np.argsort(-scores, kind="stable")[: self.count]:
             if scores[i] > -np.inf:
                 sample = inputs[int(i)].to("cpu", copy=True)  # copied, because dataloaders reuse the batch buffer
-                kept = (sample, *(column[i].item() for column in facts)) if facts else sample
+                kept = (sample, *(column[int(i)].clone() for column in facts)) if facts else sample
                 self.kept.append((float(scores[i]), int(index[i]), kept))
         self.kept = top_k(self.kept, self.count)
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 SUMMARY = "attribution maps, learned features and layer ablation"
-COMMANDS = {"explain": ("project.explain.explain.explain", "explain", SUMMARY, "images with classes")}
+COMMANDS = {"explain": ("project.explain.explain.explain", "explain", SUMMARY, "images")}
 CALLBACKS = ("project.explain.callback.AttributionOverlays",)
 
 

@@ -5,35 +5,41 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from project.modules import Classifier
 from project.modules.inputs import unit_range
 from project.modules.layers import layers
+from project.modules.tasks import Task
 
 CHANNELS = 16  # channels ablated per layer: those with the highest estimated importance
 BATCH_SIZE = 64
 Row = dict[str, Any]
 
 
-def ablate(model: Classifier, image: Tensor, label: Tensor) -> list[Row]:
-    """Ablate each layer but the head, and its most important channels; return rows sorted by lost accuracy, descending.
+def ablate(model: Classifier, image: Tensor, target: Tensor) -> list[Row]:
+    """Ablate each layer but the head, and its most important channels; return rows sorted by their effect, descending.
 
-    A layer whose output has the shape of its input is skipped, like a residual block (Veit et al., 2016); the output of
-    any other layer, or of a channel, is set to zero. Images are uint8 or float in [0, 1],
-    (N, C, H, W), on the model's device, labels int64 (N,).
+    The effect is the lost accuracy, or the change of the first of `Task.ablation_metrics`. A layer whose output has the
+    shape of its input is skipped, like a residual block (Veit et al., 2016); the output of any other layer, or of a
+    channel, is set to zero. Images are uint8 or float in [0, 1], (N, C, H, W), on the model's device, like the targets,
+    which are known, as in `Batch`.
     """
-    accuracy, probability = _evaluate(model, image, label)
+    before, sign, suffix = _evaluate(model, image, target), *_direction(model.task)
     rows: list[Row] = []
     for name, first, last in ablatable_layers(model.net):
-        for channel in (None, *_important_channels(model, last, image[:BATCH_SIZE], label[:BATCH_SIZE])):
+        for channel in (None, *_important_channels(model, last, image[:BATCH_SIZE], target[:BATCH_SIZE])):
             with _ablated(first, last, channel, image.shape[-2:]) as how:
-                ablated = _evaluate(model, image, label)
-            lost = {"accuracy_lost": accuracy - ablated[0], "probability_lost": probability - ablated[1]}
+                ablated = _evaluate(model, image, target)
+            effects = {f"{metric}_{suffix}": sign * (before[metric] - value) for metric, value in ablated.items()}
             part = {"layer": name, "channel": "" if channel is None else channel, "how": how[0]}
-            rows.append({**part, "accuracy": ablated[0], **lost})
-    return sorted(rows, key=lambda row: (row["accuracy_lost"], row["probability_lost"]), reverse=True)
+            rows.append({**part, **dict([*ablated.items()][:1]), **effects})
+    return sorted(rows, key=lambda row: [row[f"{metric}_{suffix}"] for metric in before], reverse=True)
+
+
+def _direction(task: Task) -> tuple[int, str]:
+    """Return the sign and the name of the change of a metric that gets worse."""
+    return (1, "lost") if task.monitor[1] == "max" else (-1, "added")
 
 
 def ablatable_layers(net: nn.Module) -> list[tuple[str, nn.Module, nn.Module]]:
@@ -85,12 +91,12 @@ def _ablated(first: nn.Module, last: nn.Module, channel: int | None, size: Seque
         yield how
 
 
-def _important_channels(model: Classifier, layer: nn.Module, image: Tensor, label: Tensor) -> list[int]:
+def _important_channels(model: Classifier, layer: nn.Module, image: Tensor, target: Tensor) -> list[int]:
     """Return the channels with the largest activation times gradient."""
     # Molchanov et al., Pruning Convolutional Neural Networks for Resource Efficient Inference, 2016.
     outputs: list[Tensor] = []
     with layer.register_forward_hook(lambda module, inputs, output: outputs.append(output)), torch.enable_grad():
-        loss = F.cross_entropy(model(unit_range(image).detach().requires_grad_()).float(), label, reduction="sum")
+        loss = model.task.sample_losses(model(unit_range(image).detach().requires_grad_()).float(), target).sum()
     (gradient,) = torch.autograd.grad(loss, outputs[-1:], allow_unused=True)
     if gradient is None:
         return []
@@ -100,25 +106,27 @@ def _important_channels(model: Classifier, layer: nn.Module, image: Tensor, labe
 
 
 @torch.no_grad()
-def _evaluate(model: Classifier, image: Tensor, label: Tensor) -> tuple[float, float]:
-    """Return the accuracy and the mean probability of the labels."""
-    logits = torch.cat([model(batch).float() for batch in image.split(BATCH_SIZE)])
-    accuracy = (logits.argmax(1) == label).float().mean()
-    return float(accuracy), float(logits.softmax(1).gather(1, label[:, None]).mean())
+def _evaluate(model: Classifier, image: Tensor, target: Tensor) -> dict[str, float]:
+    """Return the metrics of the task."""
+    outputs = torch.cat([model(batch).float() for batch in image.split(BATCH_SIZE)])
+    return model.task.ablation_metrics(outputs, target)
 
 
-def ablation_figure(rows: list[Row]) -> Any:
-    """Return a bar chart of the accuracy lost by ablating the 20 most important layers and channels."""
+def ablation_figure(rows: list[Row], task: Task) -> Any:
+    """Return a bar chart of the effect, e.g. lost accuracy, of ablating the 20 most important layers and channels."""
     from matplotlib.figure import Figure
 
     layer_rows = [row for row in rows if row["channel"] == ""][:20]
     channel_rows = [row for row in rows if row["channel"] != ""][:20]
     longest = max(len(layer_rows), len(channel_rows))
+    metric, suffix = list(rows[0])[3], _direction(task)[1]
+    percent = task.headline is not None and task.headline[1].endswith("%")
+    scale, unit = (100, " (percentage points)") if percent else (1, "")
     figure = Figure(figsize=(12, 1.2 + 0.27 * longest), dpi=110, layout="constrained")
     left, right = figure.subplots(1, 2)
     for axes, shown, title in ((left, layer_rows, "layer ablation"), (right, channel_rows, "channel ablation")):
         names = [f"{row['layer']} {row['channel']}{'(skipped)' if row['how'] == 'skipped' else ''}" for row in shown]
-        axes.barh(range(len(shown)), [100 * row["accuracy_lost"] for row in shown])
+        axes.barh(range(len(shown)), [scale * row[f"{metric}_{suffix}"] for row in shown])
         axes.set_yticks(range(len(shown)), names)
-        axes.set(title=title, xlabel="accuracy lost (percentage points)", ylim=(longest - 0.5, -0.5))
+        axes.set(title=title, xlabel=f"{metric} {suffix}{unit}", ylim=(longest - 0.5, -0.5))
     return figure

@@ -25,14 +25,15 @@ CELLS, STEPS = 8, 8  # deletion and insertion curves: cells per side, steps
 def attribution(
     model: Classifier, image: Tensor, target: Tensor, method: Method = "gradcam", mask: Tensor | None = None
 ) -> Tensor:
-    """Return attribution maps, float (N, H, W): positive where pixels support the target class, negative where not.
+    """Return attribution maps, float (N, H, W): positive where pixels increase the explained output, else negative.
 
-    The maps attribute the logit to the raw image, normalization included. `model.tta` must be `none`.
+    The maps attribute an output of the network, e.g. the logit of a class, to the raw image, normalization included.
+    `model.tta` must be `none`.
 
     Args:
-        model: A trained classifier in eval mode.
+        model: A trained model in eval mode.
         image: uint8 in [0, 255] or float in [0, 1], (N, C, H, W), on the model's device.
-        target: Class to explain for each image, int64 (N,).
+        target: Output to explain for each image, e.g. a class, int64 (N,).
         method: `gradcam` (see `grad_cam`); `integrated_gradients`, Sundararajan et al., Axiomatic Attribution for Deep
             Networks, 2017; `occlusion`, Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, 2013.
             The latter two use the mean color of the training images as baseline, and require the extra `explain`.
@@ -69,11 +70,11 @@ def overlays(
     try:
         with torch.inference_mode(False), torch.enable_grad():
             # Tensors created in inference mode have no autograd support: clone them.
-            inputs, classes = image.to(model.device).clone(), target.to(model.device).clone()
-            maps = attribution(model, inputs, classes, mask=mask)
+            inputs, outputs = image.to(model.device).clone(), target.to(model.device).clone()
+            maps = attribution(model, inputs, outputs, mask=mask)
         masks = [None] * len(image) if mask is None else mask
         drawn = zip(image, maps, masks, strict=True)
-        return [overlay(each, heat, side, content) for each, heat, content in drawn]
+        return [overlay(each, heat, side, content, model.task.signed) for each, heat, content in drawn]
     except UserError:
         return None
     finally:
@@ -87,7 +88,7 @@ def grad_cam(model: Classifier, image: Tensor, target: Tensor) -> Tensor:
     the final ReLU, so that negative attribution is kept.
 
     The layer is found in one forward and backward pass, for any architecture: the last module with spatial outputs
-    that the logits depend on, preferably with at least 4 x 4 positions. In a vision transformer this is the norm
+    that the outputs depend on, preferably with at least 4 x 4 positions. In a vision transformer this is the norm
     before the last attention if the head reads only the class token, else the last norm.
     """
     net = model.net
@@ -101,8 +102,8 @@ def grad_cam(model: Classifier, image: Tensor, target: Tensor) -> Tensor:
     with ExitStack() as hooks, torch.enable_grad():
         for module in net.modules():
             hooks.enter_context(module.register_forward_hook(record))
-        logits = model(image.detach().requires_grad_())  # required if the network is frozen
-        score = logits.gather(1, target[:, None]).sum()
+        all_outputs = model(image.detach().requires_grad_())  # required if the network is frozen
+        score = all_outputs.gather(1, target[:, None]).sum()
     gradients = torch.autograd.grad(score, outputs, allow_unused=True)
     selected: tuple[Tensor, Tensor] | None = None
     grid, min_side = tuple(image.shape[-2:]), 0
@@ -117,7 +118,7 @@ def grad_cam(model: Classifier, image: Tensor, target: Tensor) -> Tensor:
         maps = (selected[0] * selected[1].mean((2, 3), keepdim=True)).sum(1, keepdim=True)
         return F.interpolate(maps.float(), image.shape[-2:], mode="bilinear")[:, 0].detach()
     raise UserError(
-        f"Grad-CAM needs spatial feature maps that the logits depend on, and {type(net).__name__} has none:"
+        f"Grad-CAM needs spatial feature maps that the outputs depend on, and {type(net).__name__} has none:"
         " try --methods integrated_gradients or --methods occlusion"
     )
 
@@ -148,20 +149,20 @@ def mean_color(model: Classifier) -> Tensor:
 def faithfulness(
     model: Classifier, image: Tensor, attribution: Tensor, target: Tensor, mask: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Return the areas under the deletion and the insertion curve, each float (N,) in [0, 1].
+    """Return the areas under the deletion and the insertion curve, each float (N,).
 
     Deletion removes cells of the image in order of decreasing attribution and insertion adds them in the same order;
-    the curves are the probability of the target class. A map is more faithful the smaller its deletion area and the
-    larger its insertion area. Petsiuk et al., RISE: Randomized Input Sampling for Explanation of Black-box Models,
-    2018. Removing cells rather than pixels, as in Samek et al., Evaluating the Visualization of What a Deep Neural
-    Network has Learned, 2015, makes fine maps, coarse maps and a random order comparable. Removed cells have the mean
-    color of the training images, for insertion too.
+    the curves are the probability of the class or label, in [0, 1], or the standardized value. A map is more faithful
+    the smaller its deletion area and the larger its insertion area. Petsiuk et al., RISE: Randomized Input Sampling for
+    Explanation of Black-box Models, 2018. Removing cells rather than pixels, as in Samek et al., Evaluating the
+    Visualization of What a Deep Neural Network has Learned, 2015, makes fine maps, coarse maps and a random order
+    comparable. Removed cells have the mean color of the training images, for insertion too.
 
     Args:
-        model: A trained classifier in eval mode.
+        model: A trained model in eval mode.
         image: uint8 in [0, 255] or float in [0, 1], (N, C, H, W), on the model's device.
         attribution: Float (N, H, W).
-        target: Class that the maps explain for each image, int64 (N,).
+        target: Output that the maps explain for each image, int64 (N,).
         mask: Pixels that are not padding, bool (N, 1, H, W); the others are never removed.
     """
     image = unit_range(image)
@@ -176,8 +177,8 @@ def faithfulness(
     for step in range(STEPS + 1):
         top = rank < removable * step / STEPS
         for curve, visible in zip(curves, (~top, top), strict=True):
-            probability = model(torch.where(visible | ~mask, image, mean_color(model))).float().softmax(1)
-            curve.append(probability.gather(1, target[:, None])[:, 0])
+            outputs = model(torch.where(visible | ~mask, image, mean_color(model))).float()
+            curve.append(model.task.attribution_scores(outputs).gather(1, target[:, None])[:, 0])
     deletion, insertion = (torch.trapezoid(torch.stack(curve, 1), dx=1 / STEPS, dim=1) for curve in curves)
     return deletion, insertion
 

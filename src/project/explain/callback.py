@@ -6,7 +6,7 @@ import lightning as L
 from typing_extensions import override
 
 from project.callbacks import TestSummary
-from project.interface import ClassTarget, ImageInput, data_of
+from project.interface import ImageInput, data_of
 
 
 class AttributionOverlays(L.Callback):
@@ -16,8 +16,7 @@ class AttributionOverlays(L.Callback):
     def on_test_start(self, trainer: L.Trainer, *_: Any) -> None:
         from project.explain.attribution import overlays  # slow to import, and needed only here
 
-        description = data_of(trainer).description
-        supported = isinstance(description.input, ImageInput) and isinstance(description.target, ClassTarget)
+        supported = isinstance(data_of(trainer).description.input, ImageInput)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, TestSummary):
                 callback.overlays = overlays if supported else None

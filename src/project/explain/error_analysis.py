@@ -16,7 +16,7 @@ from project.explain.attribution import overlays
 from project.explain.render import enlarge, image_grid
 from project.interface import Batch, data_of, module_of
 from project.machine import font_families
-from project.modules.tasks.figures import confusion_figure
+from project.modules.tasks import Task
 from project.output import printable
 from project.runs.trackers import log_figure, log_image, media_loggers
 
@@ -25,10 +25,11 @@ SIDE = 160  # approximate length of the longer side of enlarged images in pixels
 
 
 class ErrorAnalysis(L.Callback):
-    """Callback that logs confused classes, the worst mistakes and the least certain val images.
+    """Callback that logs the figures of the task, the worst mistakes and the least certain val images.
 
-    Images are shown with prediction, label, loss, probability and a Grad-CAM overlay of the prediction. With several
-    processes, the images are from rank 0, and the counts are over all ranks.
+    For classes, it also logs the recall of each and the most confused pairs. Images are shown with prediction, target
+    and a Grad-CAM overlay of the most important prediction. With several processes, the images are from rank 0, and the
+    figures are over all ranks.
 
     Args:
         every_n_epochs: Log after the validation of every n-th epoch.
@@ -43,6 +44,18 @@ class ErrorAnalysis(L.Callback):
             )
         self.every_n_epochs, self.images, self.histograms = every_n_epochs, images, histograms
         self._top_k: dict[str, TopK] = {}
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Check the input and the task.
+
+        Raises:
+            UserError: The input is not an image, or the task does not rank samples.
+        """
+        kind, task = data_of(trainer).description.input.kind, type(module_of(trainer).task)
+        if kind != "image":
+            raise UserError(f"ErrorAnalysis is for images, and the data has {kind}s: remove it from trainer.callbacks")
+        if task.rank_samples is Task.rank_samples:
+            raise UserError(f"ErrorAnalysis needs a ranking of mistakes: give {task.__name__} a method rank_samples")
 
     def _loggers(self, trainer: L.Trainer) -> list[Logger]:
         """Return the loggers for images; none if nothing is logged in this epoch or by this process."""
@@ -62,45 +75,46 @@ class ErrorAnalysis(L.Callback):
         if not self._loggers(trainer):
             return
         if batch_idx == 0:
-            self._top_k = {kind: TopK(self.images) for kind in ("worst_mistakes", "least_certain")}
-        probability, predicted = outputs.max(1)
-        label_probability = outputs.gather(1, batch.target[:, None])[:, 0]
-        mistake = torch.where(predicted != batch.target, -label_probability, -torch.inf)
-        columns = (batch.index, batch.target, predicted, label_probability, probability)
-        index, *values = (column.cpu().numpy() for column in columns)
-        for top_k, score in zip(self._top_k.values(), (mistake, -probability), strict=True):
-            top_k.offer(score.cpu().numpy(), index, batch.inputs, *values)
+            self._top_k = {}
+        task, predictions, target, index = module_of(trainer).task, outputs.cpu(), batch.target.cpu(), batch.index.cpu()
+        scores = {"worst_mistakes": task.rank_mistakes(predictions, target)}
+        if (uncertain := task.rank_samples(predictions, target, index, 0).get("uncertain")) is not None:
+            scores["least_certain"] = uncertain
+        for kind, score in scores.items():
+            top_k = self._top_k.setdefault(kind, TopK(self.images))
+            top_k.offer(score.numpy(), index.numpy(), batch.inputs, predictions, target)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log the figures and the images, and the weights to TensorBoard."""
         loggers, step = self._loggers(trainer), trainer.global_step
         if not loggers:
             return
-        module, names = module_of(trainer), data_of(trainer).description.classes.class_names
-        confusion = module.metrics.results["val"].details["confusion"].cpu()
-        log_figure(loggers, "val/confusion_matrix", confusion_figure(confusion, names), step)
-        log_figure(loggers, "val/classes", classes_figure(confusion.numpy(), names), step)
+        result, task = module_of(trainer).metrics.results["val"], module_of(trainer).task
+        figures = task.figures(result)
+        if (confusion := result.details.get("confusion")) is not None:
+            figures["classes"] = classes_figure(confusion.cpu().numpy(), task.target.names)
+        for name, figure in figures.items():
+            log_figure(loggers, f"val/{name}", figure, step)
         for kind, top_k in self._top_k.items():
             if top_k.kept:
-                log_image(loggers, f"val/{kind}", self._grid(trainer, top_k.kept, names), step)
+                log_image(loggers, f"val/{kind}", self._grid(trainer, top_k.kept), step)
         self._top_k = {}
         if self.histograms:
             _histograms(tensorboard_writer(trainer), "weights", dict(pl_module.named_parameters()), step)
 
     @staticmethod
-    def _grid(trainer: L.Trainer, kept: list[ScoredSample], names: list[str]) -> Image.Image:
+    def _grid(trainer: L.Trainer, kept: list[ScoredSample]) -> Image.Image:
         """Return a grid with two images per row, each followed by its Grad-CAM overlay."""
-        samples = [sample for _, _, sample in kept]
-        image, target = torch.stack([sample[0] for sample in samples]), torch.tensor([sample[2] for sample in samples])
+        module, samples = module_of(trainer), [sample for _, _, sample in kept]
+        image = torch.stack([image for image, *_ in samples])
+        described = [module.task.describe_mistake(*sample[1:]) for sample in samples]
         enlarged = [enlarge(each, SIDE) for each in image]
-        tiles = []
+        tiles: list[tuple[str, Image.Image]] = []
         content = data_of(trainer).content([row for _, row, _ in kept])
-        overlaid = overlays(module_of(trainer), image, target, SIDE, content) or enlarged
-        for sample, original, gradcam in zip(samples, enlarged, overlaid, strict=True):
-            _, label, predicted, label_probability, probability = sample
-            loss = -float(np.log(max(label_probability, 1e-12)))
-            tiles.append((f"predicted {names[predicted]}: {probability:.0%}", original))
-            tiles.append((f"label {names[label]}: {label_probability:.0%}, loss {loss:.2f}", gradcam))
+        outputs = torch.tensor([output for output, *_ in described])
+        overlaid = overlays(module, image, outputs, SIDE, content) or enlarged
+        for (_, *titles), original, gradcam in zip(described, enlarged, overlaid, strict=True):
+            tiles += zip(titles, (original, gradcam), strict=True)
         return image_grid([tiles[i : i + 4] for i in range(0, len(tiles), 4)])
 
 

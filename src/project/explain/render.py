@@ -20,19 +20,23 @@ def enlarge(image: Tensor, side: int = SIDE) -> Image.Image:
     return pil_image.resize((pil_image.width * factor, pil_image.height * factor), Image.Resampling.BICUBIC)
 
 
-def overlay(image: Tensor, attribution: Tensor, side: int = SIDE, mask: Tensor | None = None) -> Image.Image:
+def overlay(
+    image: Tensor, attribution: Tensor, side: int = SIDE, mask: Tensor | None = None, signed: bool = False
+) -> Image.Image:
     """Return a grayscale image with an attribution map overlaid, in colors from violet through orange to yellow.
 
     Args:
         image: uint8 in [0, 255] or float in [0, 1], (C, H, W).
-        attribution: Float (H, W); the largest values are brightest, values of zero or less are not shown.
+        attribution: Float (H, W); the largest values are brightest, values of zero or less are not shown by default.
         side: Smaller images are enlarged to about this many pixels.
         mask: Pixels that are not padding, bool (1, H, W); the others are not colored.
+        signed: Whether to show the magnitude, so that negative values are as bright as positive ones.
     """
     import matplotlib
 
     enlarged = enlarge(image, side)
-    strength = attribution.detach().float().cpu().clamp(min=0)
+    attribution = attribution.detach().float().cpu()
+    strength = attribution.abs() if signed else attribution.clamp(min=0)
     # Integrated gradients vary from pixel to pixel, which is invisible on large images: smooth them. The 0.99 quantile
     # prevents a single outlier from hiding all other values.
     radius = min(attribution.shape) // 64
@@ -60,6 +64,8 @@ def image_grid(rows: list[list[tuple[str, Image.Image]]]) -> Image.Image:
             title = printable(title)
             font = ImageFont.truetype(font_file(title), 16)
             size = max(7.0, min(16.0, 16 * width / max(1.0, font.getlength(title))))  # fit the title to the tile
+            if (length := font.font_variant(size=size).getlength(title)) > width + MARGIN:
+                title = title[: max(1, int(len(title) * width / length) - 1)] + "…"
             draw.text((left, top), title, "black", font.font_variant(size=size))
             grid.paste(tile, (left, top + LINE))
     return grid

@@ -1,5 +1,6 @@
 """Multiclass classification."""
 
+import math
 from typing import Any
 
 import torch
@@ -28,6 +29,9 @@ class Multiclass(Task):
     score_name = "accuracy"
     monitor = ("val/acc", "max")
     losses = ("CrossEntropy", "FocalLoss", "OrdinalLoss", "CrossEntropyLoss", "MultiMarginLoss")
+    explained_columns = ("label", "class", "probability")
+    score_format = ".1%"
+    signed = False
     target: ClassTarget
     temperature: Tensor
 
@@ -66,6 +70,37 @@ class Multiclass(Task):
     def score(self, predictions: Tensor, target: Tensor) -> float:
         """Return the accuracy."""
         return float((predictions.argmax(1) == target).double().mean())
+
+    def sample_losses(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Return the cross-entropy of each sample, float (N,)."""
+        return F.cross_entropy(outputs, target, reduction="none")
+
+    def explained(self, predictions: Tensor) -> list[list[int]]:
+        """Return the predicted class of each sample."""
+        return [[label] for label in predictions.argmax(1).tolist()]
+
+    def ablation_metrics(self, outputs: Tensor, target: Tensor) -> dict[str, float]:
+        """Return the accuracy and the mean probability of the label."""
+        probability = outputs.softmax(1).gather(1, target[:, None]).mean()
+        return {"accuracy": self.score(self.predict(outputs), target), "probability": float(probability)}
+
+    def target_text(self, target: Tensor) -> str:
+        """Return the name of a class, empty for -1."""
+        return self.target.class_names[int(target)] if target >= 0 else ""
+
+    def predicted_text(self, predictions: Tensor) -> str:
+        """Return the name of the predicted class."""
+        return self.target.class_names[int(predictions.argmax())]
+
+    def describe_mistake(self, predictions: Tensor, target: Tensor) -> tuple[int, str, str]:
+        """Return the predicted class, and titles with the probabilities of prediction and label and the loss."""
+        predicted, of_label = int(predictions.argmax()), float(predictions[target])
+        label = f"label {self.target_text(target)}: {of_label:.0%}, loss {-math.log(max(of_label, 1e-12)):.2f}"
+        return predicted, f"predicted {self.predicted_text(predictions)}: {float(predictions[predicted]):.0%}", label
+
+    def rank_mistakes(self, predictions: Tensor, target: Tensor) -> Tensor:
+        """Rank mistakes by the loss, which is highest where the label is least probable."""
+        return torch.where(predictions.argmax(1) != target, -predictions.gather(1, target[:, None])[:, 0], -torch.inf)
 
     def reset_calibration(self) -> None:
         """Set the temperature back to 1, and remove the thresholds."""

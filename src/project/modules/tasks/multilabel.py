@@ -10,9 +10,10 @@ from torchmetrics import Metric
 
 from project.errors import UserError
 from project.interface import MultilabelTarget, StageResult, Target
+from project.interface.target import SEPARATOR
 from project.modules.losses import MaskedLoss
 from project.modules.tasks.figures import precision_recall_figure
-from project.modules.tasks.scores import ScoreMetric, nanmean, ranking
+from project.modules.tasks.scores import ScoreMetric, known_mean, nanmean, ranking
 from project.modules.tasks.task import LossMetric, Task
 from project.runs.statistics import precision_recall_f1
 
@@ -27,6 +28,9 @@ class Multilabel(Task):
     score_name = "F1"
     monitor = ("val/mAP", "max")
     losses = ("BCEWithLogitsLoss", "SigmoidFocalLoss", "AsymmetricLoss")
+    explained_columns = ("labels", "label", "probability")
+    score_format = ".1%"
+    signed = False
     target: MultilabelTarget
     thresholds: Tensor
 
@@ -74,6 +78,39 @@ class Multilabel(Task):
         metric = LabelCounts(lambda scores: scores >= self.thresholds.to(scores.device), self.target.outputs)
         metric.update(predictions.new_zeros(()), predictions, target)
         return float(metric.compute().scalars["f1"])
+
+    def sample_losses(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Return the mean binary cross-entropy of the known labels of each sample, float (N,)."""
+        known = ~target.isnan()
+        return known_mean(F.binary_cross_entropy_with_logits(outputs, target.where(known, 0), reduction="none"), known)
+
+    def explained(self, predictions: Tensor) -> list[list[int]]:
+        """Return the predicted labels of each sample, the most probable first; that alone if none is predicted."""
+        chosen = predictions >= self.thresholds.to(predictions.device)
+        order = (predictions + chosen.float()).argsort(dim=1, descending=True, stable=True).tolist()
+        counts = chosen.sum(1).clamp(min=1).tolist()
+        return [labels[:count] for labels, count in zip(order, counts, strict=True)]
+
+    def ablation_metrics(self, outputs: Tensor, target: Tensor) -> dict[str, float]:
+        """Return the F1 and the mean probability of the truth, present or absent, over known labels."""
+        probability = torch.where(target == 1, outputs.sigmoid(), 1 - outputs.sigmoid())[~target.isnan()].mean()
+        return {"f1": self.score(self.predict(outputs), target), "probability": float(probability)}
+
+    def target_text(self, target: Tensor) -> str:
+        """Return the names of the labels of one sample."""
+        return SEPARATOR.join(self.target.names[label] for label in (target == 1).nonzero().flatten().tolist())
+
+    def predicted_text(self, predictions: Tensor) -> str:
+        """Return the names of the predicted labels."""
+        return SEPARATOR.join(self.target.predicted(predictions.cpu().numpy()))
+
+    def describe_mistake(self, predictions: Tensor, target: Tensor) -> tuple[int, str, str]:
+        """Return the label that is most wrong, and titles with all labels and with its probability."""
+        wrong = (predictions >= self.thresholds.to(predictions.device)) != (target == 1)
+        worst = int(((predictions - target).abs() + wrong.float()).nan_to_num(-1).argmax())
+        labels, predicted = self.target_text(target) or "none", self.predicted_text(predictions) or "none"
+        title = f"labels {labels}, predicted {predicted}"
+        return worst, title, f"map of {self.target.names[worst]}: {float(predictions[worst]):.0%}"
 
     def reset_calibration(self) -> None:
         """Set the thresholds back to 0.5."""

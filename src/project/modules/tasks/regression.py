@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from project.interface import StageResult, Target, ValueTarget
 from project.modules.losses import MaskedLoss
 from project.modules.tasks.figures import scatter_figure
-from project.modules.tasks.scores import ScoreMetric, nanmean
+from project.modules.tasks.scores import ScoreMetric, known_mean, nanmean
 from project.modules.tasks.task import LossMetric, Task
 
 NAMES = {"mae": "MAE", "rmse": "RMSE", "r2": "R²", "spearman": "Spearman"}
@@ -53,6 +53,23 @@ class Regression(Task):
     def score(self, predictions: Tensor, target: Tensor) -> float:
         """Return the mean absolute error, averaged over values."""
         return float(nanmean((predictions - target).abs().nanmean(0)))
+
+    def sample_losses(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Return the mean squared error of the known standardized values of each sample, float (N,)."""
+        known = ~target.isnan()
+        error = outputs - (target.where(known, 0) - self.mean) / self.std
+        return known_mean(error.square(), known)
+
+    def attribution_scores(self, outputs: Tensor) -> Tensor:
+        """Return the standardized values, so that values of different units have a common scale."""
+        return outputs
+
+    def describe_mistake(self, predictions: Tensor, target: Tensor) -> tuple[int, str, str]:
+        """Return the value with the largest standardized error, and titles with its true and predicted value."""
+        error = (predictions - target).abs() / self.std.to(predictions.device)
+        worst = int(error.nan_to_num(-1).argmax())
+        name = self.target.names[worst]
+        return worst, f"true {name} {float(target[worst]):.4g}", f"predicted {name} {float(predictions[worst]):.4g}"
 
     def training_metric(self) -> LossMetric:
         """Return the sum of the absolute errors."""

@@ -66,6 +66,8 @@ class Task(nn.Module):
     * `distillation_loss`: support for `model.teacher`;
     * `score_name`, `score`: one metric of any predictions, e.g. of a quantized model;
     * `calibrated`, `reset_calibration`: calibration, such as temperature scaling;
+    * `sample_losses`: the loss of single samples;
+    * `explained`, `target_text`, `predicted_text` and what follows them: attribution maps and ablation;
     * `table`, `describe`, `figures`, `rank_samples`: results in the console, TensorBoard and the report.
 
     A `Target` names its task in `Target.task`; `model.task` overrides it.
@@ -80,7 +82,12 @@ class Task(nn.Module):
     """Metric that selects the best checkpoint by default, and whether lower or higher is better."""
     losses: ClassVar[tuple[str, ...]] = ()
     """Names of the losses of torch and of this project that fit; if empty, all do."""
-
+    explained_columns: ClassVar[tuple[str, str, str]] = ("true", "value", "prediction")
+    """Columns of explanations.csv: the target of a sample, the explained output, and the prediction for that output."""
+    signed: ClassVar[bool] = True
+    """Whether pixels that decrease an output matter as much as those that increase it, so that figures show both."""
+    score_format: ClassVar[str] = ".4g"
+    """Format of one prediction in the titles of figures."""
     score_name: ClassVar[str] = ""
     """Name of the metric of `score`; it has the format of `headline`. Empty if there is none."""
 
@@ -150,6 +157,47 @@ class Task(nn.Module):
         """Reset calibration and thresholds; called when training starts or resumes, as the weights will change."""
         self.target = self.target.without_thresholds()
 
+    def sample_losses(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Return the default loss of each sample, float (N,), NaN if its target is unknown; it is differentiable."""
+        loss = self.default_loss().to(outputs.device)
+        return torch.stack([loss(*one) for one in zip(outputs.split(1), target.split(1), strict=True)])
+
+    def explained(self, predictions: Tensor) -> list[list[int]]:
+        """Return the outputs to attribute for each sample, the most important one first; by default all."""
+        return [list(range(predictions.shape[1]))] * len(predictions)
+
+    def attribution_scores(self, outputs: Tensor) -> Tensor:
+        """Return the scores that the faithfulness of attribution maps is measured with, float (N, outputs)."""
+        return self.predict(outputs)
+
+    def ablation_metrics(self, outputs: Tensor, target: Tensor) -> dict[str, float]:
+        """Return the metrics whose change ablation reports, the most important one first."""
+        if self.headline and self.score_name:
+            return {self.headline[0]: self.score(self.predict(outputs), target)}
+        return {"loss": float(self.sample_losses(outputs, target).nanmean())}
+
+    def target_text(self, target: Tensor) -> str:
+        """Return the target of one sample as text, empty if it is unknown."""
+        return _join(self.target.names, target)
+
+    def predicted_text(self, predictions: Tensor) -> str:
+        """Return the prediction for one sample, float (outputs,), as text."""
+        return _join(self.target.names, predictions)
+
+    def describe_mistake(self, predictions: Tensor, target: Tensor) -> tuple[int, str, str]:
+        """Return the output of one sample to attribute in error analysis, the title of the sample and that of the map.
+
+        Args:
+            predictions: Predictions for the sample, float (outputs,).
+            target: Target of the sample.
+        """
+        truth, predicted = self.target_text(target), self.predicted_text(predictions)
+        return 0, f"{self.explained_columns[0]} {truth}", f"predicted {predicted}"
+
+    def rank_mistakes(self, predictions: Tensor, target: Tensor) -> Tensor:
+        """Return scores by which error analysis selects the worst mistakes, float (N,); -inf excludes a sample."""
+        return self.rank_samples(predictions, target, torch.zeros(len(target)), 0)["mistakes"]
+
     def training_metric(self) -> LossMetric:
         """Return the metric of training epochs."""
         return LossMetric()
@@ -193,6 +241,12 @@ class Task(nn.Module):
     def figures(self, result: StageResult) -> dict[str, Any]:
         """Return matplotlib figures by name."""
         return {}
+
+
+def _join(names: list[str], values: Tensor) -> str:
+    """Return known values as text, with their names if there are several."""
+    pairs = [(name, value) for name, value in zip(names, values.reshape(-1).tolist(), strict=True) if value == value]
+    return ", ".join(f"{value:.4g}" if len(names) == 1 else f"{name} {value:.4g}" for name, value in pairs)
 
 
 def reject_loss_options(options: dict[str, Any], owner: str) -> None:
