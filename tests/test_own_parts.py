@@ -4,6 +4,7 @@ import csv
 import importlib
 import json
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,6 +69,9 @@ def test_image_regression(tree: Path, mine: Path, capsys: pytest.CaptureFixture[
     assert "000.png: 0." in capsys.readouterr().out
     assert list(rows(Path("logs/predict/version_0/predictions.csv"))[0]) == ["path", "output_0"]
     if "explain" in commands():
+        with pytest.raises(SystemExit):
+            main([*fit(tree, *config), "--trainer.callbacks", "project.explain.ErrorAnalysis"])
+        assert "give BrightnessTask a method rank_samples" in capsys.readouterr().err
         used = ["--ckpt_path", str(RUN / "checkpoints/best.ckpt"), *QUICK]
         main(["explain", *used, "--images", "2", "--ablation", "true"])
         explained = rows(Path("logs/explain/version_0/explanations.csv"))
@@ -85,6 +89,11 @@ def test_image_regression(tree: Path, mine: Path, capsys: pytest.CaptureFixture[
 def test_text_classification(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = write({"model": {"net": {"class_path": "mine.ByteNet"}}, "data": {"class_path": "mine.Texts"}})
     options = ["--trainer.max_epochs", "30", "--trainer.accelerator", "cpu", "--trainer.precision", "32-true"]
+    if "explain" in commands():
+        with pytest.raises(SystemExit):
+            main(["fit", *config, *options, "--trainer.callbacks", "project.explain.ErrorAnalysis"])
+        assert "ErrorAnalysis is for images, and the data has texts" in capsys.readouterr().err
+        shutil.rmtree("logs")
     main(["fit", *config, *options, "--model.optimizer.lr", "0.03"])
     output = capsys.readouterr().out
     assert "30 texts, 2 classes" in output and "accuracy 100.00%" in output and "test: 10 texts" in output
