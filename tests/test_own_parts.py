@@ -4,7 +4,6 @@ import csv
 import importlib
 import json
 import re
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,7 +92,6 @@ def test_text_classification(mine: Path, capsys: pytest.CaptureFixture[str]) -> 
         with pytest.raises(SystemExit):
             main(["fit", *config, *options, "--trainer.callbacks", "project.explain.ErrorAnalysis"])
         assert "ErrorAnalysis is for images, and the data has texts" in capsys.readouterr().err
-        shutil.rmtree("logs")
     main(["fit", *config, *options, "--model.optimizer.lr", "0.03"])
     output = capsys.readouterr().out
     assert "30 texts, 2 classes" in output and "accuracy 100.00%" in output and "test: 10 texts" in output
