@@ -75,6 +75,9 @@ def test_task_of_counts(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
         main(["export", "--ckpt_path", "best", "--format", "safetensors", *QUICK])
         assert "values differ by at most" in capsys.readouterr().out
     if "explain" in commands():
+        with pytest.raises(SystemExit):
+            main([*fit(tree, *config), "--trainer.callbacks", "project.explain.ErrorAnalysis"])
+        assert "give BrightnessTask a method rank_samples" in capsys.readouterr().err
         used = ["--ckpt_path", str(RUN / "checkpoints/best.ckpt"), *QUICK]
         main(["explain", *used, "--images", "2", "--ablation", "true"])
         explained = rows(Path("logs/explain/version_0/explanations.csv"))
@@ -85,6 +88,10 @@ def test_task_of_counts(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_text_classification(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = write({"model": {"net": {"class_path": "mine.ByteNet"}}, "data": {"class_path": "mine.Texts"}})
     options = ["--trainer.max_epochs", "30", "--trainer.accelerator", "cpu", "--trainer.precision", "32-true"]
+    if "explain" in commands():
+        with pytest.raises(SystemExit):
+            main(["fit", *config, *options, "--trainer.callbacks", "project.explain.ErrorAnalysis"])
+        assert "ErrorAnalysis is for images, and the data has texts" in capsys.readouterr().err
     main(["fit", *config, *options, "--model.optimizer.lr", "0.03"])
     output = capsys.readouterr().out
     assert "30 texts, 2 classes" in output and "accuracy 100.00%" in output and "test: 10 texts" in output
