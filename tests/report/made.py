@@ -25,8 +25,8 @@ def made_run(folder: Path, classes: int, images: int, accuracy: float = 0.8, ima
     summary = {
         "split": "test",
         "folder": images_in,
-        "class_names": names,
-        "train_counts": [100] * classes,
+        "target": {"kind": "classes", "class_names": names, "train_counts": [100] * classes},
+        "headline": ["acc", ".2%"],
         "split_sizes": {"train": 100 * classes, "val": 10 * classes, "test": images},
         "input": "224x224",
         "net": "ConvNet",
