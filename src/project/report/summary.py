@@ -38,10 +38,10 @@ CLASSIFICATION = MEANS | {"acc", "f1", "calibration_error", "brier"}
 POINTS, STYLES = 300, 6  # maximum points of a curve, and number of line styles
 
 
-def headline(run: Run) -> str | None:
-    """Return the name of the metric that the task shows next to the loss; None for a task without one."""
+def headline(run: Run) -> tuple[str, str] | None:
+    """Return name and format of the metric that the task shows next to the loss; None for a task without one."""
     shown = run.facts.get("headline", ("acc", ".2%"))  # missing if test.json is
-    return shown[0] if shown else None
+    return (shown[0], shown[1]) if shown else None
 
 
 def heading(name: str) -> str:
@@ -50,9 +50,18 @@ def heading(name: str) -> str:
     return text.capitalize() if name in METRICS and text.islower() else text
 
 
-def score(name: str, value: float) -> str:
-    """Return a metric as text, in percent if it is a share."""
-    return percent(value) if name in SHARES else f"{value:.4f}" if abs(value) < 10 else f"{value:.5g}"
+def in_percent(run: Run, name: str) -> bool:
+    """Return True if a metric is shown in percent."""
+    main = headline(run)
+    return main[1].endswith("%") if main and name == main[0] else name in SHARES
+
+
+def score(run: Run, name: str, value: float) -> str:
+    """Return a metric as text, the headline in the format of the task."""
+    main = headline(run)
+    if in_percent(run, name):
+        return percent(value)
+    return format(value, main[1]) if main and name == main[0] else figure(value)
 
 
 def tiles(run: Run) -> list[tuple[str, str, str]]:
@@ -67,13 +76,14 @@ def tiles(run: Run) -> list[tuple[str, str, str]]:
         summary.append(("ECE", percent(classes.calibration_error), "expected calibration error"))
     skipped = CLASSIFICATION if classes else MEANS if tested else set()
     scalars = {name: value for name, value in facts.get("scalars", {}).items() if name not in skipped}
-    for name in sorted(scalars, key=lambda name: name != headline(run)):
-        summary.append((heading(name), score(name, scalars[name]), split))
+    main = (headline(run) or ("",))[0]
+    for name in sorted(scalars, key=lambda name: name != main):
+        summary.append((heading(name), score(run, name, scalars[name]), split))
     if best:
         last = int(max(row["epoch"] for row in run.epochs)) + 1
-        chosen = (run.config.get("checkpoint") or {}).get("monitor") or f"val/{headline(run)}"
+        chosen = (run.config.get("checkpoint") or {}).get("monitor") or f"val/{main}"
         stage, _, name = chosen.rpartition("/")
-        reached = f", {stage} {METRICS.get(name, name)} {score(name, best[chosen])}" if chosen in best else ""
+        reached = f", {stage} {METRICS.get(name, name)} {score(run, name, best[chosen])}" if chosen in best else ""
         summary.append(("Best epoch", f"{int(best['epoch']) + 1}", f"of {last}{reached}"))
     if (seconds := facts.get("seconds_of_training")) is not None:
         summary.append(
@@ -96,10 +106,14 @@ def charts(runs: list[Run]) -> list[tuple[str, Markup, list[Curve]]]:
     """Return title, SVG and curves of each chart with data."""
     plain: Callable[[float], str] = "{:g}".format
     monitors = ((run.config.get("checkpoint") or {}).get("monitor") or "" for run in runs)
-    names = ["loss", headline(runs[0]), *(each.removeprefix("val/") for each in monitors if each.startswith("val/"))]
+    names = [
+        "loss",
+        *(headline(runs[0]) or ())[:1],
+        *(each.removeprefix("val/") for each in monitors if each.startswith("val/")),
+    ]
     series = []
-    for name in dict.fromkeys(filter(None, names)):
-        title, format_y = heading(name), (lambda y: f"{100 * y:g} %") if name in SHARES else plain
+    for name in dict.fromkeys(names):
+        title, format_y = heading(name), (lambda y: f"{100 * y:g} %") if in_percent(runs[0], name) else plain
         if len(runs) == 1:
             series.append((title, {split: _points(runs[0], f"{split}/{name}") for split in ("train", "val")}, format_y))
         else:
