@@ -75,9 +75,6 @@ def test_task_of_counts(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
         main(["export", "--ckpt_path", "best", "--format", "safetensors", *QUICK])
         assert "values differ by at most" in capsys.readouterr().out
     if "explain" in commands():
-        with pytest.raises(SystemExit):
-            main([*fit(tree, *config), "--trainer.callbacks", "project.explain.ErrorAnalysis"])
-        assert "give BrightnessTask a method rank_samples" in capsys.readouterr().err
         used = ["--ckpt_path", str(RUN / "checkpoints/best.ckpt"), *QUICK]
         main(["explain", *used, "--images", "2", "--ablation", "true"])
         explained = rows(Path("logs/explain/version_0/explanations.csv"))

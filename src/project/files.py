@@ -79,9 +79,23 @@ def write_table(file: Path, rows: Sequence[dict[str, Any]], heading: Sequence[st
 
 
 def read_table(file: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Return the rows of a CSV file in UTF-8, with empty strings for missing cells.
+    """Return the rows of a CSV file in UTF-8 by column, with empty strings for missing cells.
 
-    Bytes that are not valid UTF-8 are kept (`surrogateescape`), as file names may contain them.
+    Args:
+        file: The file to read.
+        columns: Required columns.
+
+    Raises:
+        UserError: The file cannot be read, is not a CSV file, or lacks a required column.
+    """
+    header, rows = read_rows(file, columns)
+    return [dict(zip(header, row, strict=False)) for row in rows]
+
+
+def read_rows(file: Path, columns: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the rows of a CSV file, for tables whose columns may have the same name.
+
+    Missing cells are empty. Bytes that are not UTF-8 are kept (`surrogateescape`), as file names may contain them.
 
     Args:
         file: The file to read.
@@ -92,14 +106,13 @@ def read_table(file: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """
     try:
         with file.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
-            reader = csv.DictReader(stream, restval="")
-            rows = list(reader)
+            header, *rows = [row for row in csv.reader(stream) if row] or [[]]
     except (OSError, csv.Error) as error:
         raise UserError(f"cannot read {file}: {error}") from error
-    header = ", ".join(reader.fieldnames or ())
-    if not header.isprintable():
+    found = ", ".join(header)
+    if not found.isprintable():
         raise UserError(f"{file} is not a CSV file in UTF-8: save it as comma-separated text")
     for column in columns:
-        if column not in (reader.fieldnames or ()):
-            raise UserError(f"{file} has no column '{column}'; it has {header or 'no columns'}")
-    return rows
+        if column not in header:
+            raise UserError(f"{file} has no column '{column}'; it has {found or 'no columns'}")
+    return header, [row + [""] * (len(header) - len(row)) for row in rows]

@@ -12,7 +12,7 @@ from project.callbacks.test_summary import as_text
 from project.cli import main
 from project.interface import ImageInput
 from tests.browser import Browser, browser, chromium  # noqa: F401
-from tests.report.made import made_run
+from tests.report.made import made_labels, made_run, made_values
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
@@ -84,8 +84,12 @@ def test_pages_fit_the_screen_width(chrome: Browser, run: Path, here: Path) -> N
     other = made_run(here / "another run with a long name", 12, 1200, 0.7)
     many = made_run(here / "many", 1000, 5000)
     main(["report", str(run), str(other)])
-    main(["report", str(many)])
-    for page in (run / "report.html", here / "comparison.html", many / "report.html"):
+    labels = made_labels(here / "labels", [f"a label with a long name {number}" for number in range(14)], 300)
+    values = made_values(here / "values", ["a", "a value with a long name"], 300)
+    for each in (many, labels, values):
+        main(["report", str(each)])
+    pages = [each / "report.html" for each in (run, many, labels, values)]
+    for page in (*pages, here / "comparison.html"):
         for width in (320, 390, 1280):
             show(chrome, page, width)
             assert overflow(chrome) <= 0, (page, width)

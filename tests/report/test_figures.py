@@ -7,6 +7,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from project.modules.tasks.multiclass import Confusion
 from project.report.comparison import compare
+from project.report.curves import ranking_charts
 from project.runs.predictions import Predictions
 from project.runs.statistics import BINS, holm_correction, wilson_interval
 
@@ -85,3 +86,24 @@ def test_runs_on_different_images_are_compared_as_independent_proportions() -> N
 def test_holm_correction() -> None:
     assert holm_correction([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm_correction([0.6, 0.9]) == [1, 1]
+
+
+def test_roc_and_precision_recall_curves_match_scikit_learn() -> None:
+    from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
+
+    draw = np.random.default_rng(2)
+    truth = (draw.random((300, 3)) < 0.3).astype(float)
+    scores = np.clip(0.3 + 0.2 * truth + draw.normal(0, 0.2, truth.shape), 0, 1).round(2)  # with ties
+    truth[:, 2] = 0
+    (roc, precision), shown = ranking_charts(["a", "b", "never"], scores, truth)
+    assert shown == 2, "a label that never occurs has no curve"
+    for charted, metric in ((roc, roc_auc_score), (precision, average_precision_score)):
+        values = [metric(truth[:, i], scores[:, i]) for i in (0, 1)]
+        values += [float(np.mean(values)), metric(truth.ravel(), scores.ravel())]
+        titles = [curve.name for curve in charted[2]]
+        names = ("a", "b", "macro average", "micro average")
+        assert titles == [f"{name}: {100 * x:.1f}\u00a0%" for name, x in zip(names, values, strict=True)]
+    heights, recall, _ = precision_recall_curve(truth[:, 0], scores[:, 0])
+    expected, drawn = np.stack([recall[:-1], heights[:-1]], 1), np.array(precision[2][0].points)
+    distance = np.abs(expected[:, None] - drawn).max(2).min(1)
+    assert distance.max() < 1 / 200, "the resolution of the chart"

@@ -11,12 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import pytest
 from PIL import Image
+from scipy.stats import spearmanr
+from sklearn.metrics import (
+    average_precision_score,
+    mean_absolute_error,
+    precision_recall_fscore_support,
+    r2_score,
+    roc_auc_score,
+    root_mean_squared_error,
+)
 
 from project.cli import main
+from project.cli.commands import commands
 from tests.conftest import COLORS, QUICK, fit, write_images
-from tests.report.made import made_run
+from tests.report.made import made_labels, made_run, made_values
 from tests.runs import finish
 
 RUN = Path("logs/run/version_0")
@@ -184,7 +195,7 @@ def test_names_are_escaped(here: Path) -> None:
     assert "<b>&amp; cat" not in page and "&lt;b&gt;&amp;amp; cat&lt;/b&gt;" in page and "<i>odd" not in page
 
 
-def test_report_of_a_regression_run(here: Path) -> None:
+def test_report_of_a_custom_target(here: Path) -> None:
     run = here / "logs" / "run" / "version_0"
     run.mkdir(parents=True)
     (run / "test_predictions.csv").write_text("path,target,predicted\n0,3.500000,1.250000\n1,2.000000,2.100000\n")
@@ -199,7 +210,7 @@ def test_report_of_a_regression_run(here: Path) -> None:
     shown = text_of(run / "report.html")
     for text in (
         "Evaluated on 2 test texts",
-        "r2 0.8125 test",
+        "R² 0.8125 test",
         "Best epoch 2 of 2",
         "model.optimizer.lr 0.01 command line",
     ):
@@ -208,6 +219,92 @@ def test_report_of_a_regression_run(here: Path) -> None:
     page = (run / "report.html").read_text()
     assert page.count('<svg viewBox="0 0 360') == 1 and "Loss: train from 2 to 1; val from 1.5 to 0.75" in page
     assert "<img" not in page and "image" not in shown and "Confusion" not in shown and 'class="missing"' not in page
+
+
+ODD = ["predicted", "path", "<b>odd</b>", "rare"]
+"""Labels with the names of other columns, and with markup."""
+
+
+def test_report_of_labels(here: Path) -> None:
+    run = made_labels(here / "run", ODD, 400)
+    facts = json.loads((run / "test.json").read_text())
+    facts["samples"] = {"mistakes": [{"path": "0003.png", "image": "data:,"}]}
+    (run / "test.json").write_text(json.dumps(facts))
+    main(["report", str(run)])
+    page, shown = (run / "report.html").read_text(), text_of(run / "report.html")
+    with (run / "test_predictions.csv").open(newline="") as stream:
+        cells = np.array(list(csv.reader(stream))[1:])
+    for name, truth, score in zip(ODD, cells[:, 3:7].T, cells[:, 7:].T, strict=True):
+        known = truth != ""
+        label, score = truth[known].astype(float), score[known].astype(float)
+        rates = precision_recall_fscore_support(label, score >= 0.4, average="binary")[:3]
+        scores = [*rates[:2], average_precision_score(label, score), roc_auc_score(label, score), rates[2]]
+        row = f"{name} 100 {label.sum():.0f} {known.sum()} 0.4 {' '.join(f'{100 * x:.1f} %' for x in scores)}"
+        assert row in shown.replace("\u00a0", " "), row
+        assert f"{html.escape(name)}: {100 * scores[3]:.1f}\u00a0%" in page, "legend of the ROC curves"
+    assert f"{(cells[:, 3:7] == '').sum()} unknown labels are left out" in shown
+    assert page.count('class="curve macro" points') == 2 and "Reliability diagram" in shown and "7 labels" in shown
+    assert "F1 80.00" in shown and "mAP 90.00" in shown and "Confusion" not in shown and "<b>odd" not in page
+    predicted, truth = cells[3, 2].replace("|", ", ") or "no label", cells[3, 1].replace("|", ", ") or "no label"
+    assert f"predicted {predicted} true {truth}" in shown or f"predicted {predicted} correct" in shown
+    (run / "test.json").unlink()
+    main(["report", str(run)])
+    assert "Per-label metrics" in text_of(run / "report.html"), "labels are found in the header of the table"
+
+
+def test_report_of_values(here: Path) -> None:
+    run = made_values(here / "run", ["angle", "class"], 400)
+    main(["report", str(run)])
+    page, shown = (run / "report.html").read_text(), text_of(run / "report.html")
+    with (run / "test_predictions.csv").open(newline="") as stream:
+        cells = np.array(list(csv.reader(stream))[1:])
+    for column, name in enumerate(["angle", "class"]):
+        known = cells[:, 1 + column] != ""
+        truth, predicted = cells[known, 1 + column].astype(float), cells[known, 3 + column].astype(float)
+        errors = mean_absolute_error(truth, predicted), root_mean_squared_error(truth, predicted)
+        scores = [*errors, r2_score(truth, predicted), spearmanr(truth, predicted).statistic]
+        assert f"{name} {known.sum()} {' '.join(f'{x:.4g}' for x in scores)}" in shown
+        assert f"{name}: predicted against true values of {known.sum()} samples" in page
+        assert f"Residuals of {name}" in shown
+    assert "MAE 1.25" in shown and "unknown values are left out" in shown and "mean 20, standard deviation 5" in shown
+
+
+@pytest.mark.parametrize(
+    ("made", "metric"), [(made_labels, "Per-label average precision"), (made_values, "Per-value MAE")]
+)
+def test_comparison_of_labels_and_values(
+    here: Path, capsys: pytest.CaptureFixture[str], made: Callable[..., Path], metric: str
+) -> None:
+    runs = [made(here / name, ["a", "b"], 200, noise) for name, noise in {"one": 0.5, "two": 1.5}.items()]
+    main(["report", *map(str, runs)])
+    shown = text_of(Path("comparison.html"))
+    assert metric in shown and "Significance tests are available for classes only" in shown and "McNemar" not in shown
+    other = made_run(here / "classes", 3, 30)
+    message = error(["report", str(runs[0]), str(other)], capsys)
+    assert "here/classes with classes: they cannot be compared" in message
+
+
+@pytest.mark.parametrize("command", ["groups", "model_card"])
+def test_commands_for_classes_say_what_a_run_is(here: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    if command not in commands():
+        pytest.skip(f"{command} was removed")
+    run = made_labels(here / "run", ["a", "b"], 20)
+    assert error([command, str(run)], capsys).endswith(f"{command} is for classes, but {run} is a run with labels")
+
+
+def test_fit_reports_the_metric_of_the_task(here: Path, tmp_path: Path) -> None:
+    write_images(tmp_path / "images", 40, COLORS["red"])
+    rows = [f"{i:03d}.png,{i % 2},{i % 3 % 2 if i % 5 else ''},{i / 10}" for i in range(40)]
+    (tmp_path / "images" / "t.csv").write_text("\n".join(["path,odd,third,size", *rows]))
+    for columns, metric, title in (("[odd,third]", "f1", "F1"), ("size", "mae", "MAE")):
+        options = ["--data.table", str(tmp_path / "images" / "t.csv"), "--data.columns.label", columns]
+        main([*fit(tmp_path / "images", *options), "--data.batch_transforms", "[]"])
+        run = max(Path("logs/run").iterdir())
+        facts = json.loads((run / "test.json").read_text())
+        assert facts["headline"][0] == metric and facts["target"]["kind"] in ("labels", "values")
+        page = (run / "report.html").read_text()
+        assert f"<h3>{title}</h3>" in page and f'<dl class="tiles">\n<div><dt>{title}</dt>' in page
+        assert "<h3>Accuracy</h3>" not in page and "classified correctly" not in page
 
 
 def test_report_of_text_classification(here: Path) -> None:

@@ -35,9 +35,7 @@ def groups(
         UserError: the run has no tested images, or no groups can be formed.
     """
     loaded = read_run(run)
-    if loaded.predictions is None:
-        raise UserError(f"{loaded.folder} has no tested images to group")
-    tested = loaded.predictions
+    tested = loaded.require_classes("groups")
     columns = [column] if isinstance(column, str) else column or []
     if (folder_level is None) == (not columns):
         raise UserError("give either --column NAME, a column of a table, or --folder_level 0")

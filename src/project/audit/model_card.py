@@ -37,9 +37,7 @@ def model_card(run: Path, output: Path | None = None) -> None:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     loaded = read_run(run)
-    file = output or loaded.folder / "model_card.md"
-    if loaded.predictions is None:
-        raise UserError(f"{loaded.folder} has no tested images: a model card needs test results")
+    tested, file = loaded.require_classes("model_card"), output or loaded.folder / "model_card.md"
     if output is None and file.exists():
         raise UserError(
             f"{file} exists and is not overwritten, as it may have been edited: give another file with --output FILE.md"
@@ -47,13 +45,17 @@ def model_card(run: Path, output: Path | None = None) -> None:
     environment = Environment(loader=PackageLoader("project.audit"), trim_blocks=True, undefined=StrictUndefined)
     environment.filters["percent"] = lambda share: "–" if share != share else f"{100 * share:.1f} %"
     environment.filters["name"] = lambda folder: Path(folder or "").name
-    write_text(file, environment.get_template("model_card.md").render(_context(loaded, loaded.predictions)))
+    write_text(file, environment.get_template("model_card.md").render(_context(loaded, tested)))
     print(f"model card {file}")
 
 
 def _context(run: Run, tested: Predictions) -> dict[str, Any]:
     facts, start = defaultdict(lambda: None, run.facts), run.starts[-1] if run.starts else {}
-    counts, packages, hardware = facts["train_counts"] or [], start.get("packages", {}), start.get("hardware") or {}
+    counts, packages, hardware = (
+        run.target.get("train_counts", []),
+        start.get("packages", {}),
+        start.get("hardware") or {},
+    )
     parts = [f"{facts['net']}, {facts['parameters']:,} parameters"] if facts["net"] else ["Network not recorded"]
     if facts["input"]:
         parts.append(f"images of {facts['input']}")

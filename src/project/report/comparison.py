@@ -8,9 +8,11 @@ import numpy as np
 from project.errors import UserError
 from project.report.settings import flat_options
 from project.report.summary import charts, render, tiles
+from project.runs.label_predictions import LabelPredictions
 from project.runs.predictions import Predictions
 from project.runs.read import Run
 from project.runs.statistics import Interval, holm_correction
+from project.runs.value_predictions import ValuePredictions
 
 
 class Comparison(NamedTuple):
@@ -27,21 +29,31 @@ class Comparison(NamedTuple):
 
 
 def comparison_page(runs: list[Run]) -> str:
-    """Return the HTML page that compares each run with the first one."""
-    if empty := [run.name for run in runs if run.predictions is None]:
-        raise UserError(f"{empty[0]} has no tested images to compare")
-    tested = [run.predictions for run in runs if run.predictions is not None]
+    """Return the HTML page that compares each run with the first one.
+
+    Raises:
+        UserError: A run has no tested samples, or the runs have different kinds of targets.
+    """
+    if empty := [run.name for run in runs if not run.rows]:
+        raise UserError(f"{empty[0]} has no tested samples to compare")
+    kinds = [run.target.get("kind", "another target") if run.predictions else "another target" for run in runs]
+    for run, kind in zip(runs, kinds, strict=True):
+        if kind != kinds[0]:
+            raise UserError(f"{runs[0].name} is a run with {kinds[0]}, {run.name} with {kind}: they cannot be compared")
+    tested = [run.predictions for run in runs if isinstance(run.predictions, Predictions)]
     folders = [run.facts.get("folder") for run in runs]
-    others = zip(tested[1:], folders[1:], strict=True)
+    others = zip(tested[1:], folders[1:], strict=False)
     comparisons = [compare(tested[0], each, folder == folders[0]) for each, folder in others]
     corrected = iter(holm_correction([result.p for result in comparisons if result.p is not None]))
     comparisons = [each if each.p is None else each._replace(p=next(corrected)) for each in comparisons]
     configs = [flat_options(run.config) for run in runs]
     names = dict.fromkeys(name for config in configs for name in config if name != "ckpt_path")
     columns = [(name, [config.get(name, "–") for config in configs]) for name in names]
-    results = [(run, each, _conclusion(runs[0], run, each)) for run, each in zip(runs[1:], comparisons, strict=True)]
+    results = [(run, each, _conclusion(runs[0], run, each)) for run, each in zip(runs[1:], comparisons, strict=False)]
     page: dict[str, Any] = {"runs": runs, "tested": tested, "folders": folders, "results": results}
-    page |= {"rows": _metrics(runs), "charts": charts(runs), "classes": _recalls(tested)}
+    same = {(run.facts.get("folder"), frozenset(run.predictions.paths if run.predictions else ())) for run in runs}
+    page |= {"kind": kinds[0], "same_samples": len(same) == 1, "sample": runs[0].facts.get("kind", "image")}
+    page |= {"rows": _metrics(runs), "charts": charts(runs), "singles": _singles(runs)}
     differing = [(name, values) for name, values in columns if len(set(values)) > 1]
     return render("comparison.html", **page, differing=differing)
 
@@ -84,7 +96,7 @@ def compare(one: Predictions, other: Predictions, same_folder: bool = True) -> C
 
 def _conclusion(one: Run, other: Run, result: Comparison) -> str:
     """Return the conclusion of a comparison in one sentence."""
-    assert one.predictions and other.predictions
+    assert isinstance(one.predictions, Predictions) and isinstance(other.predictions, Predictions)
     if not {*one.predictions.names} & {*other.predictions.names}:
         return f"{other.name} and {one.name} have no classes in common."
     low, high = result.interval
@@ -104,9 +116,27 @@ def _metrics(runs: list[Run]) -> list[tuple[str, list[tuple[str, str]]]]:
     return [(name, [column.get(name, ("–", "")) for column in columns]) for name in names]
 
 
-def _recalls(tested: list[Predictions]) -> list[tuple[str, list[float], float]]:
-    """Return name, recall in each run, and last minus first recall, for the classes that all runs have."""
-    recalls = [dict(zip(each.names, each.per_class["recall"].tolist(), strict=True)) for each in tested]
-    rows = [(name, [recall[name] for recall in recalls]) for name in recalls[0] if all(name in r for r in recalls)]
+class Singles(NamedTuple):
+    """A metric of each class, label or value that all runs have, by ascending difference of the last and first run."""
+
+    title: str  # e.g. per-class recall
+    rows: list[tuple[str, list[float], float]]  # name, metric of each run, difference
+    shares: bool  # True if the metric is a share
+
+
+def _singles(runs: list[Run]) -> Singles | None:
+    """Return the comparison of single classes, labels or values; None for custom targets."""
+    title, columns = "", []
+    for run in runs:
+        if isinstance(run.predictions, Predictions):
+            title, values = "Per-class recall", run.predictions.per_class["recall"]
+        elif isinstance(run.predictions, LabelPredictions):
+            title, values = "Per-label average precision", run.predictions.per_label["average_precision"]
+        elif isinstance(run.predictions, ValuePredictions):
+            title, values = "Per-value MAE", run.predictions.per_value["mae"]
+        else:
+            return None
+        columns.append(dict(zip(run.predictions.names, values.tolist(), strict=True)))
+    rows = [(name, [column[name] for column in columns]) for name in columns[0] if all(name in c for c in columns)]
     compared = [(name, values, values[-1] - values[0]) for name, values in rows]
-    return sorted(compared, key=lambda row: (np.isnan(row[2]), row[2]))
+    return Singles(title, sorted(compared, key=lambda row: (np.isnan(row[2]), row[2])), title != "Per-value MAE")

@@ -4,16 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from project.errors import UserError
 from project.files import read_table, write_text
-from project.report.charts import confusion_chart, confusion_image, reliability_diagram
 from project.report.comparison import comparison_page
+from project.report.curves import POINTS
+from project.report.results import captions, results
 from project.report.settings import flat_options, settings
 from project.report.summary import charts, render, tiles
 from project.runs.folder import TEST_PREDICTIONS
-from project.runs.predictions import Predictions
 from project.runs.read import Run, read_run
 from project.runs.statistics import BINS
 
@@ -45,57 +43,40 @@ def report(runs: list[Path], output: Path | None = None) -> None:
 
 def run_page(run: Run) -> str:
     """Return the HTML report of a run."""
-    tested, facts, kind = run.predictions, run.facts, run.facts.get("kind", "image")
+    facts, kind = run.facts, run.facts.get("kind", "image")
     configured, missing_configs = settings(run.config, run.starts)
     start = run.starts[-1] if run.starts else {}
     commands = [each.get("command", "") for each in run.starts]
     if run.trained != run.folder and facts.get("command"):
         commands.append(facts["command"])
     packages = start.get("packages", {})
-    page: dict[str, Any] = {"run": run, "facts": facts, "kind": kind, "tested": tested, "start": start, "bins": BINS}
+    page: dict[str, Any] = {
+        "run": run,
+        "facts": facts,
+        "kind": kind,
+        "tested": run.predictions,
+        "start": start,
+        "bins": BINS,
+    }
+    page |= {"target": run.target, "of": run.target["kind"] if run.predictions else None, "points": POINTS}
     page |= {"tiles": tiles(run), "charts": charts([run]), "best": run.best, "samples": _samples(run)}
     page |= {"settings": configured, "missing_configs": missing_configs, "all_options": flat_options(run.config)}
     page["commands"] = commands
     page["packages"] = [(name, packages[name]) for name in PACKAGES if name in packages]
-    if tested:
-        chart = confusion_chart(tested.confusion, tested.names) if len(tested.names) <= 30 else None  # legible
-        page |= {
-            "confusion_chart": chart,
-            "confusion_image": None if chart else confusion_image(tested.confusion),
-            "pairs": tested.pairs[:12],
-            "classes": _classes(tested, facts.get("train_counts")),
-            "means": {name: np.nanmean(tested.per_class[name]) for name in ("precision", "recall", "f1")},
-            "reliability": reliability_diagram(tested.bins, 1 / BINS, kind),
-        }
+    page |= results(run)
     return render("run.html", **page)
 
 
-def _classes(tested: Predictions, train_counts: list[int] | None) -> list[dict[str, Any]]:
-    """Return the rows of the per-class table, sorted by F1, lowest first."""
-    # Reversed, so that the most frequent confusion of a class is kept.
-    confused = {pair.label: f"{pair.predicted} ({pair.images:,})" for pair in reversed(tested.pairs)}
-    rows = []
-    for i, name in enumerate(tested.names):
-        row = {"name": name, "train": train_counts[i] if train_counts else None}
-        row["confused_with"] = confused.get(name, "")
-        rows.append(row | {key: float(values[i]) for key, values in tested.per_class.items()})
-    return sorted(rows, key=lambda row: (np.isnan(row["f1"]), row["f1"]))
-
-
 def _samples(run: Run) -> dict[str, list[dict[str, Any]]]:
-    """Return samples by kind with prediction and label, or for tasks other than classification with `columns`."""
-    tested, samples = run.predictions, {kind: run.samples.get(kind, []) for kind in KINDS}
+    """Return samples by kind with prediction and label in words, or for a custom target with `columns`."""
+    samples = {kind: run.samples.get(kind, []) for kind in KINDS}
     shown = {each["path"] for of_kind in samples.values() for each in of_kind}
     details: dict[str, dict[str, Any]]
-    if tested is None:
+    if run.predictions is None:
         details = {row.pop("path"): {"columns": row} for row in read_table(run.folder / TEST_PREDICTIONS, ["path"])}
     else:
-        names, columns = tested.names, (tested.predicted, tested.label, tested.probability)
-        details = {
-            path: {"predicted": names[p], "label": names[c], "probability": q, "correct": p == c}
-            for path, p, c, q in zip(tested.paths, *columns, strict=True)
-            if path in shown
-        }
+        caption = captions(run)
+        details = {path: caption(row) for row, path in enumerate(run.predictions.paths) if path in shown}
     return {
         kind: [each | details[each["path"]] for each in of_kind if each["path"] in details]
         for kind, of_kind in samples.items()

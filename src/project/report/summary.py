@@ -7,56 +7,119 @@ import numpy as np
 from markupsafe import Markup
 
 from project.output import format_duration
-from project.report.charts import Curve, line_chart
+from project.report.charts import line_chart
+from project.report.svg import Curve
+from project.runs.predictions import Predictions
 from project.runs.read import Run
 
-# Of every classification; accuracy and calibration error have their own tiles.
-CLASSIFICATION = {"loss", "acc", "precision", "recall", "f1", "calibration_error", "brier"}
+METRICS = {
+    "acc": "accuracy",
+    "f1": "F1",
+    "mAP": "mAP",
+    "subset_acc": "subset accuracy",
+    "auroc": "AUROC",
+    "average_precision": "average precision",
+    "top5_acc": "top-5 accuracy",
+    "kappa": "Cohen's kappa",
+    "quadratic_kappa": "quadratic kappa",
+    "brier": "Brier score",
+    "mae": "MAE",
+    "rmse": "RMSE",
+    "r2": "R²",
+    "spearman": "Spearman",
+    "loss": "loss",
+}
+"""Names of the metrics in prose."""
+SHARES = {"acc", "f1", "mAP", "subset_acc", "auroc", "average_precision", "top5_acc"}
+"""Metrics that are shown in percent."""
+# Means over classes or labels, which stand with their tables; of classes also what has a tile or is not comparable.
+MEANS = {"loss", "precision", "recall"}
+CLASSIFICATION = MEANS | {"acc", "f1", "calibration_error", "brier"}
 POINTS, STYLES = 300, 6  # maximum points of a curve, and number of line styles
 
 
+def headline(run: Run) -> tuple[str, str] | None:
+    """Return name and format of the metric that the task shows next to the loss; None for a task without one."""
+    shown = run.facts.get("headline", ("acc", ".2%"))  # missing if test.json is
+    return (shown[0], shown[1]) if shown else None
+
+
+def heading(name: str) -> str:
+    """Return the name of a metric as a title, e.g. Subset accuracy."""
+    text = METRICS.get(name, name)
+    return text.capitalize() if name in METRICS and text.islower() else text
+
+
+def in_percent(run: Run, name: str) -> bool:
+    """Return True if a metric is shown in percent."""
+    main = headline(run)
+    return main[1].endswith("%") if main and name == main[0] else name in SHARES
+
+
+def score(run: Run, name: str, value: float) -> str:
+    """Return a metric as text, the headline in the format of the task."""
+    main = headline(run)
+    if in_percent(run, name):
+        return percent(value)
+    return format(value, main[1]) if main and name == main[0] else figure(value)
+
+
 def tiles(run: Run) -> list[tuple[str, str, str]]:
-    """Return name, value and remark of each summary tile."""
-    facts, tested, best = run.facts, run.predictions, run.best
-    split = facts.get("split", "test")
-    scalars = facts.get("scalars", {}).items()
-    summary = [(name, f"{value:.4f}", split) for name, value in scalars if not tested or name not in CLASSIFICATION]
-    if tested:
-        low, high = tested.interval
+    """Return name, value and remark of each summary tile, the headline first."""
+    facts, tested, best, rows = run.facts, run.predictions, run.best, run.rows
+    split, kind = facts.get("split", "test"), facts.get("kind", "image")
+    summary, classes = [], tested if isinstance(tested, Predictions) else None
+    if classes:
+        low, high = classes.interval
         remark = f"95\u00a0% CI {100 * low:.2f}\u00a0to\u00a0{100 * high:.2f}\u00a0%"
-        summary.append(("Accuracy", percent(tested.accuracy), remark))
+        summary.append(("Accuracy", percent(classes.accuracy), remark))
+        summary.append(("ECE", percent(classes.calibration_error), "expected calibration error"))
+    skipped = CLASSIFICATION if classes else MEANS if tested else set()
+    scalars = {name: value for name, value in facts.get("scalars", {}).items() if name not in skipped}
+    main = (headline(run) or ("",))[0]
+    for name in sorted(scalars, key=lambda name: name != main):
+        summary.append((heading(name), score(run, name, scalars[name]), split))
     if best:
         last = int(max(row["epoch"] for row in run.epochs)) + 1
-        score = f", val accuracy {percent(best['val/acc'])}" if "val/acc" in best else ""
-        summary.append(("Best epoch", f"{int(best['epoch']) + 1}", f"of {last}{score}"))
+        chosen = (run.config.get("checkpoint") or {}).get("monitor") or f"val/{main}"
+        stage, _, name = chosen.rpartition("/")
+        reached = f", {stage} {METRICS.get(name, name)} {score(run, name, best[chosen])}" if chosen in best else ""
+        summary.append(("Best epoch", f"{int(best['epoch']) + 1}", f"of {last}{reached}"))
     if (seconds := facts.get("seconds_of_training")) is not None:
         summary.append(
             ("Training time", format_duration(seconds), "since the last resume" if len(run.starts) > 1 else "")
         )
     if "parameters" in facts:
         summary.append(("Parameters", short(facts["parameters"]), f"{facts['net']}, {facts['parameters']:,}"))
-    kind = facts.get("kind", "image")
     if tested:
-        summary.append(("Evaluated on", f"{len(tested.paths):,}", f"{split} {kind}s, {len(tested.names):,} classes"))
+        outputs = f"{len(tested.names):,} {run.target['kind']}"
+        outputs = outputs[:-1] if len(tested.names) == 1 and not classes else outputs
+        summary.append(("Evaluated on", f"{rows:,}", f"{split} {kind}s, {outputs}"))
     if privacy := facts.get("notes", {}).get("privacy"):
         summary.append(
             ("Differential privacy", f"ε {privacy['epsilon']:.2f}", f"at delta {privacy['delta']:g}, per train {kind}")
         )
-    if tested:
-        summary.append(("ECE", percent(tested.calibration_error), "expected calibration error"))
     return summary
 
 
 def charts(runs: list[Run]) -> list[tuple[str, Markup, list[Curve]]]:
     """Return title, SVG and curves of each chart with data."""
     plain: Callable[[float], str] = "{:g}".format
-    kinds = (("Loss", "loss", plain), ("Accuracy", "acc", lambda y: f"{100 * y:g} %"))
+    monitors = ((run.config.get("checkpoint") or {}).get("monitor") or "" for run in runs)
+    names = [
+        "loss",
+        *(headline(runs[0]) or ())[:1],
+        *(each.removeprefix("val/") for each in monitors if each.startswith("val/")),
+    ]
     series = []
-    for title, name, format_y in kinds:
+    for name in dict.fromkeys(names):
+        title, format_y = heading(name), (lambda y: f"{100 * y:g} %") if in_percent(runs[0], name) else plain
         if len(runs) == 1:
             series.append((title, {split: _points(runs[0], f"{split}/{name}") for split in ("train", "val")}, format_y))
         else:
-            series.append((f"Val {title.lower()}", {run.name: _points(run, f"val/{name}") for run in runs}, format_y))
+            series.append(
+                (f"Val {METRICS.get(name, name)}", {run.name: _points(run, f"val/{name}") for run in runs}, format_y)
+            )
     if len(runs) == 1:
         series.append(("Learning rate", {"per step": _points(runs[0], "train/learning_rate")}, plain))
     mark = runs[0].best["epoch"] + 1 if len(runs) == 1 and runs[0].best else None
@@ -85,13 +148,18 @@ def render(name: str, **context: Any) -> str:
     from jinja2 import Environment, PackageLoader
 
     jinja = Environment(loader=PackageLoader("project.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    jinja.filters |= {"percent": percent, "points": points, "p_value": p_value}
+    jinja.filters |= {"percent": percent, "points": points, "p_value": p_value, "figure": figure, "heading": heading}
     return jinja.get_template(name).render(**context)
 
 
 def percent(share: float, digits: int = 2) -> str:
     """Format 0.9734 as 97.34 %, and NaN as a dash."""
     return "–" if np.isnan(share) else f"{100 * share:.{digits}f}\u00a0%"
+
+
+def figure(value: float, sign: str = "") -> str:
+    """Format a number with four digits, and NaN as a dash."""
+    return "–" if np.isnan(value) else f"{value:{sign}.4g}".replace("-", "−")
 
 
 def points(difference: float) -> str:

@@ -1,5 +1,6 @@
 """Metrics of the predictions of a classification test: accuracy, confusion matrix, calibration."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -28,6 +29,16 @@ class Pair(NamedTuple):
     share: float
 
 
+def calibration_bins(probability: NDArray[np.float64], correct: NDArray[np.bool_]) -> list[Bin]:
+    """Return the non-empty calibration bins, of `BINS` of equal width, of probabilities (N,) and outcomes (N,)."""
+    index = np.minimum((probability * BINS).astype(int), BINS - 1)
+    masks = [(i, index == i) for i in np.unique(index).tolist()]
+    return [
+        Bin(i / BINS, int(rows.sum()), float(probability[rows].mean()), float(correct[rows].mean()))
+        for i, rows in masks
+    ]
+
+
 @dataclass(frozen=True)
 class Predictions:
     """Predictions of a test, one entry per image.
@@ -39,6 +50,7 @@ class Predictions:
         predicted: int64 (N,).
         probability: Probability of the predicted class, float64 (N,) in [0, 1].
         class_probability: Probability of the true class, float64 (N,) in [0, 1].
+        probabilities: Probability of each class, float64 (N, classes) in [0, 1]; None with more than 100 classes.
     """
 
     names: list[str]
@@ -47,9 +59,20 @@ class Predictions:
     predicted: NDArray[np.int64]
     probability: NDArray[np.float64]
     class_probability: NDArray[np.float64]
+    probabilities: NDArray[np.float64] | None = None
+
+    @classmethod
+    def from_rows(cls, rows: Sequence[Sequence[str]], names: list[str]) -> "Predictions":
+        """Return the predictions of the rows of test_predictions.csv; without names, those in the rows."""
+        names = names or sorted({cell for row in rows for cell in row[1:3]})
+        index = {name: i for i, name in enumerate(names)}
+        label, predicted = (np.array([index[row[column]] for row in rows]) for column in (1, 2))
+        numbers = np.array([row[3:] for row in rows]).astype(np.float64)
+        each = numbers[:, 2:] if numbers.shape[1] == 2 + len(names) else None
+        return cls(names, [row[0] for row in rows], label, predicted, numbers[:, 0], numbers[:, 1], each)
 
     def subset(self, rows: NDArray[np.int64]) -> "Predictions":
-        """Return the predictions of the given rows."""
+        """Return the predictions of the given rows, without the probability of each class."""
         paths = [self.paths[row] for row in rows] if self.paths else []
         probabilities = self.probability[rows], self.class_probability[rows]
         return Predictions(self.names, paths, self.label[rows], self.predicted[rows], *probabilities)
@@ -101,13 +124,8 @@ class Predictions:
 
     @cached_property
     def bins(self) -> list[Bin]:
-        """The non-empty calibration bins, of `BINS` of equal width."""
-        index = np.minimum((self.probability * BINS).astype(int), BINS - 1)
-        masks = [(i, index == i) for i in np.unique(index).tolist()]
-        return [
-            Bin(i / BINS, int(rows.sum()), float(self.probability[rows].mean()), float(self.correct[rows].mean()))
-            for i, rows in masks
-        ]
+        """The non-empty calibration bins."""
+        return calibration_bins(self.probability, self.correct)
 
     @property
     def calibration_error(self) -> float:

@@ -3,18 +3,28 @@
 import csv
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
 from project.errors import UserError
-from project.files import read_table
+from project.files import read_rows
 from project.runs.folder import ENVIRONMENT, TEST_PREDICTIONS, TEST_SUMMARY, run_folder
+from project.runs.label_predictions import LabelPredictions
 from project.runs.predictions import Predictions
+from project.runs.value_predictions import ValuePredictions
+
+AnyPredictions = Predictions | LabelPredictions | ValuePredictions
+READERS: dict[str, tuple[str, type[AnyPredictions]]] = {
+    "classes": ("class_names", Predictions),
+    "labels": ("label_names", LabelPredictions),
+    "values": ("value_names", ValuePredictions),
+}
+"""Field with the names, and class of the predictions, by kind of target."""
+CLASS_COLUMNS = ["path", "class", "predicted", "probability", "class_probability"]
 
 
 @dataclass(frozen=True)
@@ -22,18 +32,22 @@ class Run:
     """A run folder NAME/version_N with test results, written by `fit` or `test`.
 
     Attributes:
-        facts: Contents of test.json without the samples.
+        facts: Contents of test.json without the target and the samples.
         samples: Selected samples with their `path`, by kind (mistakes, uncertain, sample), highest score first.
-        predictions: Contents of test_predictions.csv; None without samples and for tasks other than classification.
+        predictions: Contents of test_predictions.csv; None without samples and for targets other than these.
         trained: Folder of the `fit` that wrote the checkpoint, often the same folder.
+        target: Fields of the target of the data, and its `kind`; found in the table of predictions without test.json.
+        rows: Number of tested samples.
     """
 
     folder: Path
     name: str
     facts: dict[str, Any]
     samples: dict[str, list[dict[str, str]]]
-    predictions: Predictions | None
+    predictions: AnyPredictions | None
     trained: Path | None
+    target: dict[str, Any] = field(default_factory=dict)
+    rows: int = 0
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -67,6 +81,19 @@ class Run:
             return rows[-1]
         return max(rows, key=lambda row: (sign * row[monitor], -row.get("val/loss", 0)))
 
+    def require_classes(self, command: str) -> Predictions:
+        """Return the predictions of a test with classes.
+
+        Raises:
+            UserError: The model is for another kind of target, or no samples were tested.
+        """
+        if not self.rows:
+            raise UserError(f"{self.folder} has no tested samples: {command} needs test results")
+        if not isinstance(self.predictions, Predictions):
+            kind = self.target.get("kind", "another kind of target")
+            raise UserError(f"{command} is for classes, but {self.folder} is a run with {kind}")
+        return self.predictions
+
     def _read_trained(self, name: str, read: Callable[[Path], Any]) -> Any:
         return None if self.trained is None else _read(self.trained / name, read)
 
@@ -86,7 +113,7 @@ def read_run(folder: Path) -> Run:
             f" `train.py test --ckpt_path {folder}/checkpoints/best.ckpt` and give the folder that it prints"
         )
     facts = _read(folder / TEST_SUMMARY, _json) or {}
-    samples = facts.pop("samples", {})
+    target, samples = facts.pop("target", {}), facts.pop("samples", {})
     checkpoint = facts.get("checkpoint")
     trained = run_folder(Path(checkpoint)) if checkpoint and Path(checkpoint).is_file() else None
     if (folder / ENVIRONMENT).is_file():  # the folder of the `fit` itself, even if it was moved
@@ -94,7 +121,10 @@ def read_run(folder: Path) -> Run:
     elif trained is not None and (at_training := _read(trained / TEST_SUMMARY, _json)):
         facts["seconds_of_training"] = at_training.get("seconds_of_training")
     name = "/".join(folder.resolve().parts[-2:])
-    return Run(folder, name, facts, samples, _predictions(folder / TEST_PREDICTIONS, facts.get("class_names")), trained)
+    header, rows = read_rows(folder / TEST_PREDICTIONS, ["path"])
+    target = target or _target(header)
+    predictions = _predictions(folder, target, header, rows)
+    return Run(folder, name, facts, samples, predictions, trained, target, len(rows))
 
 
 def _read(file: Path, read: Callable[[Path], Any]) -> Any:
@@ -114,16 +144,34 @@ def _metrics(file: Path) -> list[dict[str, float]]:
         return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(stream)]
 
 
-def _predictions(file: Path, class_names: list[str] | None) -> Predictions | None:
-    rows = read_table(file, ["path"])
-    if not rows or (class_names is None and "class_probability" not in rows[0]):
+def _target(header: list[str]) -> dict[str, Any]:
+    """Return the target that the columns of test_predictions.csv tell; empty for a custom one."""
+    columns, half = header[1:], len(header) // 2
+    if header[:5] == CLASS_COLUMNS:
+        return {"kind": "classes"}
+    if columns[:2] == ["labels", "predicted"]:
+        return {"kind": "labels", "label_names": columns[2 : half + 1]}
+    if columns and columns[half:] == [f"predicted {name}" for name in columns[:half]]:
+        return {"kind": "values", "value_names": columns[:half]}
+    return {}
+
+
+def _predictions(
+    folder: Path, target: dict[str, Any], header: list[str], rows: list[list[str]]
+) -> AnyPredictions | None:
+    key, reader = READERS.get(target.get("kind", ""), ("", Predictions))
+    if not rows or not key or (key not in target and key != "class_names"):  # none, or a custom target
         return None
-    read_table(file, ["class", "predicted", "probability", "class_probability"])  # raises if one is missing
-    names = class_names or sorted({row[column] for row in rows for column in ("class", "predicted")})
-    index = {name: i for i, name in enumerate(names)}
+    names, file = target.get(key, []), folder / TEST_PREDICTIONS
+    columns = {
+        "classes": CLASS_COLUMNS,
+        "labels": ["path", "labels", "predicted", *names, *(f"p({name})" for name in names)],
+        "values": ["path", *names, *(f"predicted {name}" for name in names)],
+    }[target["kind"]]
+    for place, column in enumerate(columns):  # by place, as a label may have the name of another column
+        if header[place : place + 1] != [column]:
+            raise UserError(f"{file} has no column '{column}' in place {place + 1}; it has {', '.join(header)}")
     try:
-        labels = [np.array([index[row[column]] for row in rows]) for column in ("class", "predicted")]
-        probabilities = [np.array([float(row[name]) for row in rows]) for name in ("probability", "class_probability")]
-        return Predictions(names, [row["path"] for row in rows], *labels, *probabilities)
-    except (KeyError, ValueError) as error:  # unknown class, not a number
+        return reader.from_rows(rows, names)
+    except (KeyError, ValueError, IndexError) as error:  # unknown class, not a number
         raise UserError(f"{file} is corrupted or was edited ({error}): write it again with `train.py test`") from error

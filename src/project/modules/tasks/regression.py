@@ -11,6 +11,7 @@ from project.modules.losses import MaskedLoss
 from project.modules.tasks.figures import scatter_figure
 from project.modules.tasks.scores import ScoreMetric, known_mean, nanmean
 from project.modules.tasks.task import LossMetric, Task
+from project.runs.statistics import value_metrics
 
 NAMES = {"mae": "MAE", "rmse": "RMSE", "r2": "R²", "spearman": "Spearman"}
 
@@ -161,28 +162,7 @@ class ValueScores(ScoreMetric):
     def compute(self) -> StageResult:
         """Return the metrics; those of a value with fewer than two known samples are NaN."""
         predictions, truth = (x.cpu() for x in self.gathered())
-        found = value_metrics(predictions, truth)
+        arrays = value_metrics(predictions.numpy(), truth.numpy())
+        found = {name: torch.from_numpy(values) for name, values in arrays.items()}
         scalars = {"loss": self.loss_sum / self.samples, **{name: nanmean(found[name]) for name in NAMES}}
         return StageResult(scalars, int(self.samples), {**found, "predictions": predictions, "truth": truth})
-
-
-def value_metrics(predictions: Tensor, truth: Tensor) -> dict[str, Tensor]:
-    """Return `mae`, `rmse`, `r2`, `spearman`, float64, and the number of `known` samples, int64, each (values,).
-
-    Args:
-        predictions: float (N, values).
-        truth: float (N, values), NaN if unknown.
-    """
-    from scipy.stats import spearmanr
-
-    rows: list[list[float]] = []
-    counts = (~truth.isnan()).sum(0)
-    for predicted, true in zip(predictions.double().T, truth.double().T, strict=True):
-        known = ~true.isnan()
-        x, y = predicted[known], true[known]
-        error, spread = x - y, (y - y.mean()).square().sum()
-        enough = len(y) > 1 and bool(spread > 0)
-        r2 = float(1 - error.square().sum() / spread) if enough else torch.nan
-        rho = float(spearmanr(x.numpy(), y.numpy()).statistic) if enough and len(x.unique()) > 1 else torch.nan
-        rows.append([float(error.abs().mean()), float(error.square().mean().sqrt()), r2, rho])
-    return dict(zip(NAMES, torch.tensor(rows, dtype=torch.float64).T, strict=True)) | {"known": counts}

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from project.modules.tasks.task import LossMetric
+from project.runs import statistics
 
 
 class ScoreMetric(LossMetric):
@@ -46,15 +47,8 @@ def ranking(scores: Tensor, truth: Tensor) -> dict[str, Tensor]:
     Returns:
         `auroc` and `average_precision`; NaN for columns that do not have both values.
     """
-    from sklearn.metrics import average_precision_score, roc_auc_score
-
-    figures = np.full((2, scores.shape[1]), np.nan)
-    for column, (score, label) in enumerate(zip(scores.double().cpu().numpy().T, truth.cpu().numpy().T, strict=True)):
-        known = ~np.isnan(label)
-        if len(np.unique(label[known])) == 2:
-            for row, metric in enumerate((roc_auc_score, average_precision_score)):
-                figures[row, column] = metric(label[known], score[known])
-    return dict(zip(("auroc", "average_precision"), torch.from_numpy(figures), strict=True))
+    found = statistics.ranking(scores.double().cpu().numpy(), truth.cpu().numpy())
+    return {name: torch.from_numpy(values) for name, values in found.items()}
 
 
 def nanmean(values: Tensor | NDArray[np.float64] | Sequence[float]) -> Tensor:
