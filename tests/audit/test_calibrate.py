@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from project.audit.calibrate import confidence_threshold, fit_temperature
+from project.audit.class_thresholds import confidence_threshold
 from project.cli import main
 from project.errors import UserError
+from project.modules.tasks.temperature import fit_temperature
 from project.runs.read import read_run
 from tests.conftest import COLORS, QUICK, REPOSITORY, fit, write_images
 from tests.runs import load

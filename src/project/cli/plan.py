@@ -1,5 +1,6 @@
 """Steps before parsing: find the checkpoint, and use the options of its run as defaults."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,8 +100,13 @@ def make_plan(name: str, kind: type[Job], args: list[str]) -> Plan:
     check_file(path, given)
     saved = load_checkpoint(path)
     supported, description = commands()[name][3:], DataDescription.from_dict(saved["data_description"])
-    if supported and (model := f"{description.input.kind}s with {description.target.kind}") != supported[0]:
-        raise UserError(f"{name} is for {supported[0]}, but {path} is a model for {model}")
+    if supported:
+        inputs, _, targets = supported[0].partition(" with ")
+        given_input, given_target = f"{description.input.kind}s", description.target.kind
+        if given_input != inputs or given_target not in re.split(", | or ", targets):
+            raise UserError(
+                f"{name} is for {supported[0]}, but {path} is a model for {given_input} with {given_target}"
+            )
     plan = Plan(args, given, {}, path, saved, restarted)
     if not restarted:
         is_other = is_other_dataset({key: given.get(f"data.{key}") for key in ORIGIN}, saved)

@@ -56,6 +56,18 @@ class Multiclass(Task):
         """Return probabilities."""
         return outputs.softmax(1)
 
+    def sample_losses(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Return the cross-entropy of each sample, float (N,)."""
+        return F.cross_entropy(outputs, target, reduction="none")
+
+    def headline_value(self, outputs: Tensor, target: Tensor) -> float:
+        """Return the accuracy."""
+        return float((~self.is_wrong(outputs, target)).double().mean())
+
+    def is_wrong(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Return whether each sample is misclassified, bool (N,)."""
+        return outputs.argmax(1) != target
+
     def reset_calibration(self) -> None:
         """Set the temperature back to 1, and remove the thresholds."""
         super().reset_calibration()

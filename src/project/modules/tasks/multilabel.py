@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric
 
@@ -10,7 +11,7 @@ from project.errors import UserError
 from project.interface import MultilabelTarget, StageResult, Target
 from project.modules.losses import MaskedLoss
 from project.modules.tasks.figures import precision_recall_figure
-from project.modules.tasks.scores import ScoreMetric, nanmean, ranking
+from project.modules.tasks.scores import ScoreMetric, known_mean, nanmean, ranking
 from project.modules.tasks.task import LossMetric, Task
 from project.runs.statistics import precision_recall_f1
 
@@ -55,6 +56,11 @@ class Multilabel(Task):
     def predict(self, outputs: Tensor) -> Tensor:
         """Return the probability of each label."""
         return outputs.sigmoid()
+
+    def sample_losses(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Return the mean binary cross-entropy of the known labels of each sample, float (N,)."""
+        known = ~target.isnan()
+        return known_mean(F.binary_cross_entropy_with_logits(outputs, target.where(known, 0), reduction="none"), known)
 
     def reset_calibration(self) -> None:
         """Set the thresholds back to 0.5."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from project.interface import StageResult, Target, ValueTarget
 from project.modules.losses import MaskedLoss
 from project.modules.tasks.figures import scatter_figure
-from project.modules.tasks.scores import ScoreMetric, nanmean
+from project.modules.tasks.scores import ScoreMetric, known_mean, nanmean
 from project.modules.tasks.task import LossMetric, Task
 
 NAMES = {"mae": "MAE", "rmse": "RMSE", "r2": "R²", "spearman": "Spearman"}
@@ -47,6 +47,12 @@ class Regression(Task):
     def predict(self, outputs: Tensor) -> Tensor:
         """Return the values in the units of the data."""
         return outputs * self.std + self.mean
+
+    def sample_losses(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Return the mean squared error of the known standardized values of each sample, float (N,)."""
+        known = ~target.isnan()
+        error = outputs - (target.where(known, 0) - self.mean) / self.std
+        return known_mean(error.square(), known)
 
     def training_metric(self) -> LossMetric:
         """Return the sum of the absolute errors."""

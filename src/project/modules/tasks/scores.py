@@ -60,3 +60,14 @@ def ranking(scores: Tensor, truth: Tensor) -> dict[str, Tensor]:
 def nanmean(values: Tensor | NDArray[np.float64] | Sequence[float]) -> Tensor:
     """Return the mean without NaN as a scalar tensor, NaN if there is no other value."""
     return torch.as_tensor(values, dtype=torch.float64).nanmean().float()
+
+
+def known_mean(values: Tensor, known: Tensor) -> Tensor:
+    """Return the mean over the known outputs of each sample, (N,), NaN without any.
+
+    Args:
+        values: float (N, outputs).
+        known: bool (N, outputs).
+    """
+    count = known.sum(1)
+    return (values.where(known, 0).sum(1) / count.clamp(min=1)).masked_fill(count == 0, torch.nan)

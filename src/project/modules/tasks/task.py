@@ -64,6 +64,7 @@ class Task(nn.Module):
     * `losses`, `example_target`, `wrap_loss`: checks and preparation of a loss chosen with `model.loss`;
     * `prepare_metric`, `metric_inputs`: preparation of the metrics in `model.metrics`;
     * `calibrated`, `reset_calibration`: calibration, such as temperature scaling;
+    * `sample_losses`, `headline_value`, `is_wrong`: attacks on samples and their evaluation;
     * `table`, `describe`, `figures`, `rank_samples`: results in the console, TensorBoard and the report.
 
     A `Target` names its task in `Target.task`; `model.task` overrides it.
@@ -136,6 +137,24 @@ class Task(nn.Module):
     def reset_calibration(self) -> None:
         """Reset calibration and thresholds; called when training starts or resumes, as the weights will change."""
         self.target = self.target.without_thresholds()
+
+    def sample_losses(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Return the default loss of each sample, float (N,), NaN if its target is unknown; it is differentiable."""
+        loss = self.default_loss().to(outputs.device)
+        return torch.stack([loss(*one) for one in zip(outputs.split(1), target.split(1), strict=True)])
+
+    def headline_value(self, outputs: Tensor, target: Tensor) -> float:
+        """Return the metric `headline` of these samples; the mean loss of a task without one."""
+        loss = self.sample_losses(outputs, target).nanmean()
+        if self.headline is None:
+            return float(loss)
+        metric = self.training_metric().to(outputs.device)
+        metric.update(loss, outputs, target)
+        return float(metric.compute().scalars[self.headline[0]])
+
+    def is_wrong(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Return whether each prediction cannot get worse, bool (N,): an adversarial attack leaves it out."""
+        return torch.zeros(len(outputs), dtype=torch.bool, device=outputs.device)
 
     def training_metric(self) -> LossMetric:
         """Return the metric of training epochs."""
