@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from project.audit.gaps import Grouping, largest_gap
+from project.audit.results import ClassResults, LabelResults, ValueResults
 from project.cli import main
 from project.runs.predictions import Predictions
 from tests.conftest import fit
@@ -118,7 +119,7 @@ def test_mean_recall_is_not_confounded_by_the_class_distribution() -> None:
         group = (draw.random(2000) < np.where(label == 0, 0.4, 0.96)).astype(int)
         confidence = np.full(2000, 0.8)
         tested = Predictions(["easy", "hard"], [], label, np.where(correct, label, 1 - label), confidence, confidence)
-        gap = largest_gap(Grouping("site", ["a", "b"], group, tested), "mean recall")
+        gap = largest_gap(Grouping("site", ["a", "b"], group, ClassResults(tested)), "mean recall")
         assert gap is not None
         significant.append(gap["p"] < 0.05)
     assert sum(significant) <= 1, "expected in 1 of 20; in 1 of 3 when permuting across classes"
@@ -128,7 +129,7 @@ def test_rates() -> None:
     label, predicted = np.array([0, 0, 1, 1, 0, 1]), np.array([0, 1, 1, 1, 0, 0])
     confidence = np.array([0.9, 0.6, 0.9, 0.9, 1.0, 0.8])
     tested = Predictions(["x", "y"], [], label, predicted, confidence, confidence)
-    grouping = Grouping("g", ["a", "b"], np.array([0, 0, 0, 0, 1, 1]), tested)
+    grouping = Grouping("g", ["a", "b"], np.array([0, 0, 0, 0, 1, 1]), ClassResults(tested))
     assert grouping.rates("accuracy").tolist() == [[0.75], [0.5]]
     assert grouping.rates("recall").tolist() == [[0.5, 1], [1, 0]]
     assert grouping.rates("mean recall").tolist() == [[0.75], [0.5]]
