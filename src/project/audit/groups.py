@@ -114,7 +114,7 @@ def _grouping(title: str, values: list[str], tested: Results) -> Grouping:
 
 def _rows(grouping: Grouping) -> list[dict[str, Any]]:
     """Return the rows of groups.csv."""
-    tested, first = grouping.tested, grouping.tested.shown[0]
+    tested = grouping.tested
     rates = {metric: grouping.rates(metric) for metric in tested.metrics}
     rows = []
     for number, name in enumerate(grouping.names):
@@ -124,7 +124,7 @@ def _rows(grouping: Grouping) -> list[dict[str, Any]]:
         for metric, values in rates.items():
             columns = [metric] if values.shape[1] == 1 else [f"{metric} {column}" for column in tested.columns]
             row |= dict(zip(columns, values[number].tolist(), strict=True))
-            if metric == first:
+            if metric == tested.metrics[0]:
                 row |= {f"{columns[0]} low": low, f"{columns[0]} high": high}
         rows.append(row)
     return rows
@@ -132,9 +132,7 @@ def _rows(grouping: Grouping) -> list[dict[str, Any]]:
 
 def _print(grouping: Grouping, rows: list[dict[str, Any]], gaps: list[dict[str, Any]]) -> None:
     tested, title = grouping.tested, grouping.title
-    shown = [metric for metric in tested.shown if metric in rows[0]]
-    if not shown:  # several values
-        shown = [f"{tested.shown[0]} {column}" for column in tested.columns[:5]]
+    shown = tested.shown
     first, form = shown[0], {metric: tested.form(metric) for metric in shown}
     width = max(len(title), *(len(row["group"]) for row in rows)) + 2
     widths = {metric: max(10, len(metric) + 2) for metric in shown}

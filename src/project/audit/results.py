@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from project.runs.predictions import Predictions
-from project.runs.statistics import BINS, Interval, wilson_interval
+from project.runs.statistics import BINS, Interval, precision_recall_f1, wilson_interval
 
 Floats = NDArray[np.float64]
 RESAMPLES = 999  # of the bootstrap; minimum for the permutation test
@@ -21,8 +21,9 @@ class Results(ABC):
     """Targets and predictions of the tested images.
 
     Attributes:
-        metrics: Names of the metrics. Those in `within` do not depend on how classes or label sets are distributed.
-        shown: The metrics of a table of groups; the first one has an interval and tells the worst group.
+        metrics: Names of the metrics, the most important first. Those in `within` do not depend on how classes or label
+            sets are distributed.
+        shown: The columns of groups.csv to show; the first one has an interval and tells the worst group.
         lower_is_better: Whether a lower value of the first metric is better.
         columns: Names of the columns of the metrics that have one for each class, label or value.
         paths: Image paths.
@@ -30,7 +31,7 @@ class Results(ABC):
 
     metrics: ClassVar[tuple[str, ...]]
     within: ClassVar[tuple[str, ...]] = ()
-    shown: ClassVar[tuple[str, ...]]
+    shown: Sequence[str]
     lower_is_better: ClassVar[bool] = False
     columns: Sequence[str]
     paths: Sequence[str]
@@ -71,7 +72,7 @@ class Results(ABC):
         """95 % confidence interval of the first metric that is shown, by a percentile bootstrap."""
         rng, one = np.random.default_rng(0), np.zeros(len(self), np.int64)
         draws = (self.subset(rng.integers(len(self), size=len(self))) for _ in range(RESAMPLES))
-        low, high = np.nanpercentile([each.rates(self.shown[0], one, 1)[0, 0] for each in draws], [2.5, 97.5])
+        low, high = np.nanpercentile([each.rates(self.metrics[0], one, 1)[0, 0] for each in draws], [2.5, 97.5])
         return float(low), float(high)
 
 
@@ -163,6 +164,13 @@ class LabelResults(Results):
         paths = [self.paths[row] for row in rows]
         return LabelResults(self.columns, paths, self.truth[rows], self.predicted[rows])
 
+    @property
+    def per_label(self) -> dict[str, Floats]:
+        """Number of images that have it, precision, recall and F1 by label, each (labels,), of known labels."""
+        present, predicted = self.truth == 1, self.predicted & ~np.isnan(self.truth)
+        counts = (present & predicted).sum(0), present.sum(0), predicted.sum(0)
+        return {"images": counts[1].astype(float), **precision_recall_f1(*counts)}
+
     @cached_property
     @override
     def strata(self) -> NDArray[np.int64]:
@@ -195,12 +203,16 @@ class ValueResults(Results):
     """Results of values in the units of the data: `truth`, NaN if unknown, and `predicted`, float (N, values)."""
 
     metrics = ("MAE", "RMSE", "bias")
-    shown = metrics
     lower_is_better = True
     columns: Sequence[str]
     paths: Sequence[str]
     truth: Floats
     predicted: Floats
+
+    @property
+    def shown(self) -> Sequence[str]:  # type: ignore[override]
+        """All metrics of one value, or the error of each of several."""
+        return self.metrics if len(self.columns) == 1 else [f"MAE {column}" for column in self.columns[:5]]
 
     @override
     def __len__(self) -> int:
