@@ -67,7 +67,7 @@ def test_image_regression(tree: Path, mine: Path, capsys: pytest.CaptureFixture[
     main(["predict", "--ckpt_path", "best", "--data.root", str(tree / "red" / "000.png"), *QUICK])
     assert "000.png: 0." in capsys.readouterr().out
     assert list(rows(Path("logs/predict/version_0/predictions.csv"))[0]) == ["path", "output_0"]
-    for command in {"calibrate", "robustness", "explain"} & set(commands()):
+    for command in {"calibrate", "explain"} & set(commands()):
         with pytest.raises(SystemExit) as stopped:
             main([command, "--ckpt_path", str(RUN / "checkpoints/best.ckpt"), *QUICK])
         assert stopped.value.code == 2

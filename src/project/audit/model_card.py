@@ -81,7 +81,9 @@ def _context(run: Run, results: Results) -> dict[str, Any]:
         "names": results.columns,
         "overall": [_number(value, form) for value in _overall(results)],
         "interval": [_number(bound, form) for bound in results.interval()] if one_metric else [],
-        "per_value": {name: results.rates(name, everyone, 1)[0] for name in results.metrics},
+        "per_value": np.stack([results.rates(name, everyone, 1)[0] for name in results.metrics], 1).tolist()
+        if isinstance(results, ValueResults)
+        else [],
         "scalars": {name: value for name, value in (facts["scalars"] or {}).items() if name != "loss"},
         "start": start,
         "front": _front_matter(run, results),
