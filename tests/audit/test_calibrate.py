@@ -8,12 +8,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from sklearn.metrics import f1_score, precision_score, recall_score
 
-from project.audit.calibrate import confidence_threshold, fit_temperature
+from project.audit.class_thresholds import confidence_threshold, set_threshold
+from project.audit.label_thresholds import label_threshold
 from project.cli import main
 from project.errors import UserError
+from project.modules.tasks.temperature import fit_temperature
 from project.runs.read import read_run
 from tests.conftest import COLORS, QUICK, REPOSITORY, fit, write_images
 from tests.runs import load
@@ -53,6 +57,43 @@ def test_confidence_threshold() -> None:
         confidence_threshold(confidence, ~correct, 0.9)
 
 
+def test_prediction_sets_have_the_stated_coverage() -> None:
+    logits, label = labeled(40_000, 2.0)  # uncalibrated: coverage does not depend on the model
+    of_label = logits.softmax(1).gather(1, label[:, None])[:, 0]
+    calibration, new = of_label[:20_000].reshape(400, 50), of_label[20_000:]
+    covered = [float((new >= set_threshold(each, 0.9)).double().mean()) for each in calibration]
+    assert sum(covered) / 400 == pytest.approx(46 / 51, abs=0.01)  # exact for ranks of 50 images
+    assert set_threshold(torch.linspace(0.1, 0.9, 9), 0.9) == pytest.approx(0.1, abs=1e-5)
+    with pytest.raises(UserError, match="needs at least 9 images in the half of val .* has 8"):
+        set_threshold(torch.ones(8), 0.9)
+
+
+def test_label_thresholds_agree_with_scikit_learn() -> None:
+    draw = np.random.default_rng(0)
+    truth = draw.random(80) < 0.3
+    score = np.clip(draw.normal(np.where(truth, 0.6, 0.4), 0.15), 0, 1).round(2)  # with ties
+    options = np.unique(score)
+    metrics = {
+        name: np.array([metric(truth, score >= limit, zero_division=0) for limit in options])
+        for name, metric in (("f1", f1_score), ("precision", precision_score), ("recall", recall_score))
+    }
+
+    def achieved(**wanted: float) -> dict[str, float]:
+        threshold, reached = label_threshold(score, truth, **wanted)
+        assert reached
+        at = int(np.flatnonzero(options >= threshold)[0])
+        return {name: values[at] for name, values in metrics.items()}
+
+    assert achieved()["f1"] == metrics["f1"].max()
+    precise, complete = achieved(precision=0.8), achieved(recall=0.9)
+    assert precise["precision"] >= 0.8
+    assert precise["recall"] == metrics["recall"][metrics["precision"] >= 0.8].max()
+    assert complete["recall"] >= 0.9
+    assert complete["precision"] == metrics["precision"][metrics["recall"] >= 0.9].max()
+    never = label_threshold(np.array([0.9, 0.5]), np.array([False, True]), precision=0.9)
+    assert not never.reached and never.threshold < 0.5
+
+
 def train_overconfident(here: Path, factor: float) -> None:
     """Train on images with some wrong labels, then multiply the logits by a factor."""
     colors = list(COLORS.items())
@@ -87,8 +128,14 @@ def test_every_command_uses_the_temperature_of_the_checkpoint(
     train_overconfident(here, 20)
     before = evaluate(capsys)
     calibrate = ["calibrate", "--ckpt_path", "best", *QUICK]
-    main([*calibrate, "--target_accuracy", "0.6"])
+    main([*calibrate, "--target_accuracy", "0.6", "--coverage", "0.8"])
     shown = capsys.readouterr().out
+    temperature, thresholds = re.search(
+        r"temperature from (\d+) val images, thresholds from (\d+) others", shown
+    ).groups()  # type: ignore[union-attr]
+    assert abs(int(temperature) - int(thresholds)) <= 1 and re.search(
+        r"test: .*contain the true class.*average size", shown
+    )
     assert re.search(r"temperature \d+\.\d+ \(before: 1\.0000\), saved in", shown) and "test after" in shown
     saved = load(RUN, "best.ckpt")
     assert float(saved["state_dict"]["task.temperature"]) > 5
@@ -105,7 +152,10 @@ def test_every_command_uses_the_temperature_of_the_checkpoint(
     with Path("logs/predict/version_0/predictions.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     threshold = saved["data_description"]["target"]["init_args"]["confidence_threshold"]
-    assert list(rows[0])[:3] == ["path", "class", "confident"]
+    low = saved["data_description"]["target"]["init_args"]["set_threshold"]
+    assert list(rows[0])[:4] == ["path", "class", "confident", "set"]
+    for row in rows:
+        assert set(row["set"].split("|")) == {name for name in COLORS if float(row[name]) >= low} | {row["class"]}
     assert all((row["confident"] == "yes") == (float(row[row["class"]]) >= threshold) for row in rows)
 
     assert "must be above 0 and below 1" in failing([*calibrate, "--target_accuracy", "99"])
@@ -114,6 +164,7 @@ def test_every_command_uses_the_temperature_of_the_checkpoint(
     assert (
         float(resumed["state_dict"]["task.temperature"]) == 1
         and resumed["data_description"]["target"]["init_args"]["confidence_threshold"] is None
+        and resumed["data_description"]["target"]["init_args"]["set_threshold"] is None
     )
 
 

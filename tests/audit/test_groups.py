@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from project.audit.gaps import Grouping, largest_gap
+from project.audit.results import ClassResults, LabelResults, ValueResults
 from project.cli import main
 from project.runs.predictions import Predictions
 from tests.conftest import fit
@@ -118,7 +119,7 @@ def test_mean_recall_is_not_confounded_by_the_class_distribution() -> None:
         group = (draw.random(2000) < np.where(label == 0, 0.4, 0.96)).astype(int)
         confidence = np.full(2000, 0.8)
         tested = Predictions(["easy", "hard"], [], label, np.where(correct, label, 1 - label), confidence, confidence)
-        gap = largest_gap(Grouping("site", ["a", "b"], group, tested), "mean recall")
+        gap = largest_gap(Grouping("site", ["a", "b"], group, ClassResults(tested)), "mean recall")
         assert gap is not None
         significant.append(gap["p"] < 0.05)
     assert sum(significant) <= 1, "expected in 1 of 20; in 1 of 3 when permuting across classes"
@@ -128,13 +129,66 @@ def test_rates() -> None:
     label, predicted = np.array([0, 0, 1, 1, 0, 1]), np.array([0, 1, 1, 1, 0, 0])
     confidence = np.array([0.9, 0.6, 0.9, 0.9, 1.0, 0.8])
     tested = Predictions(["x", "y"], [], label, predicted, confidence, confidence)
-    grouping = Grouping("g", ["a", "b"], np.array([0, 0, 0, 0, 1, 1]), tested)
+    grouping = Grouping("g", ["a", "b"], np.array([0, 0, 0, 0, 1, 1]), ClassResults(tested))
     assert grouping.rates("accuracy").tolist() == [[0.75], [0.5]]
     assert grouping.rates("recall").tolist() == [[0.5, 1], [1, 0]]
     assert grouping.rates("mean recall").tolist() == [[0.75], [0.5]]
     assert grouping.rates("selection rate").tolist() == [[0.25, 0.75], [1, 0]]
     assert grouping.rates("calibration error").ravel() == pytest.approx([0.225, 0.4])
     assert np.isnan(grouping.rates("recall", 2)[1]).all() and grouping.rates("accuracy", 2)[1, 0] == 0.5
+
+
+def test_rates_of_labels_and_values() -> None:
+    nan, group = np.nan, np.array([0, 0, 1, 1])
+    truth = np.array([[1, 0], [1, 1], [nan, 1], [0, 1]])
+    predicted = np.array([[1, 1], [1, 0], [1, 1], [0, 0]], bool)
+    labels = Grouping("g", ["a", "b"], group, LabelResults(["x", "y"], [], truth, predicted))
+    assert labels.rates("subset accuracy").tolist() == [[0], [0.5]]
+    assert labels.rates("F1").ravel() == pytest.approx([0.5, 2 / 3])  # label x is absent from b
+    np.testing.assert_array_equal(labels.rates("recall"), [[1, 0], [nan, 0.5]])
+    assert labels.rates("mean recall").tolist() == [[0.5], [0.5]]
+    assert labels.rates("selection rate").tolist() == [[1, 0.5], [0.5, 0.5]]
+    assert np.isnan(labels.rates("recall", 2)[0, 1])
+    errors = np.array([[3, 1], [-1, 1], [9, 1], [2, 1]])
+    values = Grouping("g", ["a", "b"], group, ValueResults(["x", "y"], [], truth, truth + errors))
+    assert values.rates("MAE").tolist() == [[2, 1], [2, 1]]
+    assert values.rates("bias").tolist() == [[1, 1], [2, 1]]
+    assert values.rates("RMSE")[0, 0] == pytest.approx(5**0.5)
+
+
+@pytest.mark.parametrize("kind", ["labels", "values"])
+def test_a_planted_gap_of_labels_and_values(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Site b is predicted worse, groups of another column are random."""
+    draw = np.random.default_rng(0)
+    run, table = tmp_path / "run", ["path,site,other"]
+    run.mkdir()
+    heading = {"labels": "path,labels,predicted,x,y,p(x),p(y)", "values": "path,x,y,predicted x,predicted y"}[kind]
+    lines = [heading]
+    for number in range(240):
+        site = "ab"[number % 2]
+        if kind == "labels":
+            true = draw.random(2) < 0.5
+            found = true ^ (draw.random(2) < (0.3 if site == "b" else 0.03))
+            names = ["|".join(name for name, yes in zip("xy", each, strict=True) if yes) for each in (true, found)]
+            lines.append(
+                f"{number}.png,{names[0]},{names[1]},{int(true[0])},{int(true[1])},{found[0]:.1f},{found[1]:.1f}"
+            )
+        else:
+            x, y = draw.normal(0, [1, 1000])
+            lines.append(f"{number}.png,{x},{y},{x + draw.normal(site == 'b', 0.3)},{y + draw.normal(0, 300)}")
+        table.append(f"{number}.png,{site},{draw.choice(['m', 'n'])}")
+    (run / "test_predictions.csv").write_text("\n".join(lines))
+    (tmp_path / "t.csv").write_text("\n".join(table))
+    main(["groups", str(run), "--table", str(tmp_path / "t.csv"), "--column", "[site, other]"])
+    gaps = {(row["groups"], row["figure"]): row for row in read(run / "gaps.csv")}
+    planted = {"labels": ("F1", "subset accuracy", "mean recall", "recall"), "values": ("MAE", "RMSE", "bias")}[kind]
+    for figure in planted:
+        assert gaps["site", figure]["verdict"] == "significant", figure
+        assert gaps["other", figure]["verdict"] == "not significant", figure
+    if kind == "values":
+        assert gaps["site", "bias"]["class"] == "x", "gaps are compared in standard deviations of the values"
+        assert 0.8 < float(gaps["site", "bias"]["gap"]) < 1.2
+    assert "worst group: b" in capsys.readouterr().out
 
 
 def test_groups_by_folder_and_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

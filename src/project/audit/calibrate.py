@@ -1,141 +1,172 @@
-"""The command `calibrate`: temperature scaling on the val split."""
+"""The command `calibrate`: temperature scaling, and thresholds, on the val split."""
 
-import math
+import hashlib
+import os
+from dataclasses import asdict, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from project.audit.model import predict_logits
+from project.audit.class_thresholds import confidence_threshold, describe_rejection, describe_sets, set_threshold
+from project.audit.label_thresholds import fit_label_thresholds
+from project.audit.model import predict_outputs
 from project.callbacks.describe import python_command
 from project.errors import UserError
-from project.interface import SPLITS
-from project.modules.tasks.multiclass import Multiclass, brier
+from project.interface import SPLITS, ClassTarget, MultilabelTarget
+from project.modules.tasks import Multiclass, Multilabel, Task
+from project.modules.tasks.multiclass import brier
+from project.modules.tasks.temperature import fit_temperature
 from project.output import pluralize
 from project.runs.checkpoints import DurableCheckpointIO, load_checkpoint
 from project.runs.job import Trained
-from project.runs.statistics import BINS, wilson_interval
+from project.runs.statistics import BINS
+
+FOR_CLASSES, FOR_LABELS = ("target_accuracy", "coverage"), ("target_precision", "target_recall")
 
 
-def calibrate(trained: Trained, target_accuracy: float | None = None) -> None:
-    """Fit a temperature on the val split and save it in the checkpoint.
+def calibrate(
+    trained: Trained,
+    target_accuracy: float | None = None,
+    coverage: float | None = None,
+    target_precision: float | None = None,
+    target_recall: float | None = None,
+) -> None:
+    """Fit a temperature, or the thresholds of labels, on the val split and save them in the checkpoint.
+
+    Of classes, it fits a temperature; the thresholds below are then chosen on the half of val that was not used for it.
+    Of labels, it chooses the threshold of each label, by default the one with the best F1.
 
     Args:
-        trained: The classifier and its dataset.
-        target_accuracy: Also find the confidence threshold at which predictions on val reach this accuracy, in (0, 1);
-            `predict` then reports for each image whether its confidence reaches the threshold.
+        trained: The model and its dataset.
+        target_accuracy: Classes: also find the confidence threshold at which predictions reach this accuracy, in (0,
+            1); `predict` then reports for each image whether its confidence reaches the threshold.
+        coverage: Classes: also find the threshold of prediction sets that contain the true class with this
+            probability, in (0, 1) (split conformal prediction); `predict` then reports the set of each image.
+        target_precision: Labels: choose the threshold with the best recall at this precision, in (0, 1).
+        target_recall: Labels: choose the threshold with the best precision at this recall, in (0, 1).
 
     Raises:
-        UserError: no temperature or no threshold can be found; see also `Trained.load`.
+        UserError: no temperature or no threshold can be found, or an option is not for this model; see also
+            `Trained.load`.
     """
-    if target_accuracy is not None and not 0 < target_accuracy < 1:
-        raise UserError(f"--target_accuracy must be above 0 and below 1, got {target_accuracy}")
+    task, data = trained.module.task, trained.data
+    values = (target_accuracy, coverage, target_precision, target_recall)
+    options = zip((*FOR_CLASSES, *FOR_LABELS), values, strict=True)
+    given = {name: value for name, value in options if value is not None}
+    _check(task, given)
     trained.load("validate")
-    data, task = trained.data, trained.module.task
-    assert isinstance(task, Multiclass)
     sizes = data.split_sizes()
     if not sizes["val"]:
-        raise UserError(f"{data.folder} has no val split to fit a temperature on: add ROOT/val/CLASS/IMAGE")
-    outputs = {split: predict_logits(trained, split) for split in SPLITS[1:] if sizes[split]}
-    before, after = float(task.temperature), fit_temperature(*outputs["val"])
+        raise UserError(f"{data.folder} has no val split to calibrate on: add ROOT/val/CLASS/IMAGE")
+    outputs = {split: predict_outputs(trained, split) for split in SPLITS[1:] if sizes[split]}
+    results: dict[str, tuple[Tensor, Tensor]] = {
+        split: (logits, target) for split, (logits, target, _) in outputs.items()
+    }
+    task.cpu()  # where the outputs are; the network does not use it
+    if isinstance(task, Multilabel):
+        target = replace(task.target, thresholds=fit_label_thresholds(task, results, target_precision, target_recall))
+        _save(trained, target)
+        return
+    assert isinstance(task, Multiclass)
+    kept = torch.zeros(0, dtype=torch.int64)
+    logits, label = results["val"]
+    if given:
+        fitted, kept = _halves(trained, outputs["val"][2])
+        results["val"] = logits[fitted], label[fitted]
+        print(
+            f"\ntemperature from {len(fitted):,} val images, thresholds from {len(kept):,} others, by a hash of paths"
+        )
+    before = float(task.temperature)
+    task.temperature.fill_(fit_temperature(*results["val"]))
+    _print_calibration(task, before, results)
+    results["val"] = logits[kept], label[kept]
+    _save(trained, _class_thresholds(task, results, target_accuracy, coverage), before)
+
+
+def _check(task: Task, given: dict[str, float]) -> None:
+    """Raise if options are out of range, not for this task, or exclude each other."""
+    for name, value in given.items():
+        if not 0 < value < 1:
+            raise UserError(f"--{name} must be above 0 and below 1, got {value}")
+        if name not in (FOR_CLASSES if isinstance(task, Multiclass) else FOR_LABELS):
+            raise UserError(f"--{name} is not for models of {task.target.kind}: leave it out")
+    if len(given) > 1 and not isinstance(task, Multiclass):
+        raise UserError("--target_precision and --target_recall exclude each other: give one of them")
+
+
+def _halves(trained: Trained, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the val images, int64, for the temperature and for thresholds: groups, if there are any, stay together.
+
+    Thresholds keep their stated accuracy and coverage only on images that the temperature was not fitted on.
+    """
+    index = trained.data.index
+    groups = None if index is None else index.groups
+    names = [trained.data.path(row) if groups is None else str(groups[row]) for row in rows.tolist()]
+    order = sorted(set(names), key=lambda name: hashlib.sha256(os.fsencode(name)).digest())
+    if len(order) < 2:
+        raise UserError("a half of val is kept for thresholds, and val has only one image or group: add some to val")
+    first = set(order[: len(order) // 2])
+    fitted = torch.tensor([name in first for name in names])
+    return torch.nonzero(fitted)[:, 0], torch.nonzero(~fitted)[:, 0]
+
+
+def _print_calibration(task: Multiclass, before: float, results: dict[str, tuple[Tensor, Tensor]]) -> None:
+    """Print the metrics of each split at the temperature before and after; the task keeps the latter."""
+    after, losses = float(task.temperature), {}
     print(f"\n{'':<14}{'images':>8}{'accuracy':>10}{'calibration error':>19}{'Brier':>9}{'log loss':>10}")
-    losses = {}
-    for split, (logits, label) in outputs.items():
-        accuracy = float((logits.argmax(1) == label).double().mean())
+    for split, (logits, label) in results.items():
+        accuracy = task.headline_value(logits, label)
         for when, temperature in (("before", before), ("after", after)):
-            probabilities = (logits / temperature).softmax(1)
+            task.temperature.fill_(temperature)
+            calibrated = task.calibrated(logits)
+            probabilities = task.predict(calibrated)
             error = multiclass_calibration_error(probabilities, label, logits.shape[1], n_bins=BINS)
-            losses[split, when] = float(F.cross_entropy(logits / temperature, label))
+            losses[split, when] = float(task.sample_losses(calibrated, label).mean())
             figures = f"{float(brier(probabilities, label).mean()):>9.4f}{losses[split, when]:>10.4f}"
             print(f"{f'{split} {when}':<14}{len(label):>8,}{accuracy:>10.2%}{float(error):>19.4f}{figures}")
-    if "test" not in outputs:
+    if "test" not in results:
         print("no test split: the temperature was fitted on these images, so the figures after it are optimistic")
     elif losses["test", "after"] > losses["test", "before"]:
-        print(f"log loss increased on test: {pluralize(sizes['val'], 'val image')} may be too few to fit a temperature")
-    threshold: float | None = None
-    if target_accuracy is not None:
-        for split, (logits, label) in outputs.items():
-            confidence, predicted = (logits / after).softmax(1).max(1)
-            correct = predicted == label
-            if threshold is None:  # val comes first
-                threshold = confidence_threshold(confidence, correct, target_accuracy)
-            print(f"{split}: {_coverage(correct, confidence >= threshold, threshold)}")
-    checkpoint = load_checkpoint(trained.checkpoint)
-    target = checkpoint["data_description"]["target"]["init_args"]
-    if threshold is None and target["confidence_threshold"] is not None:
-        print("the confidence threshold is reset: pass --target_accuracy to find a new one")
-    checkpoint["state_dict"]["task.temperature"] = torch.tensor(after, dtype=torch.float32)
-    target["confidence_threshold"] = threshold
-    DurableCheckpointIO().save_checkpoint(checkpoint, trained.checkpoint)
-    print(f"\ntemperature {after:.4f} (before: {before:.4f}), saved in {trained.checkpoint}")
-    command = f"{python_command()} train.py test --ckpt_path {trained.checkpoint}"
+        count = pluralize(len(results["val"][1]), "val image")
+        print(f"log loss increased on test: {count} may be too few to fit a temperature")
+
+
+def _class_thresholds(
+    task: Multiclass, results: dict[str, tuple[Tensor, Tensor]], accuracy: float | None, coverage: float | None
+) -> ClassTarget:
+    """Return the target with the thresholds of the val images in `results`; print what they achieve on each split."""
+    target = task.target.without_thresholds()
+    for split, (logits, label) in results.items():
+        probabilities = task.predict(task.calibrated(logits))
+        if accuracy is not None:
+            confidence, correct = probabilities.max(1).values, ~task.is_wrong(logits, label)
+            if target.confidence_threshold is None:  # val comes first
+                target = replace(target, confidence_threshold=confidence_threshold(confidence, correct, accuracy))
+            threshold = target.confidence_threshold
+            assert threshold is not None
+            print(f"{split}: {describe_rejection(correct, confidence >= threshold, threshold)}")
+        if coverage is not None:
+            if target.set_threshold is None:
+                of_label = probabilities.gather(1, label[:, None])[:, 0]
+                target = replace(target, set_threshold=set_threshold(of_label, coverage))
+            print(f"{split}: {describe_sets(target, probabilities.float().numpy(), label.numpy(), coverage)}")
+    return target
+
+
+def _save(trained: Trained, target: ClassTarget | MultilabelTarget, before: float | None = None) -> None:
+    """Save thresholds and, if there was one `before`, the temperature in the checkpoint."""
+    checkpoint, task, file = load_checkpoint(trained.checkpoint), trained.module.task, trained.checkpoint
+    saved = checkpoint["data_description"]["target"]["init_args"]
+    for name, option in (("confidence_threshold", "target_accuracy"), ("set_threshold", "coverage")):
+        if saved.get(name) is not None and getattr(target, name) is None:
+            print(f"the {name.replace('_', ' ')} is reset: pass --{option} to find a new one")
+    saved |= {name: value for name, value in asdict(target).items() if "threshold" in name}
+    what = "thresholds"
+    if isinstance(task, Multiclass):
+        checkpoint["state_dict"]["task.temperature"] = task.temperature.clone()
+        what = f"temperature {float(task.temperature):.4f} (before: {before:.4f})"
+    DurableCheckpointIO().save_checkpoint(checkpoint, file)
+    print(f"\n{what}, saved in {file}")
+    command = f"{python_command()} train.py test --ckpt_path {file}"
     print(f"existing reports were made before calibration; to test again: {command}")
-
-
-def fit_temperature(logits: Tensor, label: Tensor) -> float:
-    """Return the temperature with the lowest log loss.
-
-    Guo et al., On Calibration of Modern Neural Networks, 2017.
-
-    Args:
-        logits: float64 (N, classes).
-        label: int64 (N,).
-
-    Raises:
-        UserError: all predictions are correct, or the model is no better than chance.
-    """
-    of_label = logits.gather(1, label[:, None])[:, 0]
-    rivals = logits.scatter(1, label[:, None], -torch.inf).max(1).values
-    if (rivals < of_label).all():
-        raise UserError(
-            f"the model predicts all {pluralize(len(label), 'val image')} correctly, so no temperature can be fitted: "
-            "calibrate on more images, --data.root DIR"
-        )
-    if (of_label - logits.mean(1)).mean() <= 0:
-        raise UserError("the model is no better than chance on val: calibration cannot fix that")
-    # Optimized in log space, which keeps the temperature positive; the log loss has a single minimum.
-    logarithm = torch.zeros((), dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([logarithm], max_iter=200, tolerance_grad=1e-10, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(logits / logarithm.exp(), label)
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    return math.exp(float(logarithm.detach()))
-
-
-def confidence_threshold(confidence: Tensor, correct: Tensor, target: float) -> float:
-    """Return the lowest confidence threshold at which the accuracy is at least `target`.
-
-    Args:
-        confidence: float (N,), probability of the predicted class.
-        correct: bool (N,).
-        target: Accuracy of the images with at least this confidence, in (0, 1).
-
-    Raises:
-        UserError: no threshold reaches the target.
-    """
-    ordered, order = confidence.sort(descending=True)
-    accuracy = correct[order].double().cumsum(0) / torch.arange(1, len(order) + 1)
-    last_of_ties = torch.cat([ordered[1:] < ordered[:-1], torch.tensor([True])])
-    reached = torch.nonzero((accuracy >= target) & last_of_ties)
-    if not len(reached):
-        raise UserError(f"no confidence threshold reaches an accuracy of {target:.2%} on val: lower --target_accuracy")
-    last = int(reached[-1])
-    # Halfway to the next lower confidence, so that rounding does not matter; below the lowest, by more than float32
-    # rounding.
-    following = ordered[last + 1] if last + 1 < len(ordered) else ordered[last] - 2e-6
-    return float(ordered[last] + following) / 2
-
-
-def _coverage(correct: Tensor, confident: Tensor, threshold: float) -> str:
-    count, hits = int(confident.sum()), int(correct[confident].sum())
-    if not count:
-        return f"no image reaches the confidence threshold {threshold:.4f}"
-    low, high = (f"{bound:.2%}" for bound in wilson_interval(hits, count))
-    accuracy = f"accuracy {hits / count:.2%} on these (95 % confidence interval {low} to {high})"
-    return f"{count / len(correct):.2%} of the images reach the confidence threshold {threshold:.4f}; {accuracy}"

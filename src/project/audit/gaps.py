@@ -1,4 +1,4 @@
-"""Metrics by subgroup, and significance tests of the gaps between subgroups."""
+"""Significance tests of the gaps between subgroups."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -6,16 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from project.runs.predictions import Predictions
-from project.runs.statistics import BINS
+from project.audit.results import RESAMPLES, Floats, Results
 
 MIN_IMAGES = 30  # smaller groups, and smaller classes within a group, are reported but not compared
-RESAMPLES = 999  # of the bootstrap; minimum for the permutation test
-METRICS = ("accuracy", "mean recall", "calibration error", "recall", "selection rate")
-# Independent of the class distribution of a group; tested by permuting groups within each class.
-WITHIN_CLASS = ("mean recall", "recall")
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -26,39 +19,17 @@ class Grouping:
         title: The attribute that defines the groups.
         names: Group names.
         group: Index in `names` of the group of each image, int64 (N,).
-        tested: Predictions of the images.
+        tested: Results of the images.
     """
 
     title: str
     names: list[str]
     group: NDArray[np.int64]
-    tested: Predictions
+    tested: Results
 
     def rates(self, metric: str, min_images: int = 1) -> Floats:
-        """Return a metric by group, (groups, 1) or (groups, classes); NaN if computed from fewer than `min_images`."""
-        tested, groups, classes = self.tested, len(self.names), len(self.tested.names)
-        correct, ones = tested.correct.astype(float), np.ones(len(self.group))
-
-        def sums(weights: Floats, cell: Any = 0, cells: int = 1) -> Any:
-            """Return the sum of weights by group and cell, (groups, cells)."""
-            return np.bincount(self.group * cells + cell, weights, groups * cells).reshape(groups, cells)
-
-        sizes = sums(ones)
-        if metric in WITHIN_CLASS:
-            labels, min_labels = sums(ones, tested.label, classes), min_images if metric == "recall" else 1
-            recall = np.where(labels < min_labels, np.nan, sums(correct, tested.label, classes) / np.maximum(labels, 1))
-            if metric == "recall":
-                return recall
-            rates = np.nansum(recall, 1, keepdims=True) / np.maximum((labels > 0).sum(1, keepdims=True), 1)
-        elif metric == "accuracy":
-            rates = sums(correct) / np.maximum(sizes, 1)
-        elif metric == "calibration error":
-            bins = np.minimum((tested.probability * BINS).astype(int), BINS - 1)
-            error = np.abs(sums(tested.probability - correct, bins, BINS))
-            rates = error.sum(1, keepdims=True) / np.maximum(sizes, 1)
-        else:  # selection rate: the fraction of a group's images predicted as a class
-            rates = sums(ones, tested.predicted, classes) / np.maximum(sizes, 1)
-        return np.where(sizes < min_images, np.nan, rates)
+        """Return a metric by group as `Results.rates`."""
+        return self.tested.rates(metric, self.group, len(self.names), min_images)
 
 
 def largest_gap(grouping: Grouping, metric: str, permutations: int = RESAMPLES) -> dict[str, Any] | None:
@@ -68,12 +39,13 @@ def largest_gap(grouping: Grouping, metric: str, permutations: int = RESAMPLES) 
     """
     # The two groups are selected for their gap, which biases the bootstrap interval; the permutation test repeats the
     # selection in each permutation, so its p-value is valid.
-    label, group, within = grouping.tested.label, grouping.group, metric in WITHIN_CLASS
+    label, group, within = grouping.tested.strata, grouping.group, metric in grouping.tested.within
     pairs = np.unique(np.stack([label, group]), axis=1)
     rates = grouping.rates(metric, MIN_IMAGES)
     if (~np.isnan(rates)).sum(0).max() < 2 or (within and len(np.unique(pairs[0])) == pairs.shape[1]):
         return None  # if no class occurs in two groups, recall by group is confounded with recall by class
-    column = int(np.argmax(_ranges(rates)))
+    scale = grouping.tested.scale
+    column = int(np.argmax(_ranges(rates) / scale))
     high, low = int(np.nanargmax(rates[:, column])), int(np.nanargmin(rates[:, column]))
     rng, resampled = np.random.default_rng(0), []
     members = [np.flatnonzero(group == which) for which in (high, low)]
@@ -82,12 +54,13 @@ def largest_gap(grouping: Grouping, metric: str, permutations: int = RESAMPLES) 
         sample = replace(grouping, group=group[rows], tested=grouping.tested.subset(rows)).rates(metric)
         resampled.append(sample[high, column] - sample[low, column])
     bottom, top = np.nanpercentile(resampled, [2.5, 97.5]).tolist()
-    observed, exceeding = _ranges(rates).max() - 1e-9, 0
+    observed, exceeding = (_ranges(rates) / scale).max() - 1e-9, 0
     rank = np.argsort(np.argsort(label, kind="stable"))  # of each image in the order by class
     for _ in range(permutations):
         permuted = group[np.lexsort((rng.random(len(label)), label))[rank]] if within else rng.permutation(group)
-        exceeding += int(_ranges(replace(grouping, group=permuted).rates(metric, MIN_IMAGES)).max() >= observed)
-    names, class_name = grouping.names, grouping.tested.names[column] if rates.shape[1] > 1 else ""
+        ranges = _ranges(replace(grouping, group=permuted).rates(metric, MIN_IMAGES))
+        exceeding += int((ranges / scale).max() >= observed)
+    names, class_name = grouping.names, grouping.tested.columns[column] if rates.shape[1] > 1 else ""
     highest, lowest = rates[[high, low], column].tolist()
     row = {"groups": grouping.title, "figure": metric, "class": class_name}
     row |= {"highest": names[high], "lowest": names[low], "high": highest, "low": lowest, "gap": highest - lowest}

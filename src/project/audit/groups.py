@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from project.audit.gaps import METRICS, MIN_IMAGES, RESAMPLES, Grouping, largest_gap
+from project.audit.gaps import MIN_IMAGES, Grouping, largest_gap
+from project.audit.read_results import read_results
+from project.audit.results import RESAMPLES, Results
 from project.datamodules.path_matcher import PathMatcher
 from project.datamodules.tables import load_table
 from project.errors import UserError
 from project.files import write_table
-from project.runs.predictions import Predictions
 from project.runs.read import read_run
-from project.runs.statistics import holm_correction, wilson_interval
+from project.runs.statistics import holm_correction
 
 GROUPS, GAPS = "groups.csv", "gaps.csv"
 
@@ -35,7 +36,7 @@ def groups(
         UserError: the run has no tested images, or no groups can be formed.
     """
     loaded = read_run(run)
-    tested = loaded.require_classes("groups")
+    tested = read_results(loaded)
     columns = [column] if isinstance(column, str) else column or []
     if (folder_level is None) == (not columns):
         raise UserError("give either --column NAME, a column of a table, or --folder_level 0")
@@ -53,14 +54,14 @@ def groups(
         combined = [" and ".join(parts) if all(parts) else "" for parts in zip(*values.values(), strict=True)]
         groupings.append(_grouping(" and ".join(values), combined, tested))
     # With fewer permutations no p-value could be below 0.05 after correction.
-    permutations = max(RESAMPLES, 100 * len(groupings) * len(METRICS))
-    gaps = [gap for each in groupings for metric in METRICS if (gap := largest_gap(each, metric, permutations))]
+    permutations = max(RESAMPLES, 100 * len(groupings) * len(tested.metrics))
+    gaps = [gap for each in groupings for metric in tested.metrics if (gap := largest_gap(each, metric, permutations))]
     for gap, p in zip(gaps, holm_correction([gap["p"] for gap in gaps]), strict=True):
         gap |= {"p corrected": p, "verdict": "significant" if p < 0.05 else "not significant"}
     rows = []
     for each in groupings:
         group_rows = _rows(each)
-        _print(each.title, group_rows, [gap for gap in gaps if gap["groups"] == each.title])
+        _print(each, group_rows, [gap for gap in gaps if gap["groups"] == each.title])
         rows += group_rows
     write_table(loaded.folder / GROUPS, rows)
     write_table(loaded.folder / GAPS, gaps, ["groups"])
@@ -74,7 +75,7 @@ def _folder(path: str, level: int) -> str:
     return folders[level]
 
 
-def _read(file: Path, path_column: str, columns: Sequence[str], tested: Predictions) -> dict[str, list[str]]:
+def _read(file: Path, path_column: str, columns: Sequence[str], tested: Results) -> dict[str, list[str]]:
     """Return the value of each tested image in each column; empty for images that are not in the table.
 
     Args:
@@ -103,7 +104,7 @@ def _read(file: Path, path_column: str, columns: Sequence[str], tested: Predicti
     return {column: ["" if row < 0 else values[row] for row in rows] for column, values in cells.items()}
 
 
-def _grouping(title: str, values: list[str], tested: Predictions) -> Grouping:
+def _grouping(title: str, values: list[str], tested: Results) -> Grouping:
     known = np.flatnonzero([value != "" for value in values])
     names, group = np.unique(np.array(values)[known], return_inverse=True)
     if len(names) < 2:
@@ -113,36 +114,53 @@ def _grouping(title: str, values: list[str], tested: Predictions) -> Grouping:
 
 def _rows(grouping: Grouping) -> list[dict[str, Any]]:
     """Return the rows of groups.csv."""
-    rates = {metric: grouping.rates(metric) for metric in METRICS}
+    tested = grouping.tested
+    rates = {metric: grouping.rates(metric) for metric in tested.metrics}
     rows = []
     for number, name in enumerate(grouping.names):
-        correct = grouping.tested.correct[grouping.group == number]
-        low, high = wilson_interval(int(correct.sum()), len(correct))
-        row = {"groups": grouping.title, "group": name, "images": len(correct), "small": len(correct) < MIN_IMAGES}
-        row |= {"accuracy": rates["accuracy"][number, 0], "accuracy low": low, "accuracy high": high}
-        row |= {metric: rates[metric][number, 0] for metric in ("mean recall", "calibration error")}
-        for metric in ("recall", "selection rate"):
-            row |= {f"{metric} {c}": rates[metric][number, i] for i, c in enumerate(grouping.tested.names)}
+        members = tested.subset(np.flatnonzero(grouping.group == number))
+        low, high = members.interval()
+        row = {"groups": grouping.title, "group": name, "images": len(members), "small": len(members) < MIN_IMAGES}
+        for metric, values in rates.items():
+            columns = [metric] if values.shape[1] == 1 else [f"{metric} {column}" for column in tested.columns]
+            row |= dict(zip(columns, values[number].tolist(), strict=True))
+            if metric == tested.metrics[0]:
+                row |= {f"{columns[0]} low": low, f"{columns[0]} high": high}
         rows.append(row)
     return rows
 
 
-def _print(title: str, rows: list[dict[str, Any]], gaps: list[dict[str, Any]]) -> None:
+def _print(grouping: Grouping, rows: list[dict[str, Any]], gaps: list[dict[str, Any]]) -> None:
+    tested, title = grouping.tested, grouping.title
+    shown = tested.shown
+    first, form = shown[0], {metric: tested.form(metric) for metric in shown}
     width = max(len(title), *(len(row["group"]) for row in rows)) + 2
-    head = f"{'images':>8}{'accuracy':>10}{'95 % CI':>20}{'mean recall':>13}{'calibration error':>19}"
-    print(f"\n{title:<{width}}{head}")
+    widths = {metric: max(10, len(metric) + 2) for metric in shown}
+    heads = [f"{metric:>{widths[metric]}}" for metric in shown]
+    heads.insert(1, f"{'95 % CI':>20}")
+    print(f"\n{title:<{width}}{'images':>8}{''.join(heads)}")
     for row in rows:
-        interval, small = f"{row['accuracy low']:.1%} to {row['accuracy high']:.1%}", "  small, not compared"
-        cells = f"{row['images']:>8,}{row['accuracy']:>10.1%}{interval:>20}{row['mean recall']:>13.1%}"
-        print(f"{row['group']:<{width}}{cells}{row['calibration error']:>19.3f}{small if row['small'] else ''}")
+        interval = " to ".join(f"{row[f'{first} {end}']:{form[first]}}" for end in ("low", "high"))
+        cells = [f"{row[metric]:>{widths[metric]}{form[metric]}}" for metric in shown]
+        small = "  small, not compared" if row["small"] else ""
+        print(f"{row['group']:<{width}}{row['images']:>8,}{cells[0]}{interval:>20}{''.join(cells[1:])}{small}")
     if not gaps:
         print(f"fewer than two groups have at least {MIN_IMAGES} images: nothing to compare\n")
         return
-    worst = min((row for row in rows if not row["small"]), key=lambda row: row["accuracy"])
-    print(f"worst group: {worst['group']}, accuracy {worst['accuracy']:.1%}\nlargest gaps:")
+    sign = -1 if tested.lower_is_better else 1
+    compared = [row for row in rows if not row["small"] and not np.isnan(row[first])]
+    if compared:
+        worst = min(compared, key=lambda row: sign * row[first])
+        print(f"worst group: {worst['group']}, {first} {worst[first]:{form[first]}}")
+    print("largest gaps:")
+    percent = form[first].endswith("%")
     for gap in gaps:
         metric = f"{gap['figure']} of {gap['class']}" if gap["class"] else gap["figure"]
-        points, low, high = (f"{100 * gap[key]:.1f}" for key in ("gap", "gap low", "gap high"))
-        result = f"{points} points (95 % CI {low} to {high}), {gap['verdict']} (p = {gap['p corrected']:.3f})"
-        print(f"  {metric}: {gap['highest']} {gap['high']:.1%}, {gap['lowest']} {gap['low']:.1%}: {result}")
+        numbers = (gap[key] for key in ("gap", "gap low", "gap high"))
+        points, low, high = (f"{100 * each:.1f}" if percent else f"{each:.4g}" for each in numbers)
+        best, least = (f"{gap[key]:{'.1%' if percent else '.4g'}}" for key in ("high", "low"))
+        result = (
+            f"{points}{' points' * percent} (95 % CI {low} to {high}), {gap['verdict']} (p = {gap['p corrected']:.3f})"
+        )
+        print(f"  {metric}: {gap['highest']} {best}, {gap['lowest']} {least}: {result}")
     print()

@@ -5,15 +5,13 @@ import math
 from typing import Any
 
 import numpy as np
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from project.audit.model import predict_logits
+from project.audit.model import headline, predict_outputs
 from project.errors import UserError
 from project.files import write_text
 from project.interface import Split
-from project.modules.tasks.multiclass import Multiclass
 from project.runs.folder import output_folder
 from project.runs.job import Trained
 from project.runs.statistics import wilson_interval
@@ -28,7 +26,7 @@ def leak_test(trained: Trained, images: int = 10_000) -> None:
     Yeom et al., Privacy Risk in Machine Learning: Analyzing the Connection to Overfitting, 2018.
 
     Args:
-        trained: The classifier and the dataset that it was trained on.
+        trained: The model and the dataset that it was trained on.
         images: Use at most this many training images and this many unseen ones, sampled evenly.
 
     Raises:
@@ -47,17 +45,15 @@ def leak_test(trained: Trained, images: int = 10_000) -> None:
         )
     data.sampling, data.sampler = "natural", None  # every training image once
     unseen_split = data.test_split
-    members, member_accuracy = _losses(trained, "train", images)
-    unseen, unseen_accuracy = _losses(trained, unseen_split, images)
+    members, on_members = _losses(trained, "train", images)
+    unseen, on_unseen = _losses(trained, unseen_split, images)
+    metric, form = headline(trained.module.task)
     result = attack_metrics(-members, -unseen)
-    result |= {"split": unseen_split, "train_accuracy": member_accuracy, "accuracy": unseen_accuracy}
+    result |= {"split": unseen_split, f"train_{metric}": on_members, metric: on_unseen}
     result |= {"train_loss": float(members.mean()), "loss": float(unseen.mean())}
-    print(f"\n{'':<16}{'images':>8}{'accuracy':>10}{'mean loss':>11}")
-    for split, loss, accuracy in (
-        ("train split", members, member_accuracy),
-        (f"{unseen_split} split", unseen, unseen_accuracy),
-    ):
-        print(f"{split:<16}{len(loss):>8,}{accuracy:>10.2%}{loss.mean():>11.4f}")
+    print(f"\n{'':<16}{'images':>8}{metric:>10}{'mean loss':>11}")
+    for split, loss, value in (("train split", members, on_members), (f"{unseen_split} split", unseen, on_unseen)):
+        print(f"{split:<16}{len(loss):>8,}{value:>10{form}}{loss.mean():>11.4f}")
     print("\n" + "\n".join(describe(result)))
     file = output_folder(trained.checkpoint) / LEAK_TEST
     write_text(file, json.dumps(result, indent=2))
@@ -65,11 +61,15 @@ def leak_test(trained: Trained, images: int = 10_000) -> None:
 
 
 def _losses(trained: Trained, split: Split, max_images: int) -> tuple[NDArray[np.float64], float]:
-    """Return the loss of each image, without augmentation, and the accuracy."""
-    task, (logits, label) = trained.module.task, predict_logits(trained, split, max_images)
-    assert isinstance(task, Multiclass)
-    logits = logits / float(task.temperature)
-    return F.cross_entropy(logits, label, reduction="none").numpy(), float((logits.argmax(1) == label).double().mean())
+    """Return the loss of each image, without augmentation, and the headline metric of the task."""
+    outputs, target, _ = predict_outputs(trained, split, max_images)
+    task = trained.module.task.cpu()  # where the outputs are; the network does not use it
+    outputs = task.calibrated(outputs)
+    losses = task.sample_losses(outputs, target)
+    known = ~losses.isnan()
+    if not known.all():
+        print(f"skipping {int((~known).sum()):,} of {len(known):,} {split} images without a known target")
+    return losses[known].double().numpy(), task.headline_value(outputs[known], target[known])
 
 
 def attack_metrics(members: NDArray[np.float64], unseen: NDArray[np.float64]) -> dict[str, Any]:

@@ -6,15 +6,16 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from project.interface import Split
+from project.interface import Batch, Split
 from project.modules import Classifier
+from project.modules.tasks import Task
 from project.runs.job import Trained
 
 
-def batches(trained: Trained, split: Split, max_images: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the images of a split, uint8 or float in [0, 1], (N, C, H, W), with their labels, int64 (N,).
+def batches(trained: Trained, split: Split, max_images: int | None = None) -> Iterator[Batch]:
+    """Yield the images of a split, uint8 or float in [0, 1], (N, C, H, W), with their targets and rows.
 
-    Both are on the model's device.
+    All are on the model's device.
 
     Args:
         trained: The loaded model and its dataset.
@@ -27,21 +28,31 @@ def batches(trained: Trained, split: Split, max_images: int | None = None) -> It
         left = min(left, max_images)
     for batch in getattr(trained.data, f"{split}_dataloader")():
         # Copied because dataloaders reuse the buffers of their batches.
-        yield batch.inputs[:left].to(device, copy=True), batch.target[:left].to(device, copy=True)
-        left -= len(batch.target)
+        copied = Batch(*(part[:left].to(device, copy=True) for part in batch))
+        yield trained.data.on_after_batch_transfer(copied, 0)  # a subclass may compute the targets there
+        left -= len(batch.index)
         if left <= 0:
             break
 
 
 @torch.no_grad()
 def forward(model: Classifier, image: Tensor) -> Tensor:
-    """Return logits, float32 (N, classes), computed in the trainer's precision."""
+    """Return outputs, float32 (N, outputs), computed in the trainer's precision."""
     with model.trainer.precision_plugin.forward_context():
         return cast(Tensor, model(image)).float()
 
 
-def predict_logits(trained: Trained, split: Split, max_images: int | None = None) -> tuple[Tensor, Tensor]:
-    """Return logits, float64 (N, classes), and labels, int64 (N,), of `batches`, on the CPU."""
-    outputs = [(forward(trained.module, x).double().cpu(), y.cpu()) for x, y in batches(trained, split, max_images)]
-    logits, labels = zip(*outputs, strict=True)
-    return torch.cat(logits), torch.cat(labels)
+def predict_outputs(trained: Trained, split: Split, max_images: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Return outputs, float64 (N, outputs), targets and rows of `batches`, on the CPU."""
+    found = [
+        (forward(trained.module, x).double().cpu(), y.cpu(), row.cpu())
+        for x, y, row in batches(trained, split, max_images)
+    ]
+    outputs, target, rows = zip(*found, strict=True)
+    return torch.cat(outputs), torch.cat(target), torch.cat(rows)
+
+
+def headline(task: Task) -> tuple[str, str]:
+    """Return the name of the metric of `Task.headline_value`, and its format."""
+    name, form = task.headline or ("loss", ".4f")
+    return {"acc": "accuracy", "f1": "F1", "mae": "MAE"}.get(name, name), form

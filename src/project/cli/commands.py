@@ -2,8 +2,8 @@
 
 A package may declare, with dotted paths instead of imports:
 
-* `COMMANDS`: name -> (function, group, summary), and optionally the models that the command supports, e.g. "images" or
-  "images with classes or labels". By default a command supports every model.
+* `COMMANDS`: name -> (function, group, summary), and optionally the models that the command supports, e.g. "images with
+  classes, labels or values". By default a command supports every model.
 * `CALLBACKS`: classes of callbacks that are added to every run.
 * `OPTIONS`: name -> (function, help), an option of every command with a Trainer. The function is called with the file
   and the option's value before a model file is loaded.

@@ -102,6 +102,10 @@ class Multiclass(Task):
         """Rank mistakes by the loss, which is highest where the label is least probable."""
         return torch.where(predictions.argmax(1) != target, -predictions.gather(1, target[:, None])[:, 0], -torch.inf)
 
+    def is_wrong(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Return whether each sample is misclassified, bool (N,)."""
+        return outputs.argmax(1) != target
+
     def reset_calibration(self) -> None:
         """Set the temperature back to 1, and remove the thresholds."""
         super().reset_calibration()

@@ -68,6 +68,7 @@ class Task(nn.Module):
     * `calibrated`, `reset_calibration`: calibration, such as temperature scaling;
     * `sample_losses`: the loss of single samples;
     * `explained`, `target_text`, `predicted_text` and what follows them: attribution maps and ablation;
+    * `sample_losses`, `headline_value`, `is_wrong`: attacks on samples and their evaluation;
     * `table`, `describe`, `figures`, `rank_samples`: results in the console, TensorBoard and the report.
 
     A `Target` names its task in `Target.task`; `model.task` overrides it.
@@ -197,6 +198,19 @@ class Task(nn.Module):
     def rank_mistakes(self, predictions: Tensor, target: Tensor) -> Tensor:
         """Return scores by which error analysis selects the worst mistakes, float (N,); -inf excludes a sample."""
         return self.rank_samples(predictions, target, torch.zeros(len(target)), 0)["mistakes"]
+
+    def headline_value(self, outputs: Tensor, target: Tensor) -> float:
+        """Return the metric `headline` of these samples; the mean loss of a task without one."""
+        loss = self.sample_losses(outputs, target).nanmean()
+        if self.headline is None:
+            return float(loss)
+        metric = self.training_metric().to(outputs.device)
+        metric.update(loss, outputs, target)
+        return float(metric.compute().scalars[self.headline[0]])
+
+    def is_wrong(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Return whether each prediction cannot get worse, bool (N,): an adversarial attack leaves it out."""
+        return torch.zeros(len(outputs), dtype=torch.bool, device=outputs.device)
 
     def training_metric(self) -> LossMetric:
         """Return the metric of training epochs."""
