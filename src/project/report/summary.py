@@ -32,7 +32,7 @@ METRICS = {
 """Names of the metrics in prose."""
 SHARES = {"acc", "f1", "mAP", "subset_acc", "auroc", "average_precision", "top5_acc"}
 """Metrics that are shown in percent."""
-# Means over classes or labels, which stand with their tables; of classes also what has a tile or is not comparable.
+# No tiles: the loss, means that stand with the table of labels, and of classes also what has a tile already.
 MEANS = {"loss", "precision", "recall"}
 CLASSIFICATION = MEANS | {"acc", "f1", "calibration_error", "brier"}
 POINTS, STYLES = 300, 6  # maximum points of a curve, and number of line styles
