@@ -1,5 +1,6 @@
 """Datamodules: index, split, read, batch and augment images."""
 
+from project.datamodules.dataset_module import DatasetModule
 from project.datamodules.images.builders import CIFAR10, DatasetBuilder, Digits
 from project.datamodules.images.datamodule import ImageDataModule
 from project.datamodules.images.transforms import (
@@ -12,4 +13,4 @@ from project.datamodules.images.transforms import (
 )
 
 __all__ = ["CIFAR10", "AlternatingFlip", "CutMix", "Digits", "ImageDataModule", "MixUp", "RandomCrop"]
-__all__ += ["DatasetBuilder", "RandomResizedCrop", "TrivialAugment"]
+__all__ += ["DatasetBuilder", "DatasetModule", "RandomResizedCrop", "TrivialAugment"]
