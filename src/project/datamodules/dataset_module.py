@@ -182,6 +182,8 @@ class DatasetModule(IndexedDataModule):
         assert self.index is not None
         if not len(self.index.rows("train")):
             raise UserError("no dataset to train on: give --data.train CLASS_PATH")
+        # Another datamodule that the model is applied to, e.g. of a folder, has other defaults.
+        self.hparams.update(image_size=[*self.input.size], channels=self.input.channels)
         mean, std = self.images("train").channel_statistics()
         self.input = replace(self.input, mean=mean, std=std)
         return DataDescription(self.input, self.index.target(), self.index.fingerprint())

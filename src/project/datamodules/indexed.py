@@ -40,6 +40,7 @@ class IndexedDataModule(DataModule):
     Attributes:
         index: The index, available after `setup`.
         input: Description of the images; complete after `setup`.
+        item_transforms: Transforms of single images before they are fitted.
         batch_transforms: Augmentations of training batches on the device.
 
     Raises:
@@ -87,7 +88,8 @@ class IndexedDataModule(DataModule):
             folds=folds,
             fold=fold,
         )
-        self.batch_transforms, self.batch_size = nn.ModuleList(batch_transforms), batch_size
+        self.item_transforms, self.batch_transforms = nn.ModuleList(), nn.ModuleList(batch_transforms)
+        self.batch_size = batch_size
         self.sampling, self.sampler, self.num_workers = sampling, sampler, num_workers
         self.index: ImageIndex | None = None
         self._given = given
