@@ -1,6 +1,7 @@
 """Datamodules: index, split, read, batch and augment images."""
 
 from project.datamodules.dataset_module import DatasetModule
+from project.datamodules.huggingface import HuggingFace
 from project.datamodules.images.builders import CIFAR10, DatasetBuilder, Digits
 from project.datamodules.images.datamodule import ImageDataModule
 from project.datamodules.images.transforms import (
@@ -13,4 +14,4 @@ from project.datamodules.images.transforms import (
 )
 
 __all__ = ["CIFAR10", "AlternatingFlip", "CutMix", "Digits", "ImageDataModule", "MixUp", "RandomCrop"]
-__all__ += ["DatasetBuilder", "DatasetModule", "RandomResizedCrop", "TrivialAugment"]
+__all__ += ["DatasetBuilder", "DatasetModule", "HuggingFace", "RandomResizedCrop", "TrivialAugment"]

@@ -60,6 +60,8 @@ class DatasetModule(IndexedDataModule):
             otherwise up to one per core.
     """
 
+    other_data = "--data ImageDataModule --data.root FOLDER_OR_IMAGE"
+
     def __init__(
         self,
         train: DatasetCallable | None = None,
