@@ -136,7 +136,7 @@ def test_image_commands_reject_other_datamodules(tree: Path, mine: Path, capsys:
     for command in image_commands:
         with pytest.raises(SystemExit):
             main([command, "--ckpt_path", "best", "--data", "mine.Texts", "--trainer.accelerator", "cpu"])
-        assert f"{command} is for an ImageDataModule, and data is a Texts" in capsys.readouterr().err
+        assert f"{command} is for an ImageDataModule or a DatasetModule, and data is a Texts" in capsys.readouterr().err
 
 
 @pytest.fixture

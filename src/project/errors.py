@@ -52,6 +52,7 @@ EXTRAS = {
     "explain": ("captum",),
     "export": ("onnx", "onnxruntime", "onnxscript", "torch_pruning"),
     "heic": ("pillow_heif",),
+    "huggingface": ("datasets",),
     "mlflow": ("mlflow",),
     "private": ("opacus",),
     "s3": ("s3fs",),

@@ -51,14 +51,14 @@ def _never_validates(trainer: L.Trainer) -> bool:
     return not trainer.enable_validation or every > epochs >= 0
 
 
-def next_commands(run: Path, best: Path, tested: bool) -> list[str]:
+def next_commands(run: Path, best: Path, tested: bool, other_data: str) -> list[str]:
     """Return lines with the run folder and the commands to run next."""
     command = python_command()
     return [
         f"run       {run}",
         f"curves    {command} -m tensorboard.main --logdir {quote(str(run.parent))}",
         f"{'retest' if tested else 'test':<10}{command} train.py test --ckpt_path {quote(str(best))}",
-        f"predict   {command} train.py predict --ckpt_path {quote(str(best))} --data.root FOLDER_OR_IMAGE",
+        f"predict   {command} train.py predict --ckpt_path {quote(str(best))} {other_data}",
     ]
 
 

@@ -119,7 +119,7 @@ class TestSummary(L.Callback):
             "split": "test" if sizes.get("test") else "val",
             "loss": scalars["loss"],
             "scalars": scalars,
-            "folder": str(data.folder.resolve()),
+            "folder": str(data.folder.resolve() if data.folder.exists() else data.folder),
             "split_sizes": sizes,
             "target": {"kind": description.target.kind, **asdict(description.target)},
             "headline": model.task.headline,

@@ -36,7 +36,7 @@ def fit(training: Training, test_after_fit: bool = True) -> None:
         trainer.logger.log_results()
     run_folder = trainer.log_dir  # read on every process, as it is broadcast
     if trainer.is_global_zero and run_folder:
-        print("", *next_commands(Path(run_folder), Path(best), test_after_fit), sep="\n")
+        print("", *next_commands(Path(run_folder), Path(best), test_after_fit, training.data.other_data), sep="\n")
 
 
 def _why_no_best(trainer: Any) -> str:

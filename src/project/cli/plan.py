@@ -13,6 +13,7 @@ from project.runs.folder import run_folder, validate_run_name
 from project.runs.job import Job, Training, Untrained
 from project.runs.options import configs_first, option_pairs, peek_options
 from project.runs.resume import (
+    DATASETS,
     ORIGIN,
     check_not_finished,
     check_same_model,
@@ -106,8 +107,9 @@ def make_plan(name: str, kind: type[Job], args: list[str]) -> Plan:
         raise UserError(f"{name} is for {supported[0]}, but {path} is a model for {' with '.join(model)}")
     plan = Plan(args, given, {}, path, saved, restarted)
     if not restarted:
-        is_other = is_other_dataset({key: given.get(f"data.{key}") for key in ORIGIN}, saved)
-        plan.defaults = saved_options(saved, elsewhere=not fitting and is_other)
+        datasets = {key for key in DATASETS if any(f"{name}.".startswith(f"data.{key}.") for name in given)}
+        origin = {key: given.get(f"data.{key}") for key in ORIGIN} | dict.fromkeys(datasets, True)
+        plan.defaults = saved_options(saved, not fitting and is_other_dataset(origin, saved), datasets)
         run = run_folder(path)
         if fitting and run and (run / "config.yaml").is_file():
             plan.args = ["--config", str(run / "config.yaml"), *args]

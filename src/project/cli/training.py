@@ -29,6 +29,7 @@ from project.cli.plan import Plan, check_file, make_plan
 from project.cli.train_parser import TrainParser, class_of, nulls_as_configs
 from project.datamodules import ImageDataModule
 from project.datamodules.base import DataModule
+from project.datamodules.indexed import IndexedDataModule
 from project.errors import TRACKERS, Interrupted, UserError, translate_errors
 from project.interface import DataDescription
 from project.machine import default_precision, keep_freed_memory
@@ -113,8 +114,9 @@ class CLI(LightningCLI):
         job = self.kind(self.trainer, self.model, self.datamodule, self.plan.checkpoint)
         own = {option: self.config_init[option] for option in list(inspect.signature(self.command).parameters)[1:]}
         data = self.datamodule
-        if commands.commands()[self.name][3:] and not isinstance(data, ImageDataModule):
-            raise UserError(f"{self.name} is for an ImageDataModule, and data is a {type(data).__name__}")
+        if commands.commands()[self.name][3:] and not isinstance(data, IndexedDataModule):
+            fitting = "an ImageDataModule or a DatasetModule"
+            raise UserError(f"{self.name} is for {fitting}, and data is a {type(data).__name__}")
         try:
             with translate_errors(getattr(data, "batch_size", 0), str(getattr(data, "input", ""))):
                 self.command(job, **own)

@@ -1,5 +1,7 @@
 """Datamodules: index, split, read, batch and augment images."""
 
+from project.datamodules.dataset_module import DatasetModule
+from project.datamodules.huggingface import HuggingFace
 from project.datamodules.images.builders import CIFAR10, Bars, DatasetBuilder, DigitPairs, Digits
 from project.datamodules.images.datamodule import ImageDataModule
 from project.datamodules.images.transforms import (
@@ -12,4 +14,5 @@ from project.datamodules.images.transforms import (
 )
 
 __all__ = ["CIFAR10", "AlternatingFlip", "CutMix", "Digits", "ImageDataModule", "MixUp", "RandomCrop"]
-__all__ += ["Bars", "DatasetBuilder", "DigitPairs", "RandomResizedCrop", "TrivialAugment"]
+__all__ += ["Bars", "DatasetBuilder", "DatasetModule", "DigitPairs", "HuggingFace"]
+__all__ += ["RandomResizedCrop", "TrivialAugment"]

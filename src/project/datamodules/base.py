@@ -19,6 +19,8 @@ class DataModule(L.LightningDataModule):
     """The dataset directory."""
     is_other: bool = False
     """True if the data is not what the model was trained on; all of it is evaluated, unless it has splits."""
+    other_data: str = "--data.root FOLDER_OR_IMAGE"
+    """Options of `predict` for other data, as printed after training."""
     notes: Sequence[str] = ()
     """Sentences about the data that are printed at the start of training."""
 

@@ -13,10 +13,15 @@ from torch.utils.data import Sampler
 Order = Literal["sequential", "shuffled", "reshuffled each epoch"]  # "shuffled": once, the same in every epoch
 
 
+def hash_seed(*values: int) -> int:
+    """Return a 64-bit hash of the values as a seed."""
+    return int.from_bytes(blake2b(repr(values).encode(), digest_size=8).digest())
+
+
 def seed_rng(*values: int, device: torch.device | None = None) -> None:
     """Seed torch's generators of the CPU and, if given, of a CUDA device with a hash of the values."""
     # `torch.manual_seed` records a stack trace on every call while the machine's GPU is unused.
-    seed = int.from_bytes(blake2b(repr(values).encode(), digest_size=8).digest())
+    seed = hash_seed(*values)
     torch.default_generator.manual_seed(seed)
     if device is not None and device.type == "cuda":
         torch.cuda.default_generators[device.index or 0].manual_seed(seed)

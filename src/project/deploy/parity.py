@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from project.datamodules import ImageDataModule
 from project.datamodules.images.augment import is_fixed
 from project.datamodules.images.dataset import Images
+from project.datamodules.indexed import IndexedDataModule
 from project.datamodules.sampler import Request
 from project.deploy.load import load_exported
 from project.errors import UserError
@@ -18,7 +18,7 @@ from project.runs.predictor import Scores
 TOLERANCE = 1e-4  # maximum difference, relative to `Target.scale`; a different order of summation causes about 1e-7
 
 
-def parity_images(data: ImageDataModule) -> Images:
+def parity_images(data: IndexedDataModule) -> Images:
     """Return the images of the test split, of val if there is no test split, or all images if they have no labels.
 
     Raises:
@@ -30,8 +30,9 @@ def parity_images(data: ImageDataModule) -> Images:
             " its predictions would be correct only for images that were transformed beforehand"
         )
     assert data.index is not None
-    rows = data.index.rows(data.test_split if data.index.names else "")
-    return Images(data.index, rows, data.description.image, read=data.origin.reader())
+    images = data.images(data.test_split if data.index.names else "")
+    images.pixels = None  # the exported file is checked on images of their original size
+    return images
 
 
 def agreement(target: Target, one: Scores, other: Scores) -> float:

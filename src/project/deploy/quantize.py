@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from project.datamodules import ImageDataModule
 from project.datamodules.images.dataset import Images
+from project.datamodules.indexed import IndexedDataModule
 from project.datamodules.sampler import Request
 from project.deploy.load import METADATA, load_exported
 from project.deploy.parity import agreement
@@ -23,7 +23,7 @@ QUANTIZED_OPS = ["Add", "AveragePool", "Conv", "Gemm", "GlobalAveragePool", "Mat
 """Operators that are quantized; not Softmax, whose small probabilities would be rounded to zero."""
 
 
-def quantize(file: Path, data: ImageDataModule, metadata: dict[str, Any]) -> None:
+def quantize(file: Path, data: IndexedDataModule, metadata: dict[str, Any]) -> None:
     """Quantize an ONNX file in place: weights per channel, activations per tensor, by the ranges on training images."""
     import onnx
     from onnxruntime.quantization import QuantType, quant_pre_process, quantize_static

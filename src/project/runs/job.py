@@ -12,7 +12,7 @@ from project.errors import UserError
 if TYPE_CHECKING:
     import lightning as L
 
-    from project.datamodules import ImageDataModule
+    from project.datamodules.indexed import IndexedDataModule
     from project.modules import Classifier
 
 
@@ -22,7 +22,7 @@ class Job:
 
     trainer: "L.Trainer"
     module: "Classifier"
-    data: "ImageDataModule"
+    data: "IndexedDataModule"
     checkpoint: Path | None
 
 

@@ -22,6 +22,8 @@ MODULE, DATA = "project.modules.Classifier", "project.datamodules.ImageDataModul
 """Default class paths of the module and the datamodule."""
 ORIGIN = ("root", "table", "source")
 """Datamodule options that select the dataset; if one is given, those of the checkpoint are ignored."""
+DATASETS = ("train", "val", "test", "predict")
+"""Likewise, of a DatasetModule; those of the checkpoint that no option concerns are ignored."""
 ABOUT_ORIGIN = (*ORIGIN, "mask_boxes")
 """Datamodule options that apply only to the training dataset."""
 
@@ -82,14 +84,16 @@ def _first_intact(last: Path) -> Path:
     raise UserError(f"cannot load {last} ({problem}), and there is no earlier checkpoint to fall back to")
 
 
-def saved_options(saved: dict[str, Any], elsewhere: bool) -> dict[str, Any]:
+def saved_options(saved: dict[str, Any], elsewhere: bool, given: Iterable[str] = ()) -> dict[str, Any]:
     """Return the `model` and `data` options of a checkpoint, in the format of a config.
 
     Args:
         saved: The checkpoint.
         elsewhere: Leave out the options of its dataset, because another one is used.
+        given: Those in `DATASETS` that are given, and whose saved arguments are therefore kept as defaults.
     """
-    parts = {"model": (MODULE, "hyper_parameters", ()), "data": (DATA, "datamodule_hyper_parameters", ABOUT_ORIGIN)}
+    about_data = (*ABOUT_ORIGIN, *(name for name in DATASETS if name not in given))
+    parts = {"model": (MODULE, "hyper_parameters", ()), "data": (DATA, "datamodule_hyper_parameters", about_data)}
     options: dict[str, Any] = {}
     for name, (default, key, about_origin) in parts.items():
         known = saved.get(key, {})
@@ -105,10 +109,12 @@ def is_other_dataset(given: Mapping[str, Any], saved: dict[str, Any]) -> bool:
     """Return True if options select another dataset than the one that a model was trained on.
 
     Args:
-        given: Datamodule options; of those in `ORIGIN`, those that are not given are as in the checkpoint.
+        given: Datamodule options; of those in `ORIGIN` and `DATASETS`, those not given are as in the checkpoint.
         saved: The checkpoint.
     """
     trained_on = saved.get("datamodule_hyper_parameters", {})
+    if any(given.get(name) and given[name] != trained_on.get(name) for name in DATASETS):
+        return True
     chosen = {name: given[name] for name in ORIGIN if given.get(name)}
     if not chosen:
         return False

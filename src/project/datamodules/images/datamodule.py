@@ -1,27 +1,19 @@
 """Datamodule of an image dataset."""
 
-import csv
-import os
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-import torch
-from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
-from torch import Tensor, nn
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import nn
 from typing_extensions import override
 
-from project.datamodules.base import DataModule
-from project.datamodules.images.augment import augment, default_augmentation, is_fixed
+from project.datamodules.images.augment import default_augmentation, is_fixed
 from project.datamodules.images.builders import DatasetBuilder
 from project.datamodules.images.dataset import Images
 from project.datamodules.images.facts import Facts
 from project.datamodules.images.masks import MaskMode, Masks
 from project.datamodules.images.notices import (
-    describe_absent,
     describe_conversions,
     describe_crop,
     skip_unreadable,
@@ -31,24 +23,19 @@ from project.datamodules.images.origin import Origin
 from project.datamodules.images.packed import decode_all, sample_facts
 from project.datamodules.images.shards import read_shard_facts
 from project.datamodules.images.transforms import RandomResizedCrop
-from project.datamodules.index import KINDS, ImageIndex, index_unlabeled
+from project.datamodules.index import ImageIndex, index_unlabeled
+from project.datamodules.indexed import IndexedDataModule, SamplerCallable
 from project.datamodules.labels import LabelOptions, TargetOption
-from project.datamodules.loader import Loader
-from project.datamodules.parallel import worker_count
-from project.datamodules.sampler import EpochBatchSampler, Order, Request, seed_rng
-from project.datamodules.split import assign_splits, evaluation_split
 from project.datamodules.tables import DEFAULT_COLUMNS, Columns
 from project.errors import UserError
-from project.images import Pixels, describe_skipped
-from project.interface import SPLITS, Batch, DataDescription, Fit, ImageInput, Split, module_of, to_size
+from project.images import describe_skipped
+from project.interface import DataDescription, Fit, ImageInput, Split, Target, to_size
 from project.machine import memory
 from project.output import pluralize, redact_secrets
 from project.runs.spec import to_spec
 
-SamplerCallable = Callable[[int, int, int], EpochBatchSampler]  # called with size, batch_size, accumulate_grad_batches
 
-
-class ImageDataModule(DataModule):
+class ImageDataModule(IndexedDataModule):
     """Datamodule of an image dataset; it never writes to the dataset directory.
 
     Args:
@@ -126,7 +113,23 @@ class ImageDataModule(DataModule):
         num_workers: int | None = None,
         cache_dir: str = "data",
     ) -> None:
-        super().__init__()
+        size = to_size(image_size, "data.image_size")
+        super().__init__(
+            {
+                **{"image_size": size, "channels": channels, "fit": fit},
+                "value_range": None if value_range == "auto" else value_range,
+            },
+            default_augmentation() if batch_transforms is None else batch_transforms,
+            batch_size,
+            val_fraction,
+            test_fraction,
+            split_seed,
+            folds,
+            fold,
+            sampling,
+            num_workers,
+            sampler,
+        )
         self.save_hyperparameters(logger=False)
         for name in ("source", "item_transforms", "batch_transforms"):
             value = self.hparams.get(name)  # subclasses may have other arguments
@@ -137,9 +140,7 @@ class ImageDataModule(DataModule):
             self.hparams["sampler"] = to_spec(sampler)
         columns = Columns(**columns) if isinstance(columns, dict) else columns  # from a checkpoint, in Python
         self.hparams["columns"] = asdict(columns)
-        balanced, held_out = sampling == "balanced", 0 if folds else val_fraction + test_fraction
-        valid_fold = fold == 0 if folds == 0 else folds > 1 and 0 <= fold < folds
-        size = to_size(image_size, "data.image_size")
+        balanced = sampling == "balanced"
         valid_range = value_range == "auto" or (len(value_range) == 2 and value_range[0] < value_range[1])
         if root and redact_secrets(root) != root:
             fix = "put it into the environment or a credentials file, where fsspec finds it"
@@ -147,99 +148,41 @@ class ImageDataModule(DataModule):
         for invalid, message in (
             (channels < 1, f"channels must be at least 1, got {channels}"),
             (not valid_range, f"value_range must be auto or [low, high] with low below high, got {value_range}"),
-            (batch_size < 1, f"batch_size must be at least 1, got {batch_size}"),
-            (split_seed < 0, f"split_seed must be at least 0, got {split_seed}"),
-            ((num_workers or 0) < 0, f"num_workers must be at least 0, got {num_workers}"),
-            (balanced and sampler, "sampler cannot be combined with data.sampling balanced: remove one of them"),
             (columns.balance and not balanced, "columns.balance needs balanced sampling: add --data.sampling balanced"),
             (columns.group and not table, "columns.group is a column of a table: add --data.table"),
             (columns.balance and not table, "columns.balance is a column of a table: add --data.table"),
-            (not 0 < val_fraction < 1, f"val_fraction must be above 0 and below 1, got {val_fraction}"),
-            (not 0 <= test_fraction < 1, f"test_fraction must be at least 0 and below 1, got {test_fraction}"),
-            (held_out >= 1, f"val_fraction and data.test_fraction must sum to less than 1, got {held_out:g}"),
-            (not valid_fold, f"fold must be in 0 to data.folds - 1 with at least 2 folds, got fold {fold} of {folds}"),
         ):
             if invalid:
                 raise UserError(f"data.{message}")
         self.origin = Origin(root, table, columns, source, Path(cache_dir), LabelOptions(target, label_separator))
-        self._split = partial(
-            assign_splits,
-            val_fraction=val_fraction,
-            test_fraction=test_fraction,
-            seed=split_seed,
-            folds=folds,
-            fold=fold,
-        )
         self.input, self.value_range = ImageInput(*size, channels=channels, fit=fit), value_range
-        self.batch_size = batch_size
-        self.sampling, self.sampler = sampling, sampler
         self.channel_statistics, self.on_corrupt = channel_statistics, on_corrupt
         self.mask_boxes, self.mask_by = mask_boxes, mask_by
         self.item_transforms = nn.ModuleList(item_transforms or [])
         for transform in self.item_transforms:
             if isinstance(transform, RandomResizedCrop):
                 transform.size = self.input.size
-        self.batch_transforms = nn.ModuleList(default_augmentation() if batch_transforms is None else batch_transforms)
-        self.num_workers = num_workers
-        self.index: ImageIndex | None = None
         self._pack_limit = memory() / 4 if pack_limit is None else pack_limit * 1e9
-        self._packed: Pixels | None = None  # (N, height, width, channels), by row of the index
-        self._on_device: Tensor | None = None
         self._facts: Facts | None = None
-        self._description: DataDescription | None = None
 
     def prepare_data(self) -> None:
         """Write the built-in dataset if it does not exist; called by one process per machine."""
         self.origin.prepare()
 
+    @override
     def setup(self, stage: str) -> None:
-        """Index, validate, pack and split the images; on `fit`, also compute the channel statistics."""
         self.folder = self.origin.prepare()
-        trained = module_of(self.trainer).data_description if self.trainer else None
-        if trained is not None and stage != "fit":
-            self._check_input(trained.image)
-            self._description, self.input = trained, trained.image
-        if stage == "predict":
-            if self.origin.is_sharded:
-                raise UserError(f"{self.origin.root} contains shards: predict needs a folder of images or one image")
-            self.index = self._validate(index_unlabeled(self.folder))
-            return
-        if self.index is not None and self.index.names:
-            return  # `test` after `fit` on the same datamodule
-        index = self._validate(self.origin.index(trained.target if trained else None))
-        if trained is not None and stage != "fit":
-            self.index = self._split_for_evaluation(index, trained, "val" if stage == "validate" else "test")
-        else:
-            self.index = self._split(index)
-        if stage == "fit":
-            self._description = self._describe()
-        for split in SPLITS[1:] if stage == "fit" else ["val" if stage == "validate" else self.test_split]:
-            if absent := describe_absent(self.index, split):
-                rank_zero_warn(absent)
+        super().setup(stage)
 
-    def _split_for_evaluation(
-        self, index: ImageIndex, trained: DataDescription, split: Literal["val", "test"]
-    ) -> ImageIndex:
-        """Split the images as in training; if the model was trained on others, evaluate all, or their own split."""
-        own = evaluation_split(index, split)
-        try:
-            drawn = self._split(index) if {"", "train"} & {*index.splits.tolist()} else index
-            if drawn.fingerprint() == trained.fingerprint:
-                return drawn  # the training data, perhaps in another folder
-        except UserError:  # too few images to split
-            if not self.is_other:
-                raise
-        if self.is_other:
-            total, count = int(np.count_nonzero(index.splits != "skip")), len(own.rows(split))
-            which = "all" if count == total else f"the {count:,} in its own test or val split"
-            about = f"{pluralize(total, 'image')}, not the data that the model was trained on"
-            rank_zero_only(print)(f"data      {self.folder}: {about}: {which} are evaluated")
-            return own
-        if (index.splits != drawn.splits).any():
-            changed = f"{self.folder} has changed since the model was trained, so its splits were drawn again"
-            leak = "the test split may contain training images"
-            rank_zero_warn(f"{changed}: {leak}; to select the test images yourself, use DIR/test/CLASS/IMAGE")
-        return drawn
+    @override
+    def _labeled(self, trained: Target | None) -> ImageIndex:
+        return self._validate(self.origin.index(trained))
+
+    @override
+    def _unlabeled(self) -> ImageIndex:
+        if self.origin.is_sharded:
+            raise UserError(f"{self.origin.root} contains shards: predict needs a folder of images or one image")
+        return self._validate(index_unlabeled(self.folder))
 
     def _validate(self, index: ImageIndex) -> ImageIndex:
         """Read all images once and pack their pixels if they fit; return the index with unreadable images marked."""
@@ -266,22 +209,10 @@ class ImageDataModule(DataModule):
             rank_zero_warn(text)
         return skip_unreadable(index, self._facts.errors, self.on_corrupt)
 
-    def _check_input(self, trained: ImageInput) -> None:
-        """Raise a UserError if an option contradicts the input that the model was trained on."""
-        low_high = trained.value_range if self.value_range == "auto" else self.value_range
-        for option, given, expected in (
-            ("image_size", self.input.size, trained.size),
-            ("channels", self.input.channels, trained.channels),
-            ("fit", self.input.fit, trained.fit),
-            ("value_range", low_high, trained.value_range),
-        ):
-            if given != expected:
-                model = f"the model was trained on images of {trained}, and prepares all images like these"
-                raise UserError(f"{model}: remove --data.{option}")
-
     def _fixed(self) -> list[nn.Module]:
         return [transform for transform in self.item_transforms if is_fixed(transform)]
 
+    @override
     def _describe(self) -> DataDescription:
         index = self._index()
         target = index.target()
@@ -308,124 +239,10 @@ class ImageDataModule(DataModule):
         return DataDescription(self.input, target, index.fingerprint())
 
     @override
-    @property
-    def description(self) -> DataDescription:
-        assert self._description is not None, "call setup first"
-        return self._description
-
-    @property
-    def test_split(self) -> Split:
-        """The split that is tested on: test, or val if there is no test split."""
-        return "test" if len(self._index().rows("test")) else "val"
-
-    def _index(self) -> ImageIndex:
-        assert self.index is not None, "call setup first"
-        return self.index
-
-    @override
-    def path(self, index: int) -> str:
-        return self._index().paths[index]
-
-    @override
-    def split_sizes(self) -> dict[Split, int]:
-        return {split: len(self._index().rows(split)) for split in SPLITS}
-
-    @override
-    def write_split(self, file: Path) -> None:
-        index = self._index()
-        with file.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
-            names = map(index.label_text, range(len(index.paths)))
-            csv.writer(stream).writerow(["path", "class" if index.kind == "classes" else KINDS[index.kind], "split"])
-            csv.writer(stream).writerows(zip(index.paths, names, index.splits, strict=True))
-
-    @override
-    def sample(self, count: int, split: Split | Literal[""] = "train") -> Batch:
-        images = self.images(split)
-        return images[Request(0, images.even(count))]
-
-    @override
-    def content(self, rows: Sequence[int]) -> Tensor | None:
-        return None if self.input.fit != "pad" else self.images("").content(rows)
-
-    def train_dataloader(self) -> Loader:
-        """Return the dataloader of the train split, whose order is a function of (seed, epoch)."""
-        return self._loader("train")
-
-    def val_dataloader(self) -> Loader:
-        """Return the dataloader of the val split, in order."""
-        return self._loader("val")
-
-    def test_dataloader(self) -> Loader:
-        """Return the dataloader of the test split (val if there is none), in order."""
-        return self._loader(self.test_split)
-
-    def predict_dataloader(self) -> Loader:
-        """Return the dataloader of all images, in order."""
-        return self._loader("")
-
-    @override
-    def samples_in_step(self, batch_idx: int) -> int:
-        trainer = self.trainer
-        assert trainer is not None and isinstance(trainer.train_dataloader, Loader)
-        first = batch_idx - batch_idx % trainer.accumulate_grad_batches
-        last = min(first + trainer.accumulate_grad_batches, int(trainer.num_training_batches))
-        return trainer.train_dataloader.batch_sampler.num_samples(first, last)
-
     def images(self, split: Split | Literal[""], augmented: bool = False) -> Images:
-        """Return the images of a split ("" for prediction data), with all item transforms or the deterministic ones."""
         rows, read = self._index().rows(split), self.origin.reader()
         transforms = [*self.item_transforms] if augmented else self._fixed()
         return Images(self._index(), rows, self.input, transforms, self._seed(), self._packed, read)
-
-    @property
-    def _overfitting(self) -> bool:
-        """True if the trainer overfits a few batches (`overfit_batches`), which are then not augmented."""
-        return bool(self.trainer and self.trainer.overfit_batches)  # type: ignore[attr-defined]
-
-    def _order(self, split: Split | Literal[""]) -> Order:
-        """Return the order of a split: shuffled if batches are limited, as the first ones are of one or two classes."""
-        if split == "train":
-            return "shuffled" if self._overfitting else "reshuffled each epoch"
-        limits = [getattr(self.trainer, f"limit_{stage}_batches", 1.0) for stage in ("val", "test")]
-        limited = any(isinstance(limit, int) or limit < 1 for limit in limits)  # 1 is one batch, 1.0 all batches
-        return "shuffled" if split and limited else "sequential"
-
-    def _loader(self, split: Split | Literal[""]) -> Loader:
-        trainer = self.trainer
-        training = bool(trainer and trainer.training and split == "train" and not self._overfitting)
-        images = self.images(split, augmented=training)
-        rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        if not len(images):
-            sizes = ", ".join(f"{count:,} in {name}" for name, count in self.split_sizes().items() if count)
-            raise UserError(f"{self.folder} has no images in the {split} split, only {sizes}")
-        if self.batch_size < world or len(images) < world:
-            sizes = f"data.batch_size is {self.batch_size}, {split or 'the folder'} has {len(images)}"
-            raise UserError(f"{world} processes need at least {world} images per batch and per split: {sizes}")
-        strata = images.index.strata(images.rows) if split == "train" and self.sampling == "balanced" else None
-        if training and self.sampler is not None:
-            batches = self.sampler(len(images), self.batch_size, trainer.accumulate_grad_batches)  # type: ignore[union-attr]
-        else:
-            batches = EpochBatchSampler(
-                len(images), self.batch_size, self._order(split), self._seed(), rank, world, strata
-            )
-        images.pixels = self._pixels_for(trainer.strategy.root_device if trainer else torch.device("cpu"))
-        pin = torch.cuda.is_available() and not isinstance(images.pixels, Tensor)
-        done = trainer.fit_loop.epoch_loop.batch_progress.current if trainer and training else None
-        return Loader(images, batches, self._workers(), pin, lambda: done.ready if done is not None else 0)
-
-    def _pixels_for(self, device: torch.device) -> Pixels | Tensor | None:
-        """Return the packed pixels, on the device if it is a GPU and they take at most a quarter of its memory."""
-        if self._packed is None or device.type != "cuda" or self._packed.dtype == np.uint16:
-            return self._packed  # torch cannot index uint16 on every device
-        if self._on_device is None and self._packed.nbytes <= torch.cuda.mem_get_info(device)[1] / 4:
-            self._on_device = torch.from_numpy(self._packed).to(device)
-        return self._packed if self._on_device is None else self._on_device
-
-    def _workers(self) -> int:
-        if self._packed is not None:
-            return 0
-        devices = self.trainer.num_devices if self.trainer else 1
-        return worker_count(devices) if self.num_workers is None else self.num_workers
 
     @override
     @property
@@ -436,28 +253,7 @@ class ImageDataModule(DataModule):
 
     @override
     @property
-    def size(self) -> int:
-        return int(np.count_nonzero(self._index().splits != "skip"))
-
-    @override
-    @property
     def reading(self) -> str:
         if self._packed is not None:
             return "packed pixels" + ("" if self._on_device is None else " on the device")
         return f"{'shards' if self.origin.is_sharded else 'files'}, {pluralize(self._workers(), 'worker')}"
-
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Augment a training batch on its device, after seeding augmentation and dropout by (seed, step, rank)."""
-        trainer = self.trainer
-        if trainer is None or not trainer.training or self._overfitting or not len(batch.index):
-            return batch
-        step = trainer.fit_loop.epoch_loop.total_batch_idx + 1
-        assert isinstance(trainer.train_dataloader, Loader)
-        seed = trainer.train_dataloader.batch_sampler.augmentation_seed
-        seed_rng(seed, step, trainer.global_rank, device=batch.inputs.device)
-        with torch.no_grad():
-            return augment(batch, self.batch_transforms, self.description.target.outputs, trainer.current_epoch)
-
-    @staticmethod
-    def _seed() -> int:
-        return int(os.environ.get("PL_GLOBAL_SEED", "0"))
