@@ -27,13 +27,13 @@ train: .venv/train  ## train the ConvNet on the digits
 	$(BIN)/python train.py fit --config configs/convnet.yaml
 
 test: .venv/dev  ## run all tests
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 coverage: .venv/dev  ## run all tests and measure their coverage, which takes longer
-	$(BIN)/python -m pytest -n auto --cov --cov-report=term
+	$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term
 
 test-fast: .venv/dev  ## run the quick tests, under two minutes
-	$(BIN)/python -m pytest -n auto -m 'not slow'
+	$(BIN)/python -m pytest -n auto --dist worksteal -m 'not slow'
 
 lint: .venv/dev  ## check style, types, layers and the Dockerfile
 	$(BIN)/ruff check .

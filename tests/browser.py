@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
@@ -27,9 +26,9 @@ class Browser(Chrome):
         WebDriverWait(self, seconds).until(lambda _: words in self.text(), f"the page does not contain {words!r}")
 
 
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Browser]:
-    """A browser with an empty profile."""
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """The browser of a test module, which imports this fixture, too."""
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not chromium or not driver:
         pytest.skip("chromium and chromedriver are not installed")
@@ -37,7 +36,18 @@ def browser(tmp_path: Path) -> Iterator[Browser]:
     options.binary_location = chromium
     for flag in ("headless", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "no-first-run"):
         options.add_argument(f"--{flag}")
-    options.add_argument("--window-size=1280,900")
-    options.add_argument(f"--user-data-dir={tmp_path / 'profile'}")
+    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('profile')}")
     with Browser(options=options, service=ChromeService(driver)) as chrome:
         yield chrome
+
+
+@pytest.fixture
+def browser(chromium: Browser) -> Iterator[Browser]:
+    """A new tab, without the settings of earlier tests."""
+    first = chromium.current_window_handle
+    chromium.switch_to.new_window("tab")
+    chromium.set_window_size(1280, 900)
+    chromium.get_log("browser")  # discards earlier messages
+    yield chromium
+    chromium.close()
+    chromium.switch_to.window(first)

@@ -37,6 +37,11 @@ def square(side: int) -> ImageInput:
     return ImageInput(side, side)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the longest tests first, so that no process waits for one of them in the end."""
+    items.sort(key=lambda item: item.path.name not in ("test_walk.py", "test_rename.py", "test_sweep.py"))
+
+
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """A dataset directory ROOT/CLASS/IMAGE with three classes of 20 images."""

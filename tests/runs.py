@@ -3,8 +3,6 @@
 import csv
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,24 +11,15 @@ from typing import Any
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.conftest import REPOSITORY
+from tests.forked import Forked
 
 RUN = Path("logs/run/version_0")
 TIMING = "train/images_per_second"
 
 
-def start(args: list[str], cwd: Path, **environment: str) -> subprocess.Popen[str]:
+def start(args: list[str], cwd: Path, **environment: str) -> Forked:
     """Start train.py in its own process group."""
-    command = [sys.executable, str(REPOSITORY / "train.py"), *args]
-    return subprocess.Popen(
-        command,
-        cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        start_new_session=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    return Forked(args, cwd, {**os.environ, **environment})
 
 
 def finish(args: list[str], cwd: Path, **environment: str) -> str:
@@ -49,7 +38,7 @@ def resume(cwd: Path) -> str:
     return shown
 
 
-def kill(process: subprocess.Popen[str], when: Callable[[], bool], number: int = signal.SIGKILL) -> str | None:
+def kill(process: Forked, when: Callable[[], bool], number: int = signal.SIGKILL) -> str | None:
     """Signal a process and its workers on a condition; return its output, or None if it ended before."""
     reached = False
     while process.poll() is None and not (reached := when()):

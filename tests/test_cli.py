@@ -23,6 +23,7 @@ from project.interface import Batch
 from project.modules import Classifier
 from project.runs.options import flatten, option_name
 from tests.conftest import COLORS, QUICK, REPOSITORY, fit, process, write_images
+from tests.runs import finish
 
 Failing = Callable[[list[str]], str]
 
@@ -225,14 +226,13 @@ def test_the_source_option_is_dropped_if_root_is_given(tree: Path, here: Path) -
     assert "Digits" not in (run / "config.yaml").read_text()
 
 
-@pytest.mark.parametrize("command", ["validate", "test", "predict"])
-def test_a_run_config_works_with_every_command(
-    command: str, tree: Path, here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_config_works_with_every_command(tree: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(fit(tree, "--test_after_fit", "false"))
     run = here / "logs" / "run" / "version_0"
-    main([command, "--ckpt_path", str(run / "checkpoints" / "last.ckpt"), "--config", str(run / "config.yaml")])
-    assert ("predictions:" if command == "predict" else "accuracy") in capsys.readouterr().out
+    for command, expected in {"validate": "accuracy", "test": "accuracy", "predict": "predictions:"}.items():
+        capsys.readouterr()
+        main([command, "--ckpt_path", str(run / "checkpoints" / "last.ckpt"), "--config", str(run / "config.yaml")])
+        assert expected in capsys.readouterr().out
 
 
 def test_the_overview_lists_every_command_on_one_screen(capsys: pytest.CaptureFixture[str]) -> None:
@@ -249,8 +249,7 @@ def test_the_overview_lists_every_command_on_one_screen(capsys: pytest.CaptureFi
     assert "a file, or best or last" in shown and "hpc" not in shown  # Lightning's description of ckpt_path
 
 
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize("args", [["--help"], ["fit", "--help"]])
+@pytest.mark.parametrize(("args", "unbuffered"), [(["--help"], ""), (["--help"], "1"), (["fit", "--help"], "")])
 def test_help_into_a_closed_pipe(args: list[str], unbuffered: str) -> None:
     """As in `python train.py --help | head -2`, once `head` has exited."""
     command = [sys.executable, str(REPOSITORY / "train.py"), *args]
@@ -535,9 +534,8 @@ def metrics_of(tree: Path, folder: Path, processes: int, *more: str) -> list[flo
     """Train with several processes, and return every loss and accuracy of the run."""
     folder.mkdir()
     same = ["--data.batch_size", "16", "--data.batch_transforms", "[]", "--model.channels_last", "false", *more]
-    done = process(fit(tree, "--trainer.devices", str(processes), *same), folder)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("test: ") == 1, "one table"
+    shown = finish(fit(tree, "--trainer.devices", str(processes), *same), folder)
+    assert shown.count("test: ") == 1, "one table"
     runs = list((folder / "logs" / "run").iterdir())
     assert [run.name for run in runs] == ["version_0"], "one run folder"
     with (runs[0] / "metrics.csv").open() as stream:
@@ -580,9 +578,8 @@ class CountLabels(Callback):
 @pytest.mark.slow
 def test_the_default_config_reaches_its_accuracy(tmp_path: Path) -> None:
     config = str(REPOSITORY / "configs" / "convnet.yaml")
-    done = process(["fit", "--config", config, "--trainer.max_epochs", "6"], tmp_path, timeout=600)
-    assert done.returncode == 0, done.stderr
-    accuracy = float(done.stdout.split("accuracy ")[1].split("%")[0])
+    shown = finish(["fit", "--config", config, "--trainer.max_epochs", "6"], tmp_path)
+    accuracy = float(shown.split("accuracy ")[1].split("%")[0])
     assert accuracy >= 97
     Image.open(tmp_path / "data" / "digits" / "0" / "0000.png").verify()
 

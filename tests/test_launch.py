@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import Callback
 from project.cli import main
 from project.datamodules import DatasetBuilder
 from project.interface import ImageInput
-from tests.conftest import COLORS, QUICK, REPOSITORY, fit, process, write_images
+from tests.conftest import COLORS, QUICK, REPOSITORY, fit, write_images
 from tests.runs import RUN, finish, is_rewritten, load, same_runs, start
 
 pytestmark = [pytest.mark.slow, pytest.mark.ddp]
@@ -157,10 +157,9 @@ def arguments(images: Path, devices: int = 2) -> list[str]:
 
 def test_two_processes_train_like_one(images: Path, one: Path, tmp_path: Path) -> None:
     """45 images in batches of 10: the last batch has 5 images, 3 and 2 on two processes, and is a step by itself."""
-    done = process([*arguments(images), "--trainer.strategy", "ddp"], tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "10 images (5 on each of 2 devices)" in done.stdout
-    assert done.stdout.count("accuracy ") == 1, "one table"
+    shown = finish([*arguments(images), "--trainer.strategy", "ddp"], tmp_path)
+    assert "10 images (5 on each of 2 devices)" in shown
+    assert shown.count("accuracy ") == 1, "one table"
     assert_same_run(one, tmp_path)
 
 
@@ -214,8 +213,7 @@ def test_processes_share_split_and_preparation_but_no_random_numbers(tmp_path: P
     own += ["--model.net", "tests.test_launch.Normed"]
     common = ["--trainer.max_epochs", "2", "--data.batch_size", "16", "--test_after_fit", "false"]
     args = ["fit", *own, *common, *QUICK[:2], *QUICK[4:], "--trainer.devices", "2", "--trainer.strategy", "fsdp2"]
-    done = process(args, tmp_path)
-    assert done.returncode == 0, done.stderr
+    finish(args, tmp_path)
     assert (tmp_path / "written.txt").read_text() == "once\n"
     assert len((tmp_path / "packed.txt").read_text()) == 60, "each image was decoded once"
     splits = [(tmp_path / f"split{rank}.txt").read_text() for rank in range(2)]
@@ -246,7 +244,7 @@ def workers_of(agent: int) -> list[int]:
 
 def test_torchrun_restarts_a_killed_process_and_resumes_its_run(images: Path, tmp_path: Path) -> None:
     other = tmp_path / "logs" / "other" / "version_7" / "checkpoints"
-    args = [*arguments(images)[1:], "--trainer.max_epochs", "6"]
+    args = [*arguments(images)[1:], "--trainer.max_epochs", "4"]
     command = [TORCHRUN, *args, "--trainer.callbacks", "tests.test_launch.Slow"]
     with (tmp_path / "shown.txt").open("w+") as shown:
         running = subprocess.Popen(
@@ -263,7 +261,7 @@ def test_torchrun_restarts_a_killed_process_and_resumes_its_run(images: Path, tm
     shutil.rmtree(other.parents[1])
     text = (tmp_path / "shown.txt").read_text()
     assert text.count("accuracy ") == 1 and text.count("model     ConvNet") == 2, "started twice, one table"
-    assert_same_run(train_one_process(images, tmp_path / "uninterrupted", "--trainer.max_epochs", "6"), tmp_path)
+    assert_same_run(train_one_process(images, tmp_path / "uninterrupted", "--trainer.max_epochs", "4"), tmp_path)
 
 
 def test_a_signal_to_one_process_stops_all_within_an_epoch_and_they_resume(images: Path, tmp_path: Path) -> None:

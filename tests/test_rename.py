@@ -1,6 +1,7 @@
 """Renaming of the package; deleted together with scripts/rename.py."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from project.cli.commands import commands
 from scripts.remove_packages import BELONGS
 from tests.conftest import REPOSITORY, copy_repository, fit
 
@@ -67,23 +69,31 @@ def test_renamed_package_without_two_packages(clone: Path, run: Run, tree: Path)
     assert not matches
     readme = (clone / "README.md").read_text()
     assert "serve" not in readme.replace("export and serve", "") and "privacy" not in readme
-    done = run("train.py", *fit(tree, "--config", "configs/convnet.yaml"))
-    assert done.returncode == 0 and "report" in done.stdout, done.stderr
+    train = "import runpy; runpy.run_path('train.py', run_name='__main__')"
+    predict = f"import my_birds; print(len(my_birds.load('best').predict({str(tree)!r})), 'predictions')"
+    done = run("-c", f"{train}; {predict}", *fit(tree, "--config", "configs/convnet.yaml"))
+    assert "report" in done.stdout and done.stdout.endswith("60 predictions\n"), done.stderr
     assert "usage: train.py COMMAND" in run("-m", "my_birds").stdout
-    done = run("-c", f"import my_birds; print(len(my_birds.load('best').predict({str(tree)!r})))")
-    assert done.stdout == "60\n", done.stderr
     commands = ["tests/test_docs.py", "-k", "commands"]
     done = run("-m", "pytest", "-p", "no:cacheprovider", *commands)
     assert done.returncode == 0, done.stdout[-3000:]
 
 
 @pytest.mark.slow
-def test_quick_tests_pass_in_renamed_core(clone: Path, run: Run) -> None:
+def test_tests_pass_in_renamed_core(clone: Path, run: Run) -> None:
+    """All tests can be imported; the quick tests of those files that mention an optional package are run."""
+    names = {*BELONGS, *(name for name, (path, *_) in commands().items() if path.split(".")[1] in BELONGS)}
+    mention = re.compile(rf"\bcommands\(\)|\bproject\.({'|'.join(BELONGS)})\b|[\"']({'|'.join(names)})[\"']")
+    files = [file for file in (clone / "tests").rglob("test_*.py") if mention.search(file.read_text())]
     done = run("scripts/rename.py", "my_birds", *BELONGS)
     assert done.returncode == 0, done.stderr
     check_style(clone, run)
-    done = run("-m", "pytest", "-p", "no:cacheprovider", "-q", "-n", "2", "-m", "not slow")
+    pytest_run = ["-m", "pytest", "-p", "no:cacheprovider", "-q"]
+    done = run(*pytest_run, "--collect-only")
     assert done.returncode == 0, done.stdout[-3000:]
+    left = [str(file) for file in files if file.is_file()]
+    done = run(*pytest_run, "-m", "not slow", *left)
+    assert done.returncode == 0 and "test_cli" in " ".join(left), done.stdout[-3000:]
 
 
 @pytest.mark.parametrize(

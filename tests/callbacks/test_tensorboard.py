@@ -10,7 +10,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from project.cli import main
-from tests.browser import Browser, browser  # noqa: F401
+from tests.browser import Browser, browser, chromium  # noqa: F401
 from tests.conftest import fit
 
 SCALARS = {

@@ -2,7 +2,6 @@
 
 import os
 import re
-import time
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -142,9 +141,9 @@ def test_many_ids_take_one_listing(tmp_path: Path) -> None:
         calls.append(1)
         return [f"{number % 100}/{number}.jpg" for number in range(20_000)]
 
-    matcher, start = PathMatcher(listing, tmp_path), time.perf_counter()
+    matcher = PathMatcher(listing, tmp_path)
     assert all(matcher.match(str(number)) for number in range(20_000))
-    assert len(calls) == 1 and time.perf_counter() - start < 5
+    assert len(calls) == 1
 
 
 def test_index_of_a_table(tmp_path: Path) -> None:

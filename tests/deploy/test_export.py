@@ -103,7 +103,8 @@ def assert_parity(model: Classifier, file: Path, photos: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("net", "format"), [*((net, "onnx") for net in NETS), *((net, "pt2") for net in NETS), ("ConvNet", "safetensors")]
+    ("net", "format"),
+    [*((net, "onnx") for net in NETS), ("ConvNet", "pt2"), ("timm, attention", "pt2"), ("ConvNet", "safetensors")],
 )
 def test_an_exported_file_predicts_the_same_as_the_checkpoint(
     photos: Path, here: Path, capsys: pytest.CaptureFixture[str], net: str, format: str

@@ -24,8 +24,7 @@ NETS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("channels", [1, 3, 5])
-@pytest.mark.parametrize("size", [(32, 32), (24, 40)])
+@pytest.mark.parametrize(("channels", "size"), [(1, (24, 40)), (3, (32, 32)), (5, (24, 40))])
 @pytest.mark.parametrize("name", NETS)
 def test_networks_take_any_channels_and_shape(name: str, size: tuple[int, int], channels: int) -> None:
     """As uint8 and as floats in [0, 1], with statistics of each channel."""

@@ -16,7 +16,8 @@ from torch.distributed.fsdp import FSDPModule
 from project.cli import main
 from project.modules import ConvNet
 from project.modules.distributed import shard
-from tests.conftest import fit, process, square
+from tests.conftest import fit, square
+from tests.runs import finish
 
 Weights = dict[str, torch.Tensor]
 
@@ -106,14 +107,12 @@ def test_resume_between_sharded_and_single_process_training(tree: Path, tmp_path
     with contextlib.chdir(tmp_path):
         main([*args, "--run_name", "one"])
         main([*args, "--run_name", "one_two", "--trainer.max_epochs", "1"])
-        done = process([*args, *sharded, "--run_name", "two_one", "--trainer.max_epochs", "1"], tmp_path)
-        assert done.returncode == 0, done.stderr
-        assert "FSDPConvNet: 1,126,275 parameters" in done.stdout and done.stdout.count("accuracy ") == 1
+        shown = finish([*args, *sharded, "--run_name", "two_one", "--trainer.max_epochs", "1"], tmp_path)
+        assert "FSDPConvNet: 1,126,275 parameters" in shown and shown.count("accuracy ") == 1
         last = str(Path("logs") / "two_one" / "version_0" / "checkpoints" / "last.ckpt")
         main([*args, "--trainer.strategy", "auto", "--ckpt_path", last])
         last = str(Path("logs") / "one_two" / "version_0" / "checkpoints" / "last.ckpt")
-        done = process([*args, *sharded, "--ckpt_path", last], tmp_path)
-        assert done.returncode == 0, done.stderr
+        finish([*args, *sharded, "--ckpt_path", last], tmp_path)
     for name in ("two_one", "one_two"):
         assert final_metrics(run(name)) == pytest.approx(final_metrics(run("one")), rel=1e-3)
         for key, value in weights(run("one")).items():

@@ -1,9 +1,7 @@
 """Tests of pretrained networks and fine-tuning."""
 
 import socket
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,8 +17,8 @@ from project.modules import ConvNet, Timm, TorchVision
 from project.modules.feature_cache import FeatureCache
 from project.modules.layers import Freezing, head, layers
 from project.modules.optimizers.groups import parameter_groups
-from tests.conftest import QUICK, fit, process, square
-from tests.runs import RUN, load, same
+from tests.conftest import QUICK, fit, square
+from tests.runs import RUN, finish, load, same, start
 
 pytestmark = pytest.mark.slow
 
@@ -142,7 +140,7 @@ def test_errors(weights: Path, tree: Path, here: Path, failing: Failing) -> None
 
 
 @pytest.mark.parametrize("net", ["Timm", "TorchVision"])
-def test_without_internet_it_fails_fast_with_instructions(
+def test_without_internet_it_fails_with_instructions(
     net: str, tree: Path, here: Path, failing: Failing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Through a proxy that accepts connections and never responds."""
@@ -151,9 +149,7 @@ def test_without_internet_it_fails_fast_with_instructions(
         monkeypatch.setenv("TORCH_HOME", str(here))
         monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{silent.getsockname()[1]}")
         name = {"Timm": "test_resnet", "TorchVision": "resnet18"}[net]
-        began = time.monotonic()
         message = failing(fit(tree, "--model.net", net, "--model.net.name", name))
-    assert time.monotonic() - began < 15
     assert (
         "not cached and cannot be downloaded" in message
         and "--model.net.weights FILE" in message
@@ -161,15 +157,13 @@ def test_without_internet_it_fails_fast_with_instructions(
     )
 
 
-def test_without_timm_the_error_names_the_extra(tree: Path, here: Path) -> None:
-    start = "import sys; sys.modules['timm'] = None; from project.cli import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", start, *fit(tree, *TIMM)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 2 and "pip install -e '.[transfer]'" in done.stderr.splitlines()[-1], done.stderr
+def test_without_timm_the_error_names_the_extra(
+    tree: Path, here: Path, failing: Failing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("timm.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "timm", None)
+    assert "pip install -e '.[transfer]'" in failing(fit(tree, *TIMM))
 
 
 # -- fine-tuning ------------------------------------------------------------------------------------------------------
@@ -357,11 +351,11 @@ class Stop(L.Callback):
 def test_frozen_layers_on_two_processes(tree: Path, tmp_path: Path) -> None:
     """Layers that are unfrozen later stay in sync on both processes; plain ddp raises."""
     common = [*fit(tree, *SMALL, "--trainer.devices", "2"), "--model.freeze_epochs", "1", "--test_after_fit", "false"]
-    refused = process([*common, "--trainer.strategy", "ddp"], tmp_path)
-    assert refused.returncode == 2 and "ddp_find_unused_parameters_true" in refused.stderr, refused.stderr
+    refused = start([*common, "--trainer.strategy", "ddp"], tmp_path)
+    shown, _ = refused.communicate(timeout=300)
+    assert refused.returncode == 2 and "ddp_find_unused_parameters_true" in shown, shown
     same_on_both = ["--trainer.callbacks", f"{__name__}.SameOnBoth"]
-    done = process([*common, "--trainer.strategy", "ddp_find_unused_parameters_true", *same_on_both], tmp_path)
-    assert done.returncode == 0, done.stderr
+    finish([*common, "--trainer.strategy", "ddp_find_unused_parameters_true", *same_on_both], tmp_path)
     assert (tmp_path / "compared").read_text() == "2"
 
 

@@ -15,8 +15,9 @@ import pytest
 from PIL import Image
 
 from project.cli import main
-from tests.conftest import COLORS, QUICK, fit, process, write_images
+from tests.conftest import COLORS, QUICK, fit, write_images
 from tests.report.made import made_run
+from tests.runs import finish
 
 RUN = Path("logs/run/version_0")
 Failing = Callable[[list[str]], str]
@@ -73,8 +74,7 @@ def test_options_are_listed_with_their_source(tree: Path, here: Path) -> None:
         [*fit(tree), "--config", "mine.yaml", "--model.optimizer.lr", "0.0005"],
         ["test", "--ckpt_path", "best", *QUICK[:4]],
     ):
-        done = process(args, here)
-        assert done.returncode == 0, done.stderr
+        finish(args, here)
     for run in (RUN, Path("logs/test/version_0")):
         shown = text_of(run / "report.html")
         assert "model.optimizer.lr 0.0005 command line , overrides 0.002" in shown
@@ -132,9 +132,8 @@ def test_a_failing_report_does_not_fail_the_run(tree: Path, here: Path, capsys: 
 @pytest.mark.ddp
 def test_two_processes_test_each_image_once(tree: Path, here: Path) -> None:
     options = ["--trainer.max_epochs", "1", "--data.test_fraction", "0.5"]
-    done = process([*fit(tree, *options), "--trainer.devices", "2", "--trainer.strategy", "ddp"], here)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("report    ") == 1
+    shown = finish([*fit(tree, *options), "--trainer.devices", "2", "--trainer.strategy", "ddp"], here)
+    assert shown.count("report    ") == 1
     main(["test", "--ckpt_path", "best", *QUICK[:4]])
     alone = Path("logs/test/version_0")
     assert [row["path"] for row in table(RUN)] == [row["path"] for row in table(alone)]

@@ -2,8 +2,6 @@
 
 import csv
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -11,11 +9,15 @@ import pytest
 
 from project.search.cross_validate import _best_metrics
 from tests.conftest import QUICK
+from tests.runs import start
 
 
-def run(here: Path, options: list[str]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "project", "cross_validate", "--folds", "3", *options]
-    return subprocess.run(command, cwd=here, capture_output=True, text=True)
+def run(here: Path, options: list[str], code: int = 0) -> list[str]:
+    """Run the command in a process that must exit with this code, and return its lines."""
+    process = start(["cross_validate", "--folds", "3", *options], here)
+    shown, _ = process.communicate(timeout=300)
+    assert process.returncode == code, shown
+    return shown.strip().splitlines()
 
 
 def test_val_metrics_are_those_of_the_tested_checkpoint(here: Path) -> None:
@@ -29,9 +31,8 @@ def test_val_metrics_are_those_of_the_tested_checkpoint(here: Path) -> None:
 def test_mean_and_std_over_folds(tree: Path, here: Path) -> None:
     (here / "mine.yaml").write_text("trainer: {default_root_dir: mine}")
     short = ["--trainer.max_epochs", "2", "--data.batch_transforms", "[]"]
-    done = run(here, ["--config", "mine.yaml", "--data.root", str(tree), *QUICK, *short])
-    assert done.returncode == 0, done.stderr
-    line = next(line for line in done.stdout.splitlines() if line.startswith("test/acc"))
+    lines = run(here, ["--config", "mine.yaml", "--data.root", str(tree), *QUICK, *short])
+    line = next(line for line in lines if line.startswith("test/acc"))
     mean, _, *each = (float(word.removesuffix("%")) / 100 for word in line.split()[1:])
     assert len(each) == 3 and mean == pytest.approx(sum(each) / 3, abs=1e-3)
     with (here / "mine/folds/folds.csv").open(newline="") as stream:
@@ -45,9 +46,7 @@ def test_mean_and_std_over_folds(tree: Path, here: Path) -> None:
 
 @pytest.mark.slow
 def test_failed_fold_is_named(here: Path) -> None:
-    done = run(here, ["--data.root", "nowhere"])
-    assert done.returncode == 2
-    assert done.stderr.strip().splitlines()[-1].startswith("error: fold 1 of 3 failed with exit code 2")
+    assert run(here, ["--data.root", "nowhere"], 2)[-1].startswith("error: fold 1 of 3 failed with exit code 2")
 
 
 @pytest.mark.slow
@@ -63,8 +62,7 @@ def test_invalid_options(tree: Path, here: Path) -> None:
             "true",
         ): "error: fold 1 of 3 wrote no run folder",
     }.items():
-        done = run(here, [*options])
-        assert done.returncode == 2 and done.stderr.strip().splitlines()[-1].startswith(message), done.stderr
+        assert run(here, [*options], 2)[-1].startswith(message)
 
 
 @pytest.mark.slow
@@ -72,13 +70,12 @@ def test_invalid_options(tree: Path, here: Path) -> None:
 def test_stopped_fold_is_saved(tree: Path, here: Path, number: signal.Signals) -> None:
     endless = ["--data.root", str(tree), *QUICK, "--trainer.max_epochs", "100000"]
     last = here / "logs/folds/version_0/checkpoints/last.ckpt"
-    command = [sys.executable, "-m", "project", "cross_validate", "--", *endless]
-    with subprocess.Popen(command, cwd=here, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
-        until = time.monotonic() + 100
-        while not last.exists() and time.monotonic() < until:
-            time.sleep(0.1)
-        process.send_signal(number)
-        _, errors = process.communicate(timeout=60)
+    process = start(["cross_validate", "--", *endless], here)
+    until = time.monotonic() + 100
+    while not last.exists() and time.monotonic() < until:
+        time.sleep(0.1)
+    process.send_signal(number)
+    shown, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + number
-    assert "all progress is saved. Resume with" in errors and "Traceback" not in errors
-    assert errors.splitlines()[-1] == "stopped; fold 1 of 5 is saved, earlier folds are complete"
+    assert "all progress is saved. Resume with" in shown and "Traceback" not in shown
+    assert shown.splitlines()[-1] == "stopped; fold 1 of 5 is saved, earlier folds are complete"

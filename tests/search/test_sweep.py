@@ -4,7 +4,6 @@ import csv
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,35 +13,31 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 
-from tests.conftest import QUICK, process
+from project.cli import main
+from tests.conftest import QUICK
+from tests.forked import Forked
 
 pytestmark = pytest.mark.slow
 FOLDER = Path("logs/sweeps/space")
 
 
-def start(here: Path, tree: Path, space: str, *options: str, trials: int) -> subprocess.Popen[str]:
+def start(here: Path, tree: Path, space: str, *options: str, trials: int) -> Forked:
     """Start a sweep in the current folder."""
     (here / "space.yaml").write_text(space)
     own = ["--space", "space.yaml", "--trials", str(trials)]
     quick = ["--data.root", str(tree), "--data.batch_size", "16", "--data.batch_transforms", "[]", *QUICK]
-    return subprocess.Popen(
-        [sys.executable, "-m", "project", "sweep", *own, "--", *quick, *options],
-        cwd=here,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    args = ["sweep", *own, "--", *quick, *options]
+    return Forked(args, here, {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"})
 
 
-def finish(running: subprocess.Popen[str], code: int = 0) -> str:
+def finish(running: Forked, code: int = 0) -> str:
     """Wait for the process to end; return its output."""
     shown, _ = running.communicate(timeout=500)
     assert running.returncode == code, shown
     return shown
 
 
-def wait_until(condition: Callable[[], bool], running: subprocess.Popen[str]) -> None:
+def wait_until(condition: Callable[[], bool], running: Forked) -> None:
     while not condition():
         assert running.poll() is None, running.communicate()[0]
         time.sleep(0.05)
@@ -65,7 +60,9 @@ def alive(text: str) -> bool:
     return text in subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, text=True).stdout
 
 
-def test_sweep_with_a_crash_writes_a_config_that_runs(tree: Path, here: Path) -> None:
+def test_sweep_with_a_crash_writes_a_config_that_runs(
+    tree: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     space = "model.optimizer.lr: {low: 1e-4, high: 1e-2, log: true}\nmodel.label_smoothing: [0.0, 1.5]\n"
     shown = finish(start(here, tree, space, "--trainer.max_epochs", "2", trials=4))
     trials = study().trials
@@ -83,8 +80,8 @@ def test_sweep_with_a_crash_writes_a_config_that_runs(tree: Path, here: Path) ->
     best = study().best_trial
     config = yaml.safe_load((FOLDER / "best.yaml").read_text())
     assert config["model"]["init_args"]["optimizer"]["init_args"]["lr"] == best.params["model.optimizer.lr"]
-    done = process(["fit", "--config", str(FOLDER / "best.yaml")], here)
-    assert done.returncode == 0 and "accuracy " in done.stdout, done.stderr
+    main(["fit", "--config", str(FOLDER / "best.yaml")])
+    assert "accuracy " in capsys.readouterr().out
 
 
 def test_bad_trial_is_pruned(tree: Path, here: Path) -> None:
@@ -116,7 +113,7 @@ def test_killed_worker_of_two(tree: Path, here: Path) -> None:
         return all(epochs(FOLDER / f"trial_000{number}/version_0") for number in range(2))
 
     wait_until(both_train, first)
-    first.kill()
+    first.send_signal(signal.SIGKILL)
     first.wait()
     finish(second)
     trials = study().trials

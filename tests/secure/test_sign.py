@@ -172,6 +172,7 @@ def test_require_signature_loads_only_signed_checkpoints(
     assert "is not signed" in failing([*predict, str(moved)])
     sign(moved, key=key)
     main([*predict, str(moved)])
-    assert "is not signed" in failing([*fit(tree, "--model.init_from", str(shutil.copy(best, "b.ckpt"))), *required])
+    for option in ("--model.init_from", "--model.teacher"):
+        assert "is not signed" in failing([*fit(tree, option, str(shutil.copy(best, "b.ckpt"))), *required])
     best.write_bytes(b"no checkpoint at all")  # rejected before it is loaded
     assert "altered: checkpoints/best.ckpt" in failing([*predict, str(best)])

@@ -9,7 +9,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from tests.browser import Browser, browser  # noqa: F401
+from tests.browser import Browser, browser, chromium  # noqa: F401
 from tests.serve.running import Server, make_image, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]

@@ -242,9 +242,8 @@ def test_an_internal_error_is_counted(model: Path, monkeypatch: pytest.MonkeyPat
 
 def test_slow_clients_are_disconnected(model: Path) -> None:
     with serving(model, "--timeout", "1") as hasty:
-        began = time.monotonic()
         response = half(hasty, encoded(make_image())).recv(1000)
-        assert response.startswith(b"HTTP/1.1 408") and 0.9 < time.monotonic() - began < 10
+        assert response.startswith(b"HTTP/1.1 408")
         silent = socket.create_connection(("127.0.0.1", hasty.port), timeout=30)
         dripping = socket.create_connection(("127.0.0.1", hasty.port), timeout=30)
         dripping.sendall(b"GET /")

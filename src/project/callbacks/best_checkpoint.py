@@ -44,7 +44,7 @@ class BestCheckpoint(ModelCheckpoint):
         """Choose metric and mode by the task, before the state of an earlier run is restored."""
         if stage == "fit":
             pl_module.setup(stage)  # the task is known then
-            task, extra = module_of(trainer).task, module_of(trainer).metrics["val_metrics"]
+            task, extra = module_of(trainer).task, module_of(trainer).metrics.extra["val_metrics"]
             name, mode = task.monitor
             if self.monitor == "auto":
                 self.monitor = name

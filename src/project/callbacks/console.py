@@ -122,7 +122,7 @@ class Console(L.Callback):
         model = module_of(trainer)
         stage: Split = "test" if trainer.testing else "val"
         split = stage if data_of(trainer).split_sizes().get(stage) else "val"
-        result = model.results[stage]
+        result = model.metrics.results[stage]
         title = f"{stage}: {pluralize(result.samples, model.data_description.input.kind)} of the {split} split"
         if rows := model.task.table(result):
             table = Table(title=title, title_justify="left")

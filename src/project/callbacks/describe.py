@@ -35,6 +35,7 @@ def describe_run(trainer: L.Trainer) -> list[str]:
         f"{splits}{note}",
         *(f"          {sentence}" for sentence in data.notes),
         f"model     {type(model.net).__name__}: {parameters:,} parameters, {inputs.kind}s {inputs}".rstrip(),
+        *([f"teacher   {model.teacher}"] if model.teacher else []),
         f"device    {device}, precision {trainer.precision}, {layout}{', compiled' if model.compiled else ''}",
         f"training  {fused}{type(optimizer).__name__}, learning rate {optimizer.defaults['lr']:g}, "
         f"weight decay {decay:g}, schedule {schedule}",

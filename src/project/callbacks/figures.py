@@ -42,7 +42,7 @@ class Figures(L.Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log the figures of the last evaluation: of val after training, of test after a test."""
         split: Split = "test" if trainer.testing else "val"
-        if (loggers := media_loggers(trainer)) and (result := module_of(trainer).results.get(split)):
+        if (loggers := media_loggers(trainer)) and (result := module_of(trainer).metrics.results.get(split)):
             for name, figure in module_of(trainer).task.figures(result).items():
                 log_figure(loggers, f"{split}/{name}", figure, trainer.global_step)
 

@@ -109,7 +109,7 @@ class TestSummary(L.Callback):
     def _metadata(self, trainer: L.Trainer) -> dict[str, Any]:
         model, data = module_of(trainer), data_of(trainer)
         sizes, description = data.split_sizes(), model.data_description
-        scalars = {name: float(value) for name, value in model.results["test"].scalars.items()}
+        scalars = {name: float(value) for name, value in model.metrics.results["test"].scalars.items()}
         return {
             "notes": load_checkpoint(Path(trainer.ckpt_path)).get("notes", {}) if trainer.ckpt_path else {},
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

@@ -160,8 +160,9 @@ class CLI(LightningCLI):
         self.config = parser.parse_args(nulls_as_configs(self.plan.args) if self.subclass_mode_model else ["--help"])
         config, path = self.config, self.plan.checkpoint
         config["ckpt_path"] = None if path is None else str(path)
-        if init_from := config.model.init_args.get("init_from"):
-            check_file(Path(init_from), config)
+        for name in ("init_from",) if issubclass(self.kind, Trained) else ("init_from", "teacher"):
+            if file := config.model.init_args.get(name):
+                check_file(Path(file), config)
         if path is not None and issubclass(self.kind, Trained):
             rank_zero_only(print)(describe_checkpoint(path, self.plan.saved))
         elif path is not None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from project.datamodules.tables import Columns, Table, check_distinct, clean
 from project.errors import UserError
-from project.interface import ClassTarget, MultilabelTarget, Target, ValueTarget
+from project.interface import MultilabelTarget, Target, ValueTarget
 from project.output import pluralize
 
 TargetKind = Literal["classes", "multilabel", "values"]
@@ -69,14 +69,6 @@ def kind_of(target: Target) -> TargetKind:
     return kinds.get(type(target), "classes")
 
 
-def names_of(target: Target) -> list[str]:
-    """Return the names of a trained model's classes, labels or values."""
-    for kind, name in ((ClassTarget, "class_names"), (MultilabelTarget, "label_names"), (ValueTarget, "value_names")):
-        if isinstance(target, kind):
-            return list(getattr(target, name))
-    raise UserError(f"data of a {type(target).__name__} cannot be read from a table")
-
-
 def read_labels(table: Table, columns: Columns, options: LabelOptions, trained: Target | None = None) -> Labels:
     """Read the label columns of a table; what was guessed or is unknown is added to its notes.
 
@@ -89,14 +81,13 @@ def read_labels(table: Table, columns: Columns, options: LabelOptions, trained: 
     Raises:
         UserError: A cell is invalid, the columns do not fit the target, or the trained model does not have a label.
     """
-    names = columns.labels
+    names, expected = columns.labels, None if trained is None else list(trained.names)
     cells = {name: table.clean(name) for name in names}
     kind = kind_of(trained) if trained else options.target
     if kind == "auto":
         kind = _guess(table, cells, options)
     if kind == "values":
-        return _values(table, cells, None if trained is None else names_of(trained))
-    expected = None if trained is None else names_of(trained)
+        return _values(table, cells, expected)
     if kind == "multilabel" and (options.separator or (len(names) == 1 and not _flags(cells[names[0]]))):
         return _separated(table, names, cells[names[0]], options.separator, expected)
     if kind == "multilabel":
@@ -149,7 +140,7 @@ def _classes(table: Table, path: str, cells: list[str], expected: Sequence[str] 
         split = [cell.split(separator) for cell in cells if separator in cell]
         parts = Counter(part.strip() for each in split for part in each)
         whole = set(cells)
-        if len(split) > 1 and (sum(part in whole for part in parts) * 2 >= len(parts) or len(parts) < len(split)):
+        if len(split) > 1 and (separator in "|;" or sum(part in whole for part in parts) * 2 >= len(parts)):
             example = next(cell for cell in cells if separator in cell)
             table.notes.append(
                 f"{table.file}: {pluralize(len(split), 'label')} look like several in one cell, e.g. {example!r}: to"

@@ -89,7 +89,7 @@ class ErrorAnalysis(L.Callback):
         loggers, step = self._loggers(trainer), trainer.global_step
         if not loggers:
             return
-        result, task = module_of(trainer).results["val"], module_of(trainer).task
+        result, task = module_of(trainer).metrics.results["val"], module_of(trainer).task
         figures = task.figures(result)
         if (confusion := result.details.get("confusion")) is not None:
             figures["classes"] = classes_figure(confusion.cpu().numpy(), task.output_names)

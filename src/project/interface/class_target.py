@@ -39,6 +39,11 @@ class ClassTarget(Target):
     def outputs(self) -> int:
         return len(self.class_names)
 
+    @property
+    @override
+    def names(self) -> list[str]:
+        return self.class_names
+
     def __str__(self) -> str:
         return f"{self.outputs:,} classes"
 

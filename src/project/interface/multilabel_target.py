@@ -39,6 +39,11 @@ class MultilabelTarget(Target):
     def outputs(self) -> int:
         return len(self.label_names)
 
+    @property
+    @override
+    def names(self) -> list[str]:
+        return self.label_names
+
     def __str__(self) -> str:
         return f"{self.outputs:,} {'label' if self.outputs == 1 else 'labels'}"
 

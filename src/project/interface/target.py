@@ -32,13 +32,18 @@ class Target:
         """Number of the network's outputs."""
         raise NotImplementedError
 
+    @property
+    def names(self) -> list[str]:
+        """Names of the outputs: classes, labels or values."""
+        return [f"output_{number}" for number in range(self.outputs)]
+
     def __str__(self) -> str:
         return f"{self.outputs:,} {'output' if self.outputs == 1 else 'outputs'}"
 
     @property
     def columns(self) -> list[str]:
         """Columns of predictions.csv after the path."""
-        return [f"output_{number}" for number in range(self.outputs)]
+        return self.names
 
     def row(self, scores: "NDArray[np.float32]") -> list[str]:
         """Return the cells of one prediction in the order of `columns`."""

@@ -37,13 +37,13 @@ class ValueTarget(Target):
     def outputs(self) -> int:
         return len(self.value_names)
 
-    def __str__(self) -> str:
-        return f"{self.outputs:,} {'value' if self.outputs == 1 else 'values'}"
-
     @property
     @override
-    def columns(self) -> list[str]:
+    def names(self) -> list[str]:
         return self.value_names
+
+    def __str__(self) -> str:
+        return f"{self.outputs:,} {'value' if self.outputs == 1 else 'values'}"
 
     @override
     def describe(self, scores: "NDArray[np.float32]") -> str:

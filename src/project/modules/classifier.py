@@ -20,10 +20,10 @@ from project.interface import (
     DataDescription,
     ImageInput,
     Split,
-    StageResult,
     Target,
     data_of,
 )
+from project.modules.distillation import TEMPERATURE, WEIGHT, Teacher, check_options
 from project.modules.distributed import average_buffers, shard
 from project.modules.feature_cache import FeatureCache
 from project.modules.init_weights import load_initial_weights
@@ -39,7 +39,8 @@ from project.modules.optimizers.schedulers import (
     make_schedule,
 )
 from project.modules.probe import check_network
-from project.modules.tasks import LossMetric, Task, reject_loss_options
+from project.modules.stages import StageMetrics
+from project.modules.tasks import Task, reject_loss_options
 from project.runs.resume import check_same_data
 from project.runs.spec import NetCallable, build_metric, build_net, builder, to_spec
 
@@ -85,6 +86,12 @@ class Classifier(L.LightningModule):
             compilation at the start.
         init_from: Checkpoint of an earlier run to initialize the weights from, matched by name and shape; the head is
             new if the classes differ. This starts a new run; use --ckpt_path to resume one.
+        teacher: Knowledge distillation: checkpoint of a trained model with the same classes or labels and input, whose
+            predictions for the augmented training images are soft targets. The loss is (1 - weight) x loss + weight x
+            temperature^2 x KL divergence of the softened probabilities. The file is needed to train and to resume, not
+            afterwards. Hinton et al., Distilling the Knowledge in a Neural Network, 2015.
+        teacher_temperature: Number above 0 by which the logits of student and teacher are divided for soft targets.
+        teacher_weight: Weight of the soft targets in the loss, in [0, 1].
     """
 
     data_description: DataDescription
@@ -111,6 +118,9 @@ class Classifier(L.LightningModule):
         channels_last: bool = True,
         compile: bool = False,
         init_from: str | None = None,
+        teacher: str | None = None,
+        teacher_temperature: float = TEMPERATURE,
+        teacher_weight: float = WEIGHT,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
@@ -135,12 +145,12 @@ class Classifier(L.LightningModule):
                 "model.unfreeze_epochs must be at least 1 and model.layer_decay in (0, 1], got"
                 f" {unfreeze_epochs} and {layer_decay}"
             )
+        check_options(teacher, teacher_temperature, teacher_weight)
+        self.teacher: Teacher | None = None  # not a submodule: it is neither trained nor saved
         self._freezing, self._layer_decay = Freezing(freeze_epochs, unfreeze_epochs), layer_decay
         self.data_description = None  # type: ignore[assignment]
         self._init_from, self._restored = init_from, False
         self._features: FeatureCache | None = None
-        self.results: dict[Split, StageResult] = {}
-        """Result of the last completed epoch of each stage."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state without the builders, which cannot be copied (weight averaging copies the module)."""
@@ -163,16 +173,7 @@ class Classifier(L.LightningModule):
             self.loss = self.task.use_loss(self._build["loss"]())
         outputs = description.target.outputs
         extra = [self.task.prepare_metric(build_metric(build, outputs)) for build in self._build["metrics"]]
-        by_name = {type(metric).__name__: metric for metric in extra}
-        if len(by_name) < len(extra):
-            raise UserError(
-                f"model.metrics must be of different classes, got {', '.join(type(m).__name__ for m in extra)}"
-            )
-        metrics = {"train": {}, "val": by_name, "test": {**self.task.test_metrics(), **by_name}}
-        self.metrics: Any = nn.ModuleDict(
-            {f"{stage}_metrics": nn.ModuleDict({k: m.clone() for k, m in ms.items()}) for stage, ms in metrics.items()}
-        )
-        self.sums = nn.ModuleDict({"train_sums": self.task.training_metric()})
+        self.metrics = StageMetrics(self.task, extra)
         if self.tta != "none" and not isinstance(description.input, ImageInput):
             raise UserError(f"model.tta {self.tta} is supported for images only: leave it out")
 
@@ -223,7 +224,7 @@ class Classifier(L.LightningModule):
         checkpoint["data_description"] = self.data_description.to_dict()
         checkpoint["counted"] = {
             name: cast(Tensor, self.all_gather(value)).reshape(-1, *value.shape)
-            for name, value in self._stage_metric("train").sums().items()
+            for name, value in self.metrics.of("train").sums().items()
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -236,7 +237,7 @@ class Classifier(L.LightningModule):
         if self._trainer is not None and "counted" in checkpoint:
             rank, world = self.trainer.global_rank, self.trainer.world_size  # may differ from the saved run
             states = {name: values[rank::world].sum(0) for name, values in checkpoint["counted"].items()}
-            self._stage_metric("train").resume(states)
+            self.metrics.of("train").resume(states)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map raw inputs, for images uint8 in [0, 255] or float in [0, 1], (N, C, H, W), to outputs (N, outputs)."""
@@ -252,8 +253,10 @@ class Classifier(L.LightningModule):
         return x.contiguous(memory_format=self.memory_format) if x.ndim == 4 else x
 
     def on_fit_start(self) -> None:
-        """Check the network; cache the features of its head if only that is trained and images are not augmented."""
+        """Check the network and load the teacher; cache the head's inputs if only the head is trained, unaugmented."""
         check_network(self.trainer, self.net, self._normalize, self.data_description.input)
+        if self.hparams["teacher"]:
+            self.teacher = Teacher(self)
         data = data_of(self.trainer)
         deterministic = self._freezing.epochs < 0 and self.tta == "none" and not data.augments
         if deterministic and not self.compiled and self.device_mesh is None:
@@ -261,18 +264,11 @@ class Classifier(L.LightningModule):
 
     @override
     def on_fit_end(self) -> None:
-        self._features = None
+        self._features = self.teacher = None
 
     @property
     def _stage(self) -> Split:
         return "test" if self.trainer.testing else "train" if self.trainer.training else "val"
-
-    def _stage_metric(self, stage: Split) -> LossMetric:
-        """Return the metric of a stage; the evaluation metrics are created on first use."""
-        if f"{stage}_sums" not in self.sums:
-            metric = self.task.test_metric() if stage == "test" else self.task.evaluation_metric()
-            self.sums[f"{stage}_sums"] = metric.to(self.device)
-        return cast(LossMetric, self.sums[f"{stage}_sums"])
 
     def _step(self, batch: Batch, stage: Split) -> tuple[Tensor, Tensor]:
         """Update the metric of the stage; return the mean loss and the outputs, calibrated except in training."""
@@ -283,8 +279,9 @@ class Classifier(L.LightningModule):
         if stage != "train":
             outputs = self.task.calibrated(outputs)
         loss = self.loss(outputs, batch.target)
-        # In training, a non-finite loss either stops the run or the batch is skipped.
-        self._stage_metric(stage).update(loss, outputs, batch.target, only_finite=stage == "train")
+        if stage == "train" and self.teacher is not None:
+            loss = self.teacher.add_loss(loss, outputs, batch.inputs)
+        self.metrics.update(stage, loss, outputs, batch.target)
         return loss, outputs
 
     def on_train_start(self) -> None:
@@ -323,18 +320,12 @@ class Classifier(L.LightningModule):
         average_buffers(self.net)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Update the validation metrics; return predictions, float32 (N, outputs)."""
-        return self._evaluation_step(batch)
-
-    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Update the test metrics; return predictions, float32 (N, outputs)."""
-        return self._evaluation_step(batch)
-
-    def _evaluation_step(self, batch: Batch) -> Tensor:
+        """Update the metrics of the stage; return predictions, float32 (N, outputs)."""
         predictions = self.task.predict(self._step(batch, self._stage)[1])
-        for metric in self.metrics[f"{self._stage}_metrics"].values():
-            metric.update(*self.task.metric_inputs(predictions, batch.target))
+        self.metrics.update_extra(self._stage, predictions, batch.target)
         return predictions
+
+    test_step = validation_step
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return predictions, float32 (N, outputs)."""
@@ -345,28 +336,12 @@ class Classifier(L.LightningModule):
         if 0 <= self.trainer.max_steps <= self.trainer.global_step:
             self.trainer.should_stop = True
 
-    @override
     def on_train_epoch_end(self) -> None:
-        self._log_epoch()
-
-    @override
-    def on_validation_epoch_end(self) -> None:
-        self._log_epoch()
-
-    @override
-    def on_test_epoch_end(self) -> None:
-        self._log_epoch()
-
-    def _log_epoch(self) -> None:
         """Compute, log and reset the metrics of the current stage."""
-        stage = self._stage
-        result = self._stage_metric(stage).compute()
-        self.results[stage] = result
-        self._stage_metric(stage).reset()
-        for name, metric in self.metrics[f"{stage}_metrics"].items():
-            result.scalars[name] = metric.compute()
-            metric.reset()
-        self.log_dict({f"{stage}/{name}": value for name, value in result.scalars.items()})
+        result = self.metrics.finish(self._stage, self.device)
+        self.log_dict({f"{self._stage}/{name}": value for name, value in result.scalars.items()})
+
+    on_validation_epoch_end = on_test_epoch_end = on_train_epoch_end
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer, with parameter groups by role, and the scheduler."""

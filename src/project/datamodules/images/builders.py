@@ -4,19 +4,26 @@ import shutil
 from abc import ABC, abstractmethod
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import ClassVar
 
 import numpy as np
 from filelock import FileLock
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from project.errors import UserError
+from project.files import write_table
 
 
 class DatasetBuilder(ABC):
     """Base class of built-in datasets, which are written once as an image folder; subclasses implement `write`.
 
     The folder is created atomically, by one process if several need it.
+
+    Attributes:
+        table: Name of a table in the folder that lists the images and their labels, instead of class folders.
     """
+
+    table: ClassVar[str | None] = None
 
     @property
     def name(self) -> str:
@@ -25,7 +32,7 @@ class DatasetBuilder(ABC):
 
     @abstractmethod
     def write(self, folder: Path) -> None:
-        """Write ROOT/CLASS/IMAGE or ROOT/{train,val,test}/CLASS/IMAGE into an empty folder."""
+        """Write ROOT/CLASS/IMAGE, ROOT/{train,val,test}/CLASS/IMAGE or images and the table into an empty folder."""
 
     def prepare(self, cache: Path) -> Path:
         """Return the dataset directory in the cache; write it first if it does not exist."""
@@ -60,6 +67,58 @@ class Digits(DatasetBuilder):
             class_folder.mkdir(exist_ok=True)
             image = Image.fromarray((pixels * (255 / 16)).astype(np.uint8))  # 8x8, values 0 to 16
             image.resize((32, 32), Image.Resampling.BICUBIC).convert("RGB").save(class_folder / f"{number:04d}.png")
+
+
+class DigitPairs(DatasetBuilder):
+    """6,000 images of 32x32 pixels that show two handwritten digits, for multi-label classification.
+
+    The digits, from scikit-learn, are at random places side by side. Those of val and test are not in train.
+    """
+
+    table = "labels.csv"
+
+    def write(self, folder: Path) -> None:
+        """Write FOLDER/NNNN.png and FOLDER/labels.csv with columns path, label, split; labels are like `3|8`."""
+        from sklearn.datasets import load_digits
+
+        digits, draw = load_digits(), np.random.default_rng(0)
+        order = draw.permutation(len(digits.target))
+        shown = {"train": order[:1300], "val": order[1300:1500], "test": order[1500:]}
+        rows = []
+        for number, split in enumerate(np.repeat(list(shown), (4800, 600, 600)).tolist()):
+            pair = draw.choice(shown[split], 2)
+            canvas = Image.new("L", (32, 32))
+            for left, digit in zip((0, 16), pair.tolist(), strict=True):
+                pixels = Image.fromarray((digits.images[digit] * (255 / 16)).astype(np.uint8))
+                side = int(draw.integers(13, 17))
+                place = left + int(draw.integers(17 - side)), int(draw.integers(33 - side))
+                canvas.paste(pixels.resize((side, side), Image.Resampling.BICUBIC), place)
+            name = f"{number:04d}.png"
+            canvas.convert("RGB").save(folder / name)
+            labels = sorted({int(digits.target[digit]) for digit in pair})
+            rows.append({"path": name, "label": "|".join(map(str, labels)), "split": split})
+        write_table(folder / self.table, rows)
+
+
+class Bars(DatasetBuilder):
+    """3,000 images of 32x32 pixels that show a bar at an angle of 10 to 80 degrees, for regression."""
+
+    table = "angles.csv"
+
+    def write(self, folder: Path) -> None:
+        """Write FOLDER/NNNN.png and FOLDER/angles.csv with columns path and angle, in degrees."""
+        draw, rows = np.random.default_rng(0), []
+        for number in range(3000):
+            angle = float(draw.uniform(10, 80))
+            canvas = Image.new("L", (128, 128), int(draw.integers(60)))
+            x, y, half = *draw.uniform(48, 80, 2), draw.uniform(28, 44)
+            across, up = half * np.cos(np.deg2rad(angle)), half * np.sin(np.deg2rad(angle))
+            ends = (x - across, y + up, x + across, y - up)
+            ImageDraw.Draw(canvas).line(ends, int(draw.integers(120, 256)), width=int(draw.integers(8, 20)))
+            name = f"{number:04d}.png"
+            canvas.resize((32, 32), Image.Resampling.BOX).convert("RGB").save(folder / name)
+            rows.append({"path": name, "angle": f"{angle:.2f}"})
+        write_table(folder / self.table, rows)
 
 
 class CIFAR10(DatasetBuilder):

@@ -13,7 +13,7 @@ import numpy as np
 from project.datamodules.images.builders import DatasetBuilder
 from project.datamodules.images.shards import INDEX, ShardReader, read_shard_index
 from project.datamodules.index import ImageIndex, PathTable, index_table
-from project.datamodules.labels import DEFAULT_LABELS, LabelOptions, kind_of, names_of, number
+from project.datamodules.labels import DEFAULT_LABELS, LabelOptions, kind_of, number
 from project.datamodules.tables import Columns
 from project.datamodules.tree import index_tree
 from project.errors import UserError
@@ -59,13 +59,16 @@ class Origin:
         folder = self.prepare()
         if self.is_sharded:
             return read_shard_index(str(self.root), trained)
-        if self.table is not None:
-            return index_table(Path(self.table), folder, self.columns, self.options, trained)
+        table = self.table
+        if self.root is None and table is None and self.source is not None and self.source.table:
+            table = str(folder / self.source.table)
+        if table is not None:
+            return index_table(Path(table), folder, self.columns, self.options, trained)
         kind = kind_of(trained) if trained else self.options.target
         if kind == "multilabel":
             fix = "list the images and their labels in a table, --data.table FILE"
             raise UserError(f"{folder} has one folder for each image, but several labels are to be predicted: {fix}")
-        class_names = names_of(trained) if isinstance(trained, ClassTarget) else None
+        class_names = trained.names if isinstance(trained, ClassTarget) else None
         index = cached_index_tree(folder, class_names, self.cache_dir / "index")
         return numbers_of_folders(index) if kind == "values" else index
 

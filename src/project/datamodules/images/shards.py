@@ -22,7 +22,7 @@ from project.datamodules.images.notices import describe_conversions, skip_unread
 from project.datamodules.images.packed import content_hash
 from project.datamodules.images.resize import resize
 from project.datamodules.index import ImageIndex, PathTable, index_table
-from project.datamodules.labels import LabelOptions, TargetKind, TargetOption, check_classes, names_of
+from project.datamodules.labels import LabelOptions, TargetKind, TargetOption, check_classes
 from project.datamodules.parallel import parallel_map
 from project.datamodules.split import complete_splits
 from project.datamodules.tables import DEFAULT_COLUMNS, Columns
@@ -157,7 +157,7 @@ def read_shard_index(root: str, trained: Target | None) -> ImageIndex:
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"cannot read the shards at {root}: {error}") from error
     names, kind, labels = arrays["names"].tolist(), str(arrays["kind"]), arrays["labels"]
-    expected = names if trained is None else names_of(trained)
+    expected = names if trained is None else list(trained.names)
     check_classes(root, names, expected, "the trained model")
     if kind == "classes":  # the model's order may be another
         labels = np.array([expected.index(name) for name in names])[labels]

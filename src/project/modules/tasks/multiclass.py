@@ -53,6 +53,12 @@ class Multiclass(Task):
         """Return the first and the last class."""
         return torch.tensor([0, self.target.outputs - 1])
 
+    def distillation_loss(self, outputs: Tensor, teacher_outputs: Tensor, temperature: float) -> Tensor:
+        """Return temperature^2 x KL(teacher || student) of the softmax with the temperature, averaged over samples."""
+        student, teacher = (F.log_softmax(logits / temperature, 1) for logits in (outputs, teacher_outputs))
+        divergence = F.kl_div(student, teacher, reduction="sum", log_target=True)
+        return temperature**2 * divergence / max(1, len(outputs))  # Poisson sampling may give an empty batch
+
     def calibrated(self, outputs: Tensor) -> Tensor:
         """Return logits divided by the temperature."""
         return outputs / self.temperature
@@ -80,7 +86,7 @@ class Multiclass(Task):
 
     def ablation_metrics(self, outputs: Tensor, target: Tensor) -> dict[str, float]:
         """Return the accuracy and the mean probability of the label."""
-        probability = outputs.softmax(1).gather(1, target[:, None]).mean()
+        probability = self.predict(outputs).gather(1, target[:, None]).mean()
         return {"accuracy": self.headline_value(outputs, target), "probability": float(probability)}
 
     def target_text(self, target: Tensor) -> str:

@@ -1,5 +1,6 @@
 """Multi-label classification."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -58,9 +59,19 @@ class Multilabel(Task):
         """Return the loss with unknown labels masked."""
         return MaskedLoss(loss, torch.zeros(self.target.outputs), torch.ones(self.target.outputs))
 
+    def distillation_loss(self, outputs: Tensor, teacher_outputs: Tensor, temperature: float) -> Tensor:
+        """Return temperature^2 x the mean binary cross-entropy of the softened probabilities."""
+        soft = (teacher_outputs / temperature).sigmoid()
+        total = F.binary_cross_entropy_with_logits(outputs / temperature, soft, reduction="sum")
+        return temperature**2 * total / max(1, outputs.numel())
+
     def predict(self, outputs: Tensor) -> Tensor:
         """Return the probability of each label."""
         return outputs.sigmoid()
+
+    def decide(self, outputs: Tensor) -> Tensor:
+        """Return which labels are predicted, bool (N, labels)."""
+        return self.predict(outputs) >= self.thresholds
 
     def sample_losses(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Return the mean binary cross-entropy of the known labels of each sample, float (N,)."""
@@ -81,7 +92,8 @@ class Multilabel(Task):
 
     def ablation_metrics(self, outputs: Tensor, target: Tensor) -> dict[str, float]:
         """Return the F1 and the mean probability of the truth, present or absent, over known labels."""
-        probability = torch.where(target == 1, outputs.sigmoid(), 1 - outputs.sigmoid())[~target.isnan()].mean()
+        scores = self.predict(outputs)
+        probability = torch.where(target == 1, scores, 1 - scores)[~target.isnan()].mean()
         return {"f1": self.headline_value(outputs, target), "probability": float(probability)}
 
     def target_text(self, target: Tensor) -> str:
@@ -107,11 +119,11 @@ class Multilabel(Task):
 
     def training_metric(self) -> LossMetric:
         """Return counts per label."""
-        return LabelCounts(self.thresholds)
+        return LabelCounts(self.decide, self.target.outputs)
 
     def evaluation_metric(self) -> LossMetric:
         """Return counts per label and the probabilities of all samples."""
-        return LabelScores(self.thresholds)
+        return LabelScores(self.decide, self.predict, self.target.outputs)
 
     def prepare_metric(self, metric: Metric) -> Metric:
         """Return a metric that ignores unknown labels, if it can."""
@@ -149,9 +161,9 @@ class Multilabel(Task):
     def describe(self, scalars: dict[str, float]) -> str:
         """Return the mean average precision, the share of samples whose labels are all right, and the loss."""
         first = f"mAP {scalars['mAP']:.2%}, F1 {scalars['f1']:.2%}, subset accuracy {scalars['subset_acc']:.2%}"
-        skipped = {"mAP", "f1", "subset_acc", "precision", "recall", "loss"}
+        skipped = {"mAP", "f1", "subset_acc", "precision", "recall", "loss", "auroc"}
         more = [f", {name} {value:.4f}" for name, value in scalars.items() if name not in skipped]
-        return f"{first}, loss {scalars['loss']:.4f}{''.join(more)}"
+        return f"{first}, AUROC {scalars['auroc']:.2%}, loss {scalars['loss']:.4f}{''.join(more)}"
 
     def figures(self, result: StageResult) -> dict[str, Any]:
         """Return the precision-recall curves."""
@@ -168,16 +180,17 @@ class LabelCounts(LossMetric):
     """Loss, subset accuracy and macro-averaged precision, recall and F1 from counts per label.
 
     Args:
-        thresholds: Probability from which each label is predicted, float (labels,).
+        decide: Function from outputs to the labels that are predicted, bool (N, labels).
+        labels: Number of labels.
     """
 
     counts: Tensor
     exact: Tensor
 
-    def __init__(self, thresholds: Tensor) -> None:
+    def __init__(self, decide: Callable[[Tensor], Tensor], labels: int) -> None:
         super().__init__()
-        self.logits = thresholds.logit()
-        self.add_state("counts", torch.zeros(4, len(thresholds), dtype=torch.int64), "sum")
+        self.decide = decide
+        self.add_state("counts", torch.zeros(4, labels, dtype=torch.int64), "sum")
         self.add_state("exact", torch.zeros((), dtype=torch.int64), "sum")
 
     def count(self, outputs: Tensor, target: Tensor, valid: Tensor) -> None:
@@ -185,9 +198,8 @@ class LabelCounts(LossMetric):
 
         Mixed labels count as present from 0.5.
         """
-        self.logits = self.logits.to(outputs.device)
         known = ~target.isnan() & valid
-        label, predicted = known & (target >= 0.5), known & (outputs >= self.logits)
+        label, predicted = known & (target >= 0.5), known & self.decide(outputs)
         self.counts = self.counts + torch.stack([label & predicted, label, predicted, known]).sum(1)
         self.exact = self.exact + ((label == predicted).all(1) & valid).sum()
 
@@ -202,22 +214,29 @@ class LabelCounts(LossMetric):
 
 
 class LabelScores(LabelCounts, ScoreMetric):
-    """The metrics of `LabelCounts`, the mean average precision and the AUROC, macro and per label."""
+    """The metrics of `LabelCounts`, the mean average precision and the AUROC, macro and per label.
 
-    def __init__(self, thresholds: Tensor) -> None:
-        LabelCounts.__init__(self, thresholds)
+    Args:
+        decide: Function from outputs to the labels that are predicted, bool (N, labels).
+        predict: Function from outputs to probabilities.
+        labels: Number of labels.
+    """
+
+    def __init__(self, decide: Callable[[Tensor], Tensor], predict: Callable[[Tensor], Tensor], labels: int) -> None:
+        LabelCounts.__init__(self, decide, labels)
+        self.predict = predict
         self.keep_scores()
 
     def count(self, outputs: Tensor, target: Tensor, valid: Tensor) -> None:
         """Count and keep a batch."""
         LabelCounts.count(self, outputs, target, valid)
-        ScoreMetric.count(self, outputs, target, valid)
+        ScoreMetric.count(self, self.predict(outputs), target, valid)
 
     def compute(self) -> StageResult:
         """Return the metrics; the means are over labels that are present in some and absent in other samples."""
         result = LabelCounts.compute(self)
-        outputs, truth = self.gathered()
-        found = ranking(outputs.sigmoid(), truth)
+        scores, truth = self.gathered()
+        found = ranking(scores, truth)
         scalars = {"mAP": nanmean(found["average_precision"]), "auroc": nanmean(found["auroc"])}
-        details = {**result.details, **found, "scores": outputs.sigmoid().cpu(), "truth": truth.cpu()}
+        details = {**result.details, **found, "scores": scores.cpu(), "truth": truth.cpu()}
         return StageResult(result.scalars | scalars, result.samples, details)

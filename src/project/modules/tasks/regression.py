@@ -1,5 +1,6 @@
 """Regression of one or several values."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -51,12 +52,12 @@ class Regression(Task):
     def sample_losses(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Return the mean squared error of the known standardized values of each sample, float (N,)."""
         known = ~target.isnan()
-        error = outputs - (target.where(known, 0) - self.mean) / self.std
+        error = (self.predict(outputs) - target.where(known, 0)) / self.std
         return known_mean(error.square(), known)
 
     def attribution_scores(self, outputs: Tensor) -> Tensor:
         """Return the standardized values, so that values of different units have a common scale."""
-        return outputs
+        return (self.predict(outputs) - self.mean) / self.std
 
     def describe_mistake(self, predictions: Tensor, target: Tensor) -> tuple[int, str, str]:
         """Return the value with the largest standardized error, and titles with its true and predicted value."""
@@ -67,11 +68,11 @@ class Regression(Task):
 
     def training_metric(self) -> LossMetric:
         """Return the sum of the absolute errors."""
-        return ErrorSums(self.mean, self.std)
+        return ErrorSums(self.predict, self.target.outputs)
 
     def evaluation_metric(self) -> LossMetric:
         """Return the predictions of all samples."""
-        return ValueScores(self.mean, self.std)
+        return ValueScores(self.predict)
 
     def metric_inputs(self, predictions: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return the predictions and values of the samples whose values are all known."""
@@ -110,24 +111,23 @@ class ErrorSums(LossMetric):
     """Loss and mean absolute error, averaged over values.
 
     Args:
-        mean: Mean of each value in training, float (values,).
-        std: Standard deviation of each value in training, float (values,).
+        predict: Function from outputs to values in the units of the data.
+        values: Number of values.
     """
 
     errors: Tensor
     known: Tensor
 
-    def __init__(self, mean: Tensor, std: Tensor) -> None:
+    def __init__(self, predict: Callable[[Tensor], Tensor], values: int) -> None:
         super().__init__()
-        self.mean, self.std = mean, std
-        self.add_state("errors", torch.zeros(len(mean)), "sum")
-        self.add_state("known", torch.zeros(len(mean), dtype=torch.int64), "sum")
+        self.predict = predict
+        self.add_state("errors", torch.zeros(values), "sum")
+        self.add_state("known", torch.zeros(values, dtype=torch.int64), "sum")
 
     def count(self, outputs: Tensor, target: Tensor, valid: Tensor) -> None:
         """Add the absolute errors of known values."""
-        self.mean, self.std = self.mean.to(outputs.device), self.std.to(outputs.device)
         known = ~target.isnan() & valid
-        error = (outputs * self.std + self.mean - target).abs()
+        error = (self.predict(outputs) - target).abs()
         self.errors = self.errors + torch.where(known, error, 0).sum(0)
         self.known = self.known + known.sum(0)
 
@@ -141,19 +141,21 @@ class ValueScores(ScoreMetric):
     """Loss, MAE, RMSE, R2 and Spearman's rank correlation per value, and their means over values.
 
     Args:
-        mean: Mean of each value in training, float (values,).
-        std: Standard deviation of each value in training, float (values,).
+        predict: Function from outputs to values in the units of the data.
     """
 
-    def __init__(self, mean: Tensor, std: Tensor) -> None:
+    def __init__(self, predict: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        self.mean, self.std = mean, std
+        self.predict = predict
         self.keep_scores()
+
+    def count(self, outputs: Tensor, target: Tensor, valid: Tensor) -> None:
+        """Keep the values of a batch."""
+        super().count(self.predict(outputs), target, valid)
 
     def compute(self) -> StageResult:
         """Return the metrics; those of a value with fewer than two known samples are NaN."""
-        outputs, truth = (x.cpu() for x in self.gathered())
-        predictions = outputs * self.std.cpu() + self.mean.cpu()
+        predictions, truth = (x.cpu() for x in self.gathered())
         found = value_metrics(predictions, truth)
         scalars = {"loss": self.loss_sum / self.samples, **{name: nanmean(found[name]) for name in NAMES}}
         return StageResult(scalars, int(self.samples), {**found, "predictions": predictions, "truth": truth})

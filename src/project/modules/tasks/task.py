@@ -63,6 +63,7 @@ class Task(nn.Module):
     * `build_loss` in place of `default_loss`: support for `model.label_smoothing` and `model.class_weights`;
     * `losses`, `example_target`, `wrap_loss`: checks and preparation of a loss chosen with `model.loss`;
     * `prepare_metric`, `metric_inputs`: preparation of the metrics in `model.metrics`;
+    * `distillation_loss`: support for `model.teacher`;
     * `calibrated`, `reset_calibration`: calibration, such as temperature scaling;
     * `sample_losses`, `headline_value`: loss and metric of a few samples;
     * `output_names`, `explained`, `target_text`, `predicted_text` and what follows them: attribution maps and ablation;
@@ -134,6 +135,10 @@ class Task(nn.Module):
     def wrap_loss(self, loss: nn.Module) -> nn.Module:
         """Return a module of (outputs, target) as in `Batch` for a custom loss."""
         return loss
+
+    def distillation_loss(self, outputs: Tensor, teacher_outputs: Tensor, temperature: float) -> Tensor:
+        """Return the mean loss of outputs against those of `model.teacher`, both float32 (N, outputs)."""
+        raise UserError(f"model.teacher is not supported by {type(self).__name__}: leave it out")
 
     def calibrated(self, outputs: Tensor) -> Tensor:
         """Return calibrated outputs; used in evaluation and prediction, not in training."""
