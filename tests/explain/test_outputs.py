@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch import Tensor
+from torch import Tensor, nn
 
 from project.cli import main
 from project.explain.attribution import attribution, faithfulness, random_attribution
@@ -146,6 +146,13 @@ def table(request: pytest.FixtureRequest, here: Path) -> tuple[str, list[str]]:
     return request.param, ["--data.table", "table.csv", "--data.columns.label", "[left, right]", *QUICK]
 
 
+class Plain(Task):
+    """A task with nothing but a loss."""
+
+    def default_loss(self) -> nn.Module:
+        return nn.MSELoss()
+
+
 def read(file: Path) -> list[dict[str, str]]:
     with file.open(newline="") as stream:
         return list(csv.DictReader(stream))
@@ -184,6 +191,9 @@ def test_labels_and_values_are_explained_and_their_errors_analyzed(
     assert float(ablated[0][effect]) > 0.1 and ablated[0]["channel"] == ""
     assert (folder / "00000/features/metadata.tsv").read_text().startswith("labels" if kind == "labels" else "true")
 
+    if kind == "values":
+        plain = ["--model.task", "tests.explain.test_outputs.Plain"]
+        assert "give Plain a method rank_samples" in failing(["fit", *options, *watch, *plain])
     single = ["--data.root", "00.png"]
     assert "leave out --data.root" in failing([*explain, *single, "--ablation", "true"])
     assert f"the {kind} are left, right" in failing([*explain, *single, "--class_name", "top"])

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from project.datamodules.labels import Labels, TargetKind, TargetOption, class_labels, kind_of, names_of
+from project.datamodules.labels import Labels, TargetKind, TargetOption, class_labels, kind_of
 from project.datamodules.parallel import CHUNK, parallel_map
 from project.datamodules.samples import seeded, split_sample
 from project.errors import UserError
@@ -94,7 +94,7 @@ def to_labels(parts: Sequence[Part], option: TargetOption, trained: Target | Non
         raise UserError(f"{parts[0].split}: the dataset is empty")
     kind = kind_of(trained) if trained else option
     kind = _guess(every) if kind == "auto" else kind
-    expected = names_of(trained) if trained else None
+    expected = list(trained.names) if trained else None
     if kind == "classes":
         return _classes(parts, targets, expected)
     return _vectors(parts, every, kind, expected)

@@ -81,8 +81,8 @@ class Multiclass(Task):
 
     def ablation_metrics(self, outputs: Tensor, target: Tensor) -> dict[str, float]:
         """Return the accuracy and the mean probability of the label."""
-        probability = outputs.softmax(1).gather(1, target[:, None]).mean()
-        return {"accuracy": self.score(self.predict(outputs), target), "probability": float(probability)}
+        probability = self.predict(outputs).gather(1, target[:, None]).mean()
+        return {"accuracy": self.headline_value(outputs, target), "probability": float(probability)}
 
     def target_text(self, target: Tensor) -> str:
         """Return the name of a class, empty for -1."""

@@ -93,8 +93,9 @@ class Multilabel(Task):
 
     def ablation_metrics(self, outputs: Tensor, target: Tensor) -> dict[str, float]:
         """Return the F1 and the mean probability of the truth, present or absent, over known labels."""
-        probability = torch.where(target == 1, outputs.sigmoid(), 1 - outputs.sigmoid())[~target.isnan()].mean()
-        return {"f1": self.score(self.predict(outputs), target), "probability": float(probability)}
+        scores = self.predict(outputs)
+        probability = torch.where(target == 1, scores, 1 - scores)[~target.isnan()].mean()
+        return {"f1": self.headline_value(outputs, target), "probability": float(probability)}
 
     def target_text(self, target: Tensor) -> str:
         """Return the names of the labels of one sample."""

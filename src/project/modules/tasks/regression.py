@@ -58,12 +58,12 @@ class Regression(Task):
     def sample_losses(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Return the mean squared error of the known standardized values of each sample, float (N,)."""
         known = ~target.isnan()
-        error = outputs - (target.where(known, 0) - self.mean) / self.std
+        error = (self.predict(outputs) - target.where(known, 0)) / self.std
         return known_mean(error.square(), known)
 
     def attribution_scores(self, outputs: Tensor) -> Tensor:
         """Return the standardized values, so that values of different units have a common scale."""
-        return outputs
+        return (self.predict(outputs) - self.mean) / self.std
 
     def describe_mistake(self, predictions: Tensor, target: Tensor) -> tuple[int, str, str]:
         """Return the value with the largest standardized error, and titles with its true and predicted value."""
