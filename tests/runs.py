@@ -116,8 +116,8 @@ def same_runs(one: Path, other: Path) -> None:
     for name in ("last.ckpt", "best.ckpt"):
         ends = [load(run, name) for run in (one, other)]
         for saved in ends:
-            scores = [state["best_model_score"] for key, state in saved["callbacks"].items() if "Model" in key]
-            saved["callbacks"] = {key: state for key, state in saved["callbacks"].items() if "Model" not in key}
+            scores = [state["best_model_score"] for key, state in saved["callbacks"].items() if "Best" in key]
+            saved["callbacks"] = {key: state for key, state in saved["callbacks"].items() if "Best" not in key}
             saved["callbacks"]["scores"] = scores
             saved["loops"] = saved["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
             saved["callback_metrics"].pop(TIMING, None)

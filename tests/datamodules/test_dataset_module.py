@@ -183,19 +183,10 @@ class CrashOnce(L.Callback):
             raise RuntimeError("crash")
 
 
-def train(*more: str) -> list[str]:
-    options = [
-        *QUICK[:4],
-        *QUICK[-2:],
-        "--data.batch_size",
-        "8",
-        "--last.every_n_steps",
-        "2",
-        "--test_after_fit",
-        "false",
-    ]
-    dataset = ["--data.train", f"{HERE}.Blobs", "--data.train.noisy", "true"]
-    return ["fit", "--data", "DatasetModule", *dataset, *options, *more]
+def train(epochs: int, *more: str) -> list[str]:
+    used = [*QUICK[:4], *QUICK[-2:], "--data.batch_size", "8", "--last.every_n_steps", "2"]
+    dataset = ["--data.train", f"{HERE}.Blobs", "--data.train.noisy", "true", "--test_after_fit", "false"]
+    return ["fit", "--data", "DatasetModule", *dataset, *used, "--trainer.max_epochs", str(epochs), *more]
 
 
 def test_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,9 +195,7 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, monkeypatch: py
         folder.mkdir()
         monkeypatch.chdir(folder)
         monkeypatch.setattr(CrashOnce, "crashed", folder == one)
-        options = train(
-            "--data.num_workers", workers, "--trainer.callbacks", f"{HERE}.CrashOnce", "--trainer.max_epochs", "3"
-        )
+        options = train(3, "--data.num_workers", workers, "--trainer.callbacks", f"{HERE}.CrashOnce")
         if folder == one:
             main(options)
         else:
@@ -217,8 +206,9 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, monkeypatch: py
     same_runs(one / RUN, other / RUN)
 
 
+@pytest.mark.slow
 def test_other_datasets_for_test_and_predict(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(train("--data.num_workers", "0", "--trainer.max_epochs", "1"))
+    main(train(1, "--data.num_workers", "0"))
     output = capsys.readouterr().out
     assert "Blobs: 40 images, 2 classes; train 28  val 6  test 6" in output
     assert "--data ImageDataModule --data.root FOLDER_OR_IMAGE" in output
