@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -22,11 +22,10 @@ from project.datamodules.index import KINDS, ImageIndex
 from project.datamodules.loader import Loader
 from project.datamodules.parallel import worker_count
 from project.datamodules.sampler import EpochBatchSampler, Order, Request, seed_rng
-from project.datamodules.split import assign_splits, evaluation_split
+from project.datamodules.split import assign_splits, split_as_trained
 from project.errors import UserError
 from project.images import Pixels
 from project.interface import SPLITS, Batch, DataDescription, ImageInput, Split, Target, module_of
-from project.output import pluralize
 
 SamplerCallable = Callable[[int, int, int], EpochBatchSampler]  # called with size, batch_size, accumulate_grad_batches
 
@@ -124,7 +123,9 @@ class IndexedDataModule(DataModule):
             return  # `test` after `fit` on the same datamodule
         index = self._labeled(trained.target if trained else None)
         if trained is not None and stage != "fit":
-            self.index = self._split_for_evaluation(index, trained, "val" if stage == "validate" else "test")
+            self.index = split_as_trained(
+                index, "val" if stage == "validate" else "test", trained.fingerprint, self._split, self.is_other
+            )
         else:
             self.index = self._split(index)
         if stage == "fit":
@@ -132,30 +133,6 @@ class IndexedDataModule(DataModule):
         for split in SPLITS[1:] if stage == "fit" else ["val" if stage == "validate" else self.test_split]:
             if absent := describe_absent(self.index, split):
                 rank_zero_warn(absent)
-
-    def _split_for_evaluation(
-        self, index: ImageIndex, trained: DataDescription, split: Literal["val", "test"]
-    ) -> ImageIndex:
-        """Split the images as in training; if the model was trained on others, evaluate all, or their own split."""
-        own = evaluation_split(index, split)
-        try:
-            drawn = self._split(index) if {"", "train"} & {*index.splits.tolist()} else index
-            if drawn.fingerprint() == trained.fingerprint:
-                return drawn  # the training data, perhaps in another folder
-        except UserError:  # too few images to split
-            if not self.is_other:
-                raise
-        if self.is_other:
-            total, count = int(np.count_nonzero(index.splits != "skip")), len(own.rows(split))
-            which = "all" if count == total else f"the {count:,} in its own test or val split"
-            about = f"{pluralize(total, 'image')}, not the data that the model was trained on"
-            rank_zero_only(print)(f"data      {self.folder}: {about}: {which} are evaluated")
-            return own
-        if (index.splits != drawn.splits).any():
-            changed = f"{self.folder} has changed since the model was trained, so its splits were drawn again"
-            leak = "the test split may contain training images"
-            rank_zero_warn(f"{changed}: {leak}; to select the test images yourself, use DIR/test/CLASS/IMAGE")
-        return drawn
 
     def _check_input(self, trained: ImageInput) -> None:
         """Raise a UserError if an option contradicts the input that the model was trained on."""

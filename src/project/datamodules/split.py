@@ -2,16 +2,19 @@
 
 import hashlib
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
 import numpy as np
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from numpy.typing import NDArray
 
 from project.datamodules.index import ImageIndex
 from project.datamodules.stratify import assign_parts, indicators
 from project.errors import UserError
 from project.interface import Split
+from project.output import pluralize
 
 
 def assign_splits(
@@ -119,6 +122,43 @@ def evaluation_split(index: ImageIndex, split: Literal["val", "test"]) -> ImageI
     splits = index.splits.astype("<U5")
     splits[(splits == own) if own else (splits != "skip")] = split
     return replace(index, splits=splits)
+
+
+def split_as_trained(
+    index: ImageIndex,
+    split: Literal["val", "test"],
+    fingerprint: str,
+    draw: Callable[[ImageIndex], ImageIndex],
+    is_other: bool,
+) -> ImageIndex:
+    """Split the images as in training; if the model was trained on others, evaluate all, or their own split.
+
+    Args:
+        index: The images.
+        split: The split to evaluate.
+        fingerprint: That of the training data.
+        draw: Assigns the splits.
+        is_other: Whether other data than that of the training is chosen.
+    """
+    own = evaluation_split(index, split)
+    try:
+        drawn = draw(index) if {"", "train"} & {*index.splits.tolist()} else index
+        if drawn.fingerprint() == fingerprint:
+            return drawn  # the training data, perhaps in another folder
+    except UserError:  # too few images to split
+        if not is_other:
+            raise
+    if is_other:
+        total, count = int(np.count_nonzero(index.splits != "skip")), len(own.rows(split))
+        which = "all" if count == total else f"the {count:,} in its own test or val split"
+        about = f"{pluralize(total, 'image')}, not the data that the model was trained on"
+        rank_zero_only(print)(f"data      {index.root}: {about}: {which} are evaluated")
+        return own
+    if (index.splits != drawn.splits).any():
+        changed = f"{index.root} has changed since the model was trained, so its splits were drawn again"
+        leak = "the test split may contain training images"
+        rank_zero_warn(f"{changed}: {leak}; to select the test images yourself, use DIR/test/CLASS/IMAGE")
+    return drawn
 
 
 def hold_out_fold(index: ImageIndex, fold: int, folds: int, val_fraction: float, seed: int) -> ImageIndex:
