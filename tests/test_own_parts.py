@@ -79,7 +79,7 @@ def test_task_of_counts(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
         main(["explain", *used, "--images", "2", "--ablation", "true"])
         explained = rows(Path("logs/explain/version_0/explanations.csv"))
         assert [row["value"] for row in explained] == ["cells"] * 2
-        assert float(rows(Path("logs/explain/version_0/ablation.csv"))[0]["loss_added"]) > 0
+        assert float(rows(Path("logs/explain/version_0/ablation.csv"))[0]["mae_added"]) > 0
 
 
 def test_text_classification(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,7 +25,6 @@ from sklearn.metrics import (
 )
 
 from project.cli import main
-from project.cli.commands import commands
 from tests.conftest import COLORS, QUICK, fit, write_images
 from tests.report.made import made_labels, made_run, made_values
 from tests.runs import finish
@@ -282,14 +281,6 @@ def test_comparison_of_labels_and_values(
     other = made_run(here / "classes", 3, 30)
     message = error(["report", str(runs[0]), str(other)], capsys)
     assert "here/classes with classes: they cannot be compared" in message
-
-
-@pytest.mark.parametrize("command", ["groups", "model_card"])
-def test_commands_for_classes_say_what_a_run_is(here: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
-    if command not in commands():
-        pytest.skip(f"{command} was removed")
-    run = made_labels(here / "run", ["a", "b"], 20)
-    assert error([command, str(run)], capsys).endswith(f"{command} is for classes, but {run} is a run with labels")
 
 
 def test_fit_reports_the_metric_of_the_task(here: Path, tmp_path: Path) -> None:

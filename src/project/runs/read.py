@@ -81,19 +81,6 @@ class Run:
             return rows[-1]
         return max(rows, key=lambda row: (sign * row[monitor], -row.get("val/loss", 0)))
 
-    def require_classes(self, command: str) -> Predictions:
-        """Return the predictions of a test with classes.
-
-        Raises:
-            UserError: The model is for another kind of target, or no samples were tested.
-        """
-        if not self.rows:
-            raise UserError(f"{self.folder} has no tested samples: {command} needs test results")
-        if not isinstance(self.predictions, Predictions):
-            kind = self.target.get("kind", "another kind of target")
-            raise UserError(f"{command} is for classes, but {self.folder} is a run with {kind}")
-        return self.predictions
-
     def _read_trained(self, name: str, read: Callable[[Path], Any]) -> Any:
         return None if self.trained is None else _read(self.trained / name, read)
 
