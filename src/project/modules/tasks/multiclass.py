@@ -145,7 +145,7 @@ class Multiclass(Task):
 
     def table(self, result: StageResult) -> list[list[str]]:
         """Return precision, recall, F1 and number of samples per class, and their macro average."""
-        confusion, headings = result.details["confusion"], {"auroc": "AUROC", "average_precision": "avg. precision"}
+        confusion, headings = result.details["confusion"], {"auroc": "AUROC", "average_precision": "AP"}
         support = confusion.sum(1)
         rates = precision_recall_f1(confusion.diag(), support, confusion.sum(0))
         rates |= {name: result.details[name] for name in headings if name in result.details}

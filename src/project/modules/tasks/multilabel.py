@@ -153,7 +153,7 @@ class Multilabel(Task):
         correct, labels, predicted, _ = details["counts"]
         rates = [*precision_recall_f1(correct, labels, predicted).values()]
         rates += [details["average_precision"], details["auroc"]]
-        rows = [["label", "precision", "recall", "F1", "avg. precision", "AUROC", "samples"]]
+        rows = [["label", "precision", "recall", "F1", "AP", "AUROC", "samples"]]
         for i, name in enumerate(self.target.label_names):
             rows.append([name, *(_percent(values[i]) for values in rates), f"{int(labels[i]):,}"])
         names = ("precision", "recall", "f1", "mAP", "auroc")
