@@ -19,6 +19,7 @@ from PIL import Image
 
 from project.cli import main
 from project.cli.commands import GROUPS, commands
+from project.cli.tools import split_fit_options
 from project.interface import Batch
 from project.modules import Classifier
 from project.runs.options import flatten, option_name
@@ -623,3 +624,9 @@ def test_defaults_of_another_datamodule_are_kept(
     quick = ["--trainer.fast_dev_run", "true", "--trainer.accelerator", "cpu"]
     main(["fit", "--data", "small_batches.SmallBatches", "--data.root", str(tree), *quick])
     assert "batch     7 images" in capsys.readouterr().out
+
+
+def test_commands_that_train_take_classes_of_model_and_data() -> None:
+    own, fit_args = split_fit_options(["--data", "DatasetModule", "--folds", "3", "--model=M", "--config", "c.yaml"])
+    assert own == ["--folds", "3"] and fit_args == ["--data", "DatasetModule", "--model=M", "--config", "c.yaml"]
+    assert split_fit_options(["--model", "m.onnx"], {"model"}) == (["--model", "m.onnx"], [])

@@ -38,7 +38,7 @@ def run_function(name: str, function: Callable[..., Any], args: list[str]) -> No
 
 
 def split_fit_options(args: list[str], parameters: Container[str] = ()) -> tuple[list[str], list[str]]:
-    """Split arguments into a command's own and those of `fit`: configs, and options with a dot in their names.
+    """Split arguments into a command's own and those of `fit`: configs, classes, and options with a dot in their names.
 
     Args:
         args: The command line.
@@ -49,7 +49,8 @@ def split_fit_options(args: list[str], parameters: Container[str] = ()) -> tuple
     remaining = iter(args)
     for arg in remaining:
         group = match[1] if (match := re.match(r"--(\w+)\.", arg)) else ""
-        if arg == "--config" or (group and group not in parameters):
+        name = arg.partition("=")[0].removeprefix("--")
+        if name not in parameters and (name in ("config", "model", "data") or (group and group not in parameters)):
             fit_args += [arg] if "=" in arg else [arg, next(remaining, "")]
         else:
             own_args.append(arg)
