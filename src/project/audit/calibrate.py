@@ -69,7 +69,7 @@ def calibrate(
         _save(trained, target)
         return
     assert isinstance(task, Multiclass)
-    kept = torch.zeros(0, dtype=torch.int64)
+    fitted = kept = torch.zeros(0, dtype=torch.int64)
     logits, label = results["val"]
     if given:
         fitted, kept = _halves(trained, outputs["val"][2])
@@ -78,7 +78,10 @@ def calibrate(
             f"\ntemperature from {len(fitted):,} val images, thresholds from {len(kept):,} others, by a hash of paths"
         )
     before = float(task.temperature)
-    task.temperature.fill_(fit_temperature(*results["val"]))
+    if given and not task.is_wrong(*results["val"]).any():
+        print(f"all {len(fitted):,} are predicted correctly, so no temperature can be fitted: it stays {before:g}")
+    else:
+        task.temperature.fill_(fit_temperature(*results["val"]))
     _print_calibration(task, before, results)
     results["val"] = logits[kept], label[kept]
     _save(trained, _class_thresholds(task, results, target_accuracy, coverage), before)
