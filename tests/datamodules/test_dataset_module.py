@@ -3,6 +3,7 @@
 import csv
 import random
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -202,6 +203,7 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, monkeypatch: py
             with pytest.raises(RuntimeError, match="crash"):
                 main(options)
             assert load(RUN)["global_step"] == 6
+            time.sleep(1)  # event files of one process and second are read in the order of their names
             main(["fit", "--ckpt_path", "last"])
     same_runs(one / RUN, other / RUN)
 
