@@ -59,7 +59,7 @@ def test_resumes_from_any_step(step: int, options: list[str], tree: Path, here: 
     short += ["--test_after_fit", "false"]
     main(fit(tree, *short, *options, *watch, "--last.every_n_steps", "1"))
     assert load(copy)["global_step"] == step
-    time.sleep(1)
+    time.sleep(1)  # the first run began in an earlier second than the resumed one
     main(["fit", "--ckpt_path", str(copy / "checkpoints" / "last.ckpt")])
     if BEST[0] in options:
         names = [sorted(file.name for file in (run / "checkpoints").iterdir()) for run in (RUN, copy)]

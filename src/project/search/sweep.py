@@ -20,6 +20,7 @@ from optuna.trial import Trial, TrialState
 from project.callbacks.best_checkpoint import best_is
 from project.errors import Interrupted, UserError
 from project.files import read_table
+from project.modules.tasks import Multiclass, Multilabel, Regression, Task
 from project.output import redact_secrets
 from project.runs.checkpoints import LAST, PREVIOUS
 from project.runs.folder import CHECKPOINTS
@@ -123,10 +124,9 @@ def monitored(config: dict[str, Any]) -> tuple[str, str]:
     kind = "multilabel" if kind == "auto" and data.get("label_separator") else kind
     if metric == "auto" and kind == "auto" and isinstance(columns, list) and len(columns) > 1:
         raise UserError("a sweep needs a metric to optimize: add --checkpoint.monitor, or --data.target")
-    defaults = {"multilabel": ("val/mAP", "max"), "values": ("val/loss", "min")}
-    default = defaults.get(kind, ("val/acc", "max"))
+    tasks: dict[str, type[Task]] = {"multilabel": Multilabel, "values": Regression}
     if metric == "auto":
-        metric = default[0]
+        metric = tasks.get(kind, Multiclass).monitor[0]
     return metric, best_is(metric, {}) if mode == "auto" else mode
 
 
