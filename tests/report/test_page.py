@@ -383,7 +383,7 @@ def test_large_sample_images_are_downscaled(here: Path, tmp_path: Path) -> None:
     root = tmp_path / "photos"
     for name, color in COLORS.items():
         write_images(root / name, 10, color, size=300)
-    main(fit(root, "--trainer.max_epochs", "1", "--data.image_size", "256"))
+    main(fit(root, "--trainer.max_epochs", "1", "--data.image_size", "256", "--model.net", "project.modules.ResNet"))
     images = json.loads((RUN / "test.json").read_text())["samples"]["sample"]
     assert all(each["image"].startswith("data:image/jpeg;base64,") for each in images)
     image = Image.open(io.BytesIO(base64.b64decode(images[0]["image"].partition(",")[2])))
