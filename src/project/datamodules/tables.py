@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
 from project.errors import UserError
 from project.output import did_you_mean, pluralize
 
@@ -25,7 +27,35 @@ FIX = "save it as CSV in UTF-8, or as Parquet"
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the columns of a table.
+    """Names of the columns of a table; subclasses add the column of the samples, which `key` names.
+
+    Args:
+        label: Class of each sample; or several columns, of 0 and 1 for labels, of numbers for values to predict.
+        split: train, val, test or empty; by default the column `split`, if there is one.
+        group: Group of each sample, e.g. a patient; a group stays in one split.
+        balance: E.g. a camera or a skin type. `sampling: balanced` then samples all pairs of class and entry equally
+            often, so that the entry does not predict the class.
+    """
+
+    label: str | list[str] = "label"
+    split: str | None = None
+    group: str | None = None
+    balance: str | None = None
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the label columns."""
+        return [self.label] if isinstance(self.label, str) else list(self.label)
+
+    @property
+    def key(self) -> str:
+        """Name of the column of the samples."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class PathColumns(Columns):
+    """Names of the columns of a table of files.
 
     Args:
         path: Path of each file relative to the dataset directory, or its name without the extension.
@@ -37,18 +67,14 @@ class Columns:
     """
 
     path: str = "path"
-    label: str | list[str] = "label"
-    split: str | None = None
-    group: str | None = None
-    balance: str | None = None
 
     @property
-    def labels(self) -> list[str]:
-        """Names of the label columns."""
-        return [self.label] if isinstance(self.label, str) else list(self.label)
+    @override
+    def key(self) -> str:
+        return self.path
 
 
-DEFAULT_COLUMNS = Columns()
+DEFAULT_COLUMNS = PathColumns()
 
 
 @dataclass(frozen=True)

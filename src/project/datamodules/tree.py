@@ -1,4 +1,4 @@
-"""Index of the images in a folder tree: ROOT/CLASS, ROOT/SPLIT/CLASS or ROOT/CLASS/SPLIT."""
+"""Index of the files in a folder tree: ROOT/CLASS, ROOT/SPLIT/CLASS or ROOT/CLASS/SPLIT."""
 
 import os
 from collections import Counter
@@ -9,8 +9,8 @@ import numpy as np
 
 from project.datamodules.index import (
     SPLIT_FOLDERS,
-    ImageIndex,
-    PathTable,
+    Index,
+    StringArray,
     check_folder,
     normalize_name,
 )
@@ -32,10 +32,10 @@ class LabeledImage(NamedTuple):
     class_name: str
 
 
-def index_tree(root: Path, class_names: list[str] | None = None, visited: list[str] | None = None) -> ImageIndex:
+def index_tree(root: Path, class_names: list[str] | None = None, visited: list[str] | None = None) -> Index:
     """Index ROOT/CLASS/..., ROOT/SPLIT/CLASS/... or ROOT/CLASS/SPLIT/...
 
-    A test folder without class folders is left out, and its images are counted in `ImageIndex.skipped`, as are all
+    A test folder without class folders is left out, and its images are counted in `Index.skipped`, as are all
     files outside of class folders.
 
     Args:
@@ -128,7 +128,7 @@ def _inside_out(root: Path, images: list[LabeledImage]) -> list[LabeledImage]:
     return [image._replace(split=split) for image, split in zip(images, splits, strict=True)]
 
 
-def _index(root: Path, images: list[LabeledImage], class_names: list[str] | None, skipped: Counter[str]) -> ImageIndex:
+def _index(root: Path, images: list[LabeledImage], class_names: list[str] | None, skipped: Counter[str]) -> Index:
     """Return the index of labeled images; check their classes."""
     present = {(image.split, image.class_name) for image in images}
     given = {split for split, _ in present}
@@ -146,7 +146,7 @@ def _index(root: Path, images: list[LabeledImage], class_names: list[str] | None
     label_of = {name: label for label, name in enumerate(name_of)}
     paths, splits, names = zip(*sorted(images), strict=True)
     labels = np.array([label_of[name] for name in names], np.int64)
-    return ImageIndex(root, PathTable(paths), labels, np.array(splits), list(expected), skipped=skipped)
+    return Index(root, StringArray(paths), labels, np.array(splits), list(expected), skipped=skipped)
 
 
 def _count_files(folder: Path, skipped: Counter[str], visited: list[str]) -> None:
