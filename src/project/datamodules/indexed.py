@@ -162,7 +162,7 @@ class IndexedDataModule(DataModule):
         index = self._index()
         with file.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
             names = map(index.label_text, range(len(index.keys)))
-            csv.writer(stream).writerow(["path", "class" if index.kind == "classes" else KINDS[index.kind], "split"])
+            csv.writer(stream).writerow([self.key, "class" if index.kind == "classes" else KINDS[index.kind], "split"])
             csv.writer(stream).writerows(zip(index.keys, names, index.splits, strict=True))
 
     @override

@@ -8,8 +8,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 from typing_extensions import override
 
+from project.datamodules.builder import DatasetBuilder
 from project.datamodules.images.augment import default_augmentation, is_fixed
-from project.datamodules.images.builders import DatasetBuilder
 from project.datamodules.images.dataset import Images
 from project.datamodules.images.facts import Facts
 from project.datamodules.images.index import index_unlabeled

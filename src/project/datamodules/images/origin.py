@@ -10,7 +10,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from project.datamodules.images.builders import DatasetBuilder
+from project.datamodules.builder import DatasetBuilder
 from project.datamodules.images.index import index_image_table
 from project.datamodules.images.shards import INDEX, ShardReader, read_shard_index
 from project.datamodules.index import Index, StringArray
