@@ -76,9 +76,9 @@ def webdataset(root: Path, photos: bool, workers: int, scratch: Path) -> Epoch:
     import webdataset as wds
 
     index = index_tree(root)
-    with wds.ShardWriter(str(scratch / "wds-%04d.tar"), maxcount=-(-len(index.paths) // max(workers, 1))) as sink:
-        for row in np.random.default_rng(0).permutation(len(index.paths)).tolist():
-            path = index.root / index.paths[row]
+    with wds.ShardWriter(str(scratch / "wds-%04d.tar"), maxcount=-(-len(index.keys) // max(workers, 1))) as sink:
+        for row in np.random.default_rng(0).permutation(len(index.keys)).tolist():
+            path = index.root / index.keys[row]
             sink.write(
                 {"__key__": f"{row:08d}", path.suffix[1:].lower(): path.read_bytes(), "cls": str(index.labels[row])}
             )
@@ -149,14 +149,14 @@ def dali(root: Path, workers: int) -> Epoch:
 def loaders(root: Path, photos: bool, workers: int, scratch: Path) -> dict[str, Callable[[], Epoch]]:
     """Return functions, by name of the loader, that prepare the data and return an epoch."""
     index = index_tree(root)
-    rows, steps = np.arange(len(index.paths)), crop() if photos else []
+    rows, steps = np.arange(len(index.keys)), crop() if photos else []
     inputs = ImageInput(CROP, CROP) if photos else ImageInput(32, 32)
     shards = scratch / "shards"
 
     def sharded() -> Epoch:
         command(["shard", str(root), str(shards), "--short_side", "256", "--on_corrupt", "skip"])
         shard_index = read_shard_index(str(shards), None)
-        all_rows = np.arange(len(shard_index.paths))
+        all_rows = np.arange(len(shard_index.keys))
         return ours(Images(shard_index, all_rows, inputs, steps, read=ShardReader(str(shards))), workers)
 
     def packed() -> Epoch:

@@ -1,13 +1,16 @@
-"""Atomic file writing, and reading and writing of CSV tables."""
+"""Search for files, atomic file writing, and reading and writing of CSV tables."""
 
 import csv
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from project.errors import UserError
+
+csv.field_size_limit(2**31 - 1)  # cells are texts of any length
 
 
 @contextmanager
@@ -116,3 +119,44 @@ def read_rows(file: Path, columns: Sequence[str]) -> tuple[list[str], list[list[
         if column not in header:
             raise UserError(f"{file} has no column '{column}'; it has {found or 'no columns'}")
     return header, [row + [""] * (len(header) - len(row)) for row in rows]
+
+
+def find_files(
+    folder: Path,
+    extensions: tuple[str, ...],
+    visited: list[str] | None = None,
+    skipped: "Counter[str] | None" = None,
+) -> Iterator[str]:
+    """Yield the relative POSIX paths of the files below a folder, skipping hidden files and symlink loops.
+
+    Args:
+        folder: The folder to search, following symbolic links.
+        extensions: Extensions of the files, in lower case.
+        visited: List to which every searched folder is appended.
+        skipped: Counts the other files, by extension.
+
+    Raises:
+        UserError: A folder cannot be read.
+    """
+
+    def raise_user_error(error: OSError) -> None:
+        raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
+
+    seen: set[tuple[int, int]] = set()
+    for here, folders, files in os.walk(folder, onerror=raise_user_error, followlinks=True):
+        status = Path(here).stat()
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        if visited is not None:
+            visited.append(here)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        prefix = Path(here).relative_to(folder)
+        for name in files:
+            if name.startswith("."):
+                continue
+            if name.lower().endswith(extensions):
+                yield (prefix / name).as_posix()
+            elif skipped is not None:
+                skipped[Path(name).suffix.lower()] += 1

@@ -29,7 +29,7 @@ def test_digits_are_written_once_by_several_processes(tmp_path: Path) -> None:
         worker.join()
     assert [worker.exitcode for worker in workers] == [0, 0, 0]
     index = index_tree(tmp_path / "digits")
-    assert len(index.paths) == 1797 and len(index.names) == 10
+    assert len(index.keys) == 1797 and len(index.names) == 10
     assert not list(tmp_path.glob(".*.partial"))
 
 

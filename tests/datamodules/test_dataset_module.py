@@ -76,7 +76,7 @@ def test_forms_of_samples_give_the_same_pixels(form: str) -> None:
     samples = [({**s, "labels": n % 2} if isinstance(s, dict) else (s[0], n % 2)) for n, s in enumerate(samples)]
     data = setup(train=samples, batch_size=4)
     assert data.split_sizes() == {"train": 28, "val": 6, "test": 6}
-    batch = data.images("val")[Request(0, [0, 1])]
+    batch = data.dataset("val")[Request(0, [0, 1])]
     assert data.description.image.is_8bit and batch.inputs.dtype == torch.uint8
     assert torch.equal(batch.inputs, torch.stack([pictures()[row] for row in batch.index.tolist()]))
     assert batch.target.tolist() == [row % 2 for row in batch.index.tolist()]
@@ -125,7 +125,7 @@ def test_what_a_dataset_draws_depends_on_seed_epoch_and_sample_only(monkeypatch:
         data = setup(train=Blobs(noisy=True), batch_size=8)
 
     def epoch(number: int, workers: int, split: Any = "train") -> torch.Tensor:
-        images = data.images(split, augmented=split == "train")
+        images = data.dataset(split, augmented=split == "train")
         batches = EpochBatchSampler(len(images), 8, "sequential")
         batches.set_epoch(number)
         return torch.cat([batch.inputs for batch in Loader(images, batches, workers, False)])

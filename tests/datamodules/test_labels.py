@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from project.datamodules import ImageDataModule
-from project.datamodules.index import index_table
+from project.datamodules.images.index import index_image_table
 from project.datamodules.sampler import EpochBatchSampler
 from project.datamodules.split import assign_splits, complete_splits, hold_out_fold
-from project.datamodules.tables import Columns
+from project.datamodules.tables import PathColumns
 from project.errors import UserError
 from tests.conftest import COLORS, write_images
 
-PATIENTS = Columns(group="patient")
+PATIENTS = PathColumns(group="patient")
 
 
 @pytest.fixture
@@ -28,8 +28,8 @@ def table(tmp_path: Path) -> Path:
 
 
 def test_labels_and_groups_come_from_the_table(table: Path) -> None:
-    index = index_table(table, table.parent, PATIENTS)
-    assert index.names == ["BLUE", "GREEN", "RED"] and len(index.paths) == 36
+    index = index_image_table(table, table.parent, PATIENTS)
+    assert index.names == ["BLUE", "GREEN", "RED"] and len(index.keys) == 36
     split = complete_splits(index, 0.25, 0.25, seed=0)
     assert index.groups is not None
     splits_of = {group: set(split.splits[index.groups == group]) for group in set(index.groups.tolist())}
@@ -38,7 +38,7 @@ def test_labels_and_groups_come_from_the_table(table: Path) -> None:
 
 
 def test_folds_hold_out_every_image_once(table: Path) -> None:
-    index = index_table(table, table.parent, PATIENTS)
+    index = index_image_table(table, table.parent, PATIENTS)
     held_out = [hold_out_fold(index, fold, 4, 0.34, 0).rows("test").tolist() for fold in range(4)]
     assert sorted(row for fold in held_out for row in fold) == list(range(36)) and {len(fold) for fold in held_out} == {
         9
@@ -56,14 +56,14 @@ def test_splits_in_the_csv_are_kept(table: Path) -> None:
             [lines[0] + ",split", *(f"{line},{'test' if n % 4 == 0 else ''}" for n, line in enumerate(lines[1:]))]
         )
     )
-    drawn = complete_splits(index_table(table, table.parent), 0.3, 0.3, 0)
+    drawn = complete_splits(index_image_table(table, table.parent), 0.3, 0.3, 0)
     assert [len(drawn.rows(split)) for split in ("test", "val")] == [9, 9], "empty splits are drawn"
     given = table.read_text() + "\n"
     table.write_text(given.replace(",\n", ",val\n"))
     with pytest.raises(UserError, match="no image in the train split"):
-        index_table(table, table.parent)
+        index_image_table(table, table.parent)
     table.write_text(given.replace(",\n", ",Training\n"))
-    index = index_table(table, table.parent)
+    index = index_image_table(table, table.parent)
     assert len(index.rows("test")) == 9
     fold = hold_out_fold(index, 0, 3, 0.2, 0)
     assert fold.rows("test").tolist() == index.rows("test").tolist() and len(fold.rows("val")) == 9
@@ -87,17 +87,17 @@ def test_splits_in_the_csv_are_kept(table: Path) -> None:
 def test_invalid_tables(table: Path, change, message: str) -> None:  # type: ignore[no-untyped-def]
     table.write_text(change(table.read_text()))
     with pytest.raises(UserError, match=message):
-        index_table(table, table.parent, PATIENTS)
+        index_image_table(table, table.parent, PATIENTS)
 
 
 def test_val_and_test_fractions_of_groups_may_exceed_half(table: Path) -> None:
-    split = complete_splits(index_table(table, table.parent, PATIENTS), 0.1, 0.6, 0)
+    split = complete_splits(index_image_table(table, table.parent, PATIENTS), 0.1, 0.6, 0)
     assert 0.5 < np.mean(split.splits == "test") < 0.75 and len(split.rows("val"))
 
 
 def test_an_empty_group_is_one_image_and_small_fractions_take_one_group(table: Path) -> None:
     table.write_text(table.read_text().replace(",p0", ","))
-    index = index_table(table, table.parent, PATIENTS)
+    index = index_image_table(table, table.parent, PATIENTS)
     assert index.groups is not None and len(np.unique(index.groups)) == 11 + 3
     split = complete_splits(index, 0.02, 0.02, 0)
     assert len(split.rows("val")) >= 1 and len(split.rows("test")) >= 1 and len(split.rows("train")) > 24
@@ -118,11 +118,11 @@ def test_group_leakage_is_an_error(table: Path) -> None:
     lines = table.read_text().splitlines()
     rows = [f"{line},{('train', 'test')[n % 2]}" for n, line in enumerate(lines[1:])]
     table.write_text("\n".join([f"{lines[0]},split", *rows]))
-    index = index_table(table, table.parent, PATIENTS)
+    index = index_image_table(table, table.parent, PATIENTS)
     for folds in (0, 3):
         with pytest.raises(UserError, match=r"group 'p\d+' is in test and (train|val)"):
             assign_splits(index, 0.2, 0.0, 0, folds)
-    assign_splits(index_table(table, table.parent), 0.2, 0.0, 0)
+    assign_splits(index_image_table(table, table.parent), 0.2, 0.0, 0)
 
 
 def test_a_class_without_training_images_is_an_error(table: Path) -> None:
@@ -134,13 +134,13 @@ def test_a_class_without_training_images_is_an_error(table: Path) -> None:
 
 
 def test_too_few_groups(table: Path) -> None:
-    index = index_table(table, table.parent, PATIENTS)
+    index = index_image_table(table, table.parent, PATIENTS)
     with pytest.raises(UserError, match="12 groups, too few to split into 13 folds"):
         hold_out_fold(index, 0, 13, 0.2, 0)
 
 
 def test_a_balanced_column_is_sampled_equally_often_per_class(table: Path) -> None:
-    index = index_table(table, table.parent, Columns(balance="patient"))
+    index = index_image_table(table, table.parent, PathColumns(balance="patient"))
     strata = index.strata(np.arange(36))
     assert len(np.unique(strata)) == 12, "each patient has one class"
     rare = np.concatenate([np.arange(12), [12, 24]])  # all images of one class, one of each other
@@ -148,10 +148,10 @@ def test_a_balanced_column_is_sampled_equally_often_per_class(table: Path) -> No
     order = np.concatenate([r.positions for r in EpochBatchSampler(14, 4, "reshuffled each epoch", strata=strata)])
     assert len(order) == 14 and np.bincount(np.unique(strata[order], return_inverse=True)[1]).max() <= 3
     with pytest.raises(UserError, match="no column 'camera'"):
-        index_table(table, table.parent, Columns(balance="camera"))
+        index_image_table(table, table.parent, PathColumns(balance="camera"))
     for options, message in (
         ({"table": str(table)}, "add --data.sampling balanced"),
         ({"sampling": "balanced"}, "a table: add --data.table"),
     ):
         with pytest.raises(UserError, match=message):
-            ImageDataModule(columns=Columns(balance="patient"), **options)  # type: ignore[arg-type]
+            ImageDataModule(columns=PathColumns(balance="patient"), **options)  # type: ignore[arg-type]

@@ -147,6 +147,6 @@ def test_no_metadata_is_written_to_any_output(here: Path, tmp_path: Path, capsys
     index, read = read_shard_index("shards", None), ShardReader("shards")
     from project.images import decode
 
-    row = list(index.paths).index("dark/0.jpg")
+    row = list(index.keys).index("dark/0.jpg")
     pixels = decode(read(row)).pixels
     assert pixels.shape[:2] == (40, 30) and np.abs(pixels[:8, :8].astype(int) - 128).max() < 12

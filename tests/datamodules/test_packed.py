@@ -33,7 +33,7 @@ def test_packed_pixels_match_the_files(tree: Path, tmp_path: Path) -> None:
     plain = Images(index, rows, SMALL)[Request(0, [3, 50, 7])]
     assert torch.equal(packed.inputs, plain.inputs) and torch.equal(packed.target, plain.target)
     assert packed.inputs.is_contiguous(memory_format=torch.channels_last) and packed.index.tolist() == [56, 9, 52]
-    assert torch.equal(packed.inputs[0], torch.from_numpy(SMALL.read(tree / index.paths[56])))
+    assert torch.equal(packed.inputs[0], torch.from_numpy(SMALL.read(tree / index.keys[56])))
 
 
 def test_packed_again_only_when_a_file_or_transform_changes(tree: Path, tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_files_unused_for_a_week_are_deleted_when_new_ones_are_written(tree: Pat
 def test_unreadable_files_are_cached(tree: Path, tmp_path: Path) -> None:
     (tree / "green" / "000.png").write_bytes(b"GIF89a")
     index = index_tree(tree)
-    row = list(index.paths).index("green/000.png")
+    row = list(index.keys).index("green/000.png")
     for limit in (0, 1e9, 0):
         assert set(decode_all(index, SMALL, [], limit, tmp_path / "packed").facts.errors) == {row}
 
@@ -115,6 +115,6 @@ def test_killed_while_packing_then_packed_by_two_processes(tmp_path: Path) -> No
     pair = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     sums = {process.communicate(timeout=120)[0] for process in pair}
     index = index_tree(tmp_path / "images")
-    expected = sum(int(to_pixels(index.root / path).sum()) for path in index.paths)
+    expected = sum(int(to_pixels(index.root / path).sum()) for path in index.keys)
     assert sums == {f"{expected}\n"}
     assert len(list((tmp_path / "packed").glob("*.npy"))) == 1 and not list((tmp_path / "packed").glob("*.partial"))

@@ -24,18 +24,18 @@ from tests.conftest import QUICK, REPOSITORY, fit
 def test_shards_contain_every_image_with_its_split(tree: Path, tmp_path: Path) -> None:
     tool(["shard", str(tree), str(tmp_path / "shards"), "--short-side", "10", "--quality", "100"])
     index = read_shard_index(str(tmp_path / "shards"), None)
-    assert list(index.paths) == sorted(str(path.relative_to(tree)) for path in tree.rglob("*.png"))
+    assert list(index.keys) == sorted(str(path.relative_to(tree)) for path in tree.rglob("*.png"))
     assert {split: len(index.rows(split)) for split in ("train", "val", "test")} == {"train": 42, "val": 9, "test": 9}  # type: ignore[arg-type]
     read = ShardReader(str(tmp_path / "shards"))
     for row in (0, 25, 59):
-        image, original = decode(read(row)).pixels, decode(read_bytes(tree / index.paths[row])).pixels
+        image, original = decode(read(row)).pixels, decode(read_bytes(tree / index.keys[row])).pixels
         assert image.shape == (10, 10, 3)
         mean, expected = image.mean((0, 1)), original.mean((0, 1))
-        assert np.abs(mean - expected).max() < 4 and index.names[index.labels[row]] in index.paths[row]
+        assert np.abs(mean - expected).max() < 4 and index.names[index.labels[row]] in index.keys[row]
     trained = read_shard_index(
         str(tmp_path / "shards"), ClassTarget(["red", "pink", "green", "blue"], [])
     )  # in the model's order
-    assert [trained.names[label] for label in trained.labels] == [path.split("/")[0] for path in index.paths]
+    assert [trained.names[label] for label in trained.labels] == [path.split("/")[0] for path in index.keys]
 
 
 def test_orientation_is_applied_and_exif_is_removed(tree: Path, tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_orientation_is_applied_and_exif_is_removed(tree: Path, tmp_path: Path) 
     Image.new("RGB", (30, 20), "red").save(tree / "red" / "turned.jpg", exif=exif)
     tool(["shard", str(tree), str(tmp_path / "shards")])
     index = read_shard_index(str(tmp_path / "shards"), None)
-    jpeg = ShardReader(str(tmp_path / "shards"))(list(index.paths).index("red/turned.jpg"))
+    jpeg = ShardReader(str(tmp_path / "shards"))(list(index.keys).index("red/turned.jpg"))
     assert decode(jpeg).pixels.shape == (30, 20, 3)
     assert all(b"Secret" not in file.read_bytes() for file in (tmp_path / "shards").iterdir())
 
@@ -60,7 +60,7 @@ def test_unreadable_images_and_an_existing_output_directory(
     assert "1 of 60 images" in message and "skip them with --on_corrupt skip" in message
     assert not list(tmp_path.glob("*shards*")), "no incomplete files remain"
     tool(["shard", str(tree), str(shards), "--on_corrupt", "skip"])
-    assert len(read_shard_index(str(shards), None).paths) == 59
+    assert len(read_shard_index(str(shards), None).keys) == 59
     with pytest.raises(SystemExit):
         tool(["shard", str(tree), str(shards)])
     assert f"{shards} exists" in capsys.readouterr().err

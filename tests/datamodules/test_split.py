@@ -33,7 +33,7 @@ def test_order_of_files_on_disk_does_not_matter(tree: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(tree_module, "find_images", shuffled)
     after = complete_splits(index_tree(tree), 0.1, 0.2, 0)
-    assert list(before.paths) == list(after.paths) and (before.splits == after.splits).all()
+    assert list(before.keys) == list(after.keys) and (before.splits == after.splits).all()
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_given_splits_are_kept(tmp_path: Path, given: list[str], sizes: dict[str
             write_images(tmp_path / split / name, 10, (9, 9, 9))
     index = complete_splits(index_tree(tmp_path), 0.1, 0.1, 0)
     assert {split: int(np.sum(index.splits == split)) for split in sizes} == sizes
-    for path, split in zip(index.paths, index.splits, strict=True):
+    for path, split in zip(index.keys, index.splits, strict=True):
         assert path.startswith("test/") == (split == "test") or given == ["train"]
 
 

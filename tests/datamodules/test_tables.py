@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from project.cli import main
-from project.datamodules.index import index_table
+from project.datamodules.images.index import index_image_table
+from project.datamodules.images.path_matcher import PathMatcher
 from project.datamodules.labels import sort_classes
-from project.datamodules.path_matcher import PathMatcher
-from project.datamodules.tables import Columns, check_distinct, load_table
+from project.datamodules.tables import PathColumns, check_distinct, load_table
 from project.errors import UserError
 from project.interface import ClassTarget
 from tests.conftest import QUICK, write_images
@@ -150,18 +150,18 @@ def test_index_of_a_table(tmp_path: Path) -> None:
     write_images(tmp_path, 12, (1, 2, 3))
     rows = [f"{row:03d};{row % 3 + 8}; {'test' if row < 3 else ''};p{row}" for row in range(12)]
     (tmp_path / "t.csv").write_text("\n".join(["id;kind;part;who", *rows]))
-    columns = Columns("id", "kind", "part", "who")
-    index = index_table(tmp_path / "t.csv", tmp_path, columns)
+    columns = PathColumns("kind", "part", "who", path="id")
+    index = index_image_table(tmp_path / "t.csv", tmp_path, columns)
     assert index.names == ["8", "9", "10"] and index.labels.tolist() == [0, 1, 2] * 4
-    assert index.paths[0] == "000.png" and index.groups is not None and index.groups[11] == "p11"
+    assert index.keys[0] == "000.png" and index.groups is not None and index.groups[11] == "p11"
     assert index.rows("test").tolist() == [0, 1, 2]
-    old = index_table(tmp_path / "t.csv", tmp_path, columns, trained=ClassTarget(["10", "8", "9", "7"], []))
+    old = index_image_table(tmp_path / "t.csv", tmp_path, columns, trained=ClassTarget(["10", "8", "9", "7"], []))
     assert old.names == ["10", "8", "9", "7"] and old.labels.tolist() == [1, 2, 0] * 4, "the model's order"
     with pytest.raises(UserError, match="has class '10', which the trained model does not have"):
-        index_table(tmp_path / "t.csv", tmp_path, columns, trained=ClassTarget(["8", "9"], []))
+        index_image_table(tmp_path / "t.csv", tmp_path, columns, trained=ClassTarget(["8", "9"], []))
     (tmp_path / "t.csv").write_text("path,label\n000.png,a\n000,b")
     with pytest.raises(UserError, match="line 3: 000.png is listed twice, also in line 2"):
-        index_table(tmp_path / "t.csv", tmp_path)
+        index_image_table(tmp_path / "t.csv", tmp_path)
 
 
 def test_a_table_in_all_commands(here: Path, failing: Callable[[list[str]], str]) -> None:

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from project.datamodules.index import ImageIndex, PathTable
+from project.datamodules.index import Index, StringArray
 from project.datamodules.labels import LabelOptions, Labels, read_labels
 from project.datamodules.split import assign_splits, complete_splits
-from project.datamodules.tables import Columns, load_table
+from project.datamodules.tables import PathColumns, load_table
 from project.errors import UserError
 from project.interface import ClassTarget, MultilabelTarget, Target, ValueTarget
 
@@ -20,7 +20,7 @@ def read(
 ) -> tuple[Labels, str]:
     """Return the labels of a table and the notes about them."""
     (folder / "t.csv").write_text(text)
-    columns = Columns(label=label)
+    columns = PathColumns(label=label)
     table = load_table(folder / "t.csv", dict.fromkeys([columns.path, *columns.labels], ""))
     return read_labels(table, columns, options, trained), "\n".join(table.notes)
 
@@ -105,10 +105,10 @@ def test_labels_that_the_model_does_not_have(tmp_path: Path) -> None:
     ]
 
 
-def made(kind: str, labels: np.ndarray, groups: np.ndarray | None = None) -> ImageIndex:
+def made(kind: str, labels: np.ndarray, groups: np.ndarray | None = None) -> Index:
     names = [f"n{column}" for column in range(labels.shape[1])]
-    paths = PathTable(f"{row:05d}.png" for row in range(len(labels)))
-    return ImageIndex(Path(), paths, labels, np.full(len(labels), ""), names, groups, kind=kind)  # type: ignore[arg-type]
+    paths = StringArray(f"{row:05d}.png" for row in range(len(labels)))
+    return Index(Path(), paths, labels, np.full(len(labels), ""), names, groups, kind=kind)  # type: ignore[arg-type]
 
 
 def test_rare_labels_are_in_all_splits() -> None:

@@ -16,7 +16,7 @@ def test_one_folder_named_train_among_others_is_no_split(tmp_path: Path) -> None
     for folder in ("blue/car", "red/car", "red/train"):
         write_images(tmp_path / folder, 3, (9, 9, 9))
     index = index_tree(tmp_path)
-    assert index.names == ["blue", "red"] and set(index.splits.tolist()) == {""} and len(index.paths) == 9
+    assert index.names == ["blue", "red"] and set(index.splits.tolist()) == {""} and len(index.keys) == 9
 
 
 def write(root: Path, *folders: str) -> None:
@@ -31,8 +31,8 @@ def write(root: Path, *folders: str) -> None:
 def test_flat_tree(tree: Path) -> None:
     index = index_tree(tree)
     assert index.names == ["blue", "green", "red"]
-    assert len(index.paths) == 60 and set(index.splits.tolist()) == {""}
-    assert all(path.startswith(index.names[label]) for path, label in zip(index.paths, index.labels, strict=True))
+    assert len(index.keys) == 60 and set(index.splits.tolist()) == {""}
+    assert all(path.startswith(index.names[label]) for path, label in zip(index.keys, index.labels, strict=True))
 
 
 def test_split_tree_with_nested_folders_hidden_files_and_link_loops(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_alternative_split_names(tmp_path: Path) -> None:
             write_images(tmp_path / folder / name, 3, (9, 9, 9))
     index = index_tree(tmp_path)
     assert index.names == ["a", "b"]
-    assert [index.paths[index.rows(split)[0]] for split in ("train", "val", "test")] == [
+    assert [index.keys[index.rows(split)[0]] for split in ("train", "val", "test")] == [
         "Train/a/000.png",
         "validation/a/000.png",
         "Testing/a/000.png",
@@ -93,7 +93,7 @@ def test_alternative_split_names(tmp_path: Path) -> None:
 def test_classes_of_a_trained_model_keep_their_order_and_may_be_absent(tree: Path) -> None:
     index = index_tree(tree, ["yellow", "red", "green", "blue"])
     assert index.names == ["yellow", "red", "green", "blue"]
-    assert {path.split("/")[0]: label for path, label in zip(index.paths, index.labels.tolist(), strict=True)} == {
+    assert {path.split("/")[0]: label for path, label in zip(index.keys, index.labels.tolist(), strict=True)} == {
         "red": 1,
         "green": 2,
         "blue": 3,
@@ -107,14 +107,14 @@ def test_split_folders_in_class_folders(tmp_path: Path) -> None:
     index = index_tree(tmp_path)
     assert index.names == ["2", "10"]
     assert [len(index.rows(split)) for split in ("train", "val", "test", "")] == [6, 2, 4, 0]
-    assert {index.paths[row].split("/")[0] for row in index.rows("test")} == {"2", "10"}
+    assert {index.keys[row].split("/")[0] for row in index.rows("test")} == {"2", "10"}
 
 
 def test_a_test_folder_without_class_folders_is_counted_and_left_out(tmp_path: Path) -> None:
     write(tmp_path, "train/a", "train/b", "test/images")
     write_images(tmp_path / "test", 3, (9, 9, 9))
     index = index_tree(tmp_path)
-    assert {path.split("/")[0] for path in index.paths} == {"train"}
+    assert {path.split("/")[0] for path in index.keys} == {"train"}
     (told,) = index.skipped
     assert index.skipped[told] == 5 and f"train.py predict --ckpt_path best --data.root {tmp_path}/test" in told
 
@@ -140,7 +140,7 @@ def test_class_names_in_any_script_and_in_invalid_utf8(tmp_path: Path) -> None:
     names = ["\U0001f600", "\U00020bb7", os.fsdecode(b"caf\xe9")]
     write(tmp_path, *names)
     index = index_tree(tmp_path)
-    assert index.names == sorted(names) and len(index.paths) == 6
+    assert index.names == sorted(names) and len(index.keys) == 6
 
 
 def test_files_that_are_not_read_are_counted(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from project.audit.gaps import MIN_IMAGES, Grouping, largest_gap
 from project.audit.read_results import read_results
 from project.audit.results import RESAMPLES, Results
-from project.datamodules.path_matcher import PathMatcher
+from project.datamodules.images.path_matcher import PathMatcher
 from project.datamodules.tables import load_table
 from project.errors import UserError
 from project.files import write_table

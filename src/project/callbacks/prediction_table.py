@@ -17,7 +17,8 @@ from project.runs.folder import TEST_PREDICTIONS
 class PredictionTable(L.Callback):
     """Callback that writes a CSV table of predictions, one row per sample in the order of the dataset.
 
-    `predict` writes predictions.csv, `test` writes test_predictions.csv, with the path and the columns of the target.
+    `predict` writes predictions.csv, `test` writes test_predictions.csv, with the path or text of the sample and the
+    columns of the target.
 
     Rows are written batch by batch to keep memory constant. Each process writes its own part, and rank 0 merges them.
     """
@@ -70,7 +71,7 @@ class PredictionTable(L.Callback):
             parts = [self._part(rank) for rank in range(trainer.world_size)]
             with atomic_write(self._file) as partial, ExitStack() as stack:
                 writer = csv.writer(stack.enter_context(_open(partial, "w")))
-                writer.writerow(["path", *self._columns])
+                writer.writerow([data_of(trainer).key, *self._columns])
                 tables = [csv.reader(stack.enter_context(_open(part))) for part in parts]
                 writer.writerows(row[1:] for row in heapq.merge(*tables, key=lambda row: int(row[0])))
             for part in parts:

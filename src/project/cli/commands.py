@@ -7,6 +7,7 @@ A package may declare, with dotted paths instead of imports:
 * `CALLBACKS`: classes of callbacks that are added to every run.
 * `OPTIONS`: name -> (function, help), an option of every command with a Trainer. The function is called with the file
   and the option's value before a model file is loaded.
+* `SHORT_OPTIONS`: name -> option of commands with a Trainer that it stands for.
 """
 
 import importlib
@@ -68,6 +69,11 @@ def callbacks() -> list[Any]:
 def options() -> dict[str, tuple[str, str]]:
     """Return the options that packages add to commands with a Trainer, as name -> (function, help)."""
     return {name: option for package in packages() for name, option in getattr(package, "OPTIONS", {}).items()}
+
+
+def short_options() -> dict[str, str]:
+    """Return the short names of options that packages declare, as name -> option."""
+    return {name: option for package in packages() for name, option in getattr(package, "SHORT_OPTIONS", {}).items()}
 
 
 def overview() -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from project.cli.commands import commands, options
+from project.cli.commands import commands, options, short_options
 from project.errors import RunFinishedError, UserError
 from project.interface import DataDescription, import_object
 from project.runs.checkpoints import load_checkpoint
@@ -73,7 +73,8 @@ def make_plan(name: str, kind: type[Job], args: list[str]) -> Plan:
         kind: Annotation of the first parameter of the command's function.
         args: The command line.
     """
-    args = configs_first(args)[1:]
+    short = {f"--{name}": f"--{option}" for name, option in short_options().items()}
+    args = [re.sub(r"^--\w+(?=$|=)", lambda name: short.get(name[0], name[0]), arg) for arg in configs_first(args)[1:]]
     given = peek_options(args)
     if any(arg.partition("=")[0] in ("-h", "--help", "--print_config") or arg.endswith(".help") for arg in args):
         return Plan(args, given)

@@ -1,8 +1,9 @@
-"""Datamodules: index, split, read, batch and augment images."""
+"""Datamodules: index, split, read, batch and augment samples."""
 
+from project.datamodules.builder import DatasetBuilder
 from project.datamodules.dataset_module import DatasetModule
 from project.datamodules.huggingface import HuggingFace
-from project.datamodules.images.builders import CIFAR10, Bars, DatasetBuilder, DigitPairs, Digits
+from project.datamodules.images.builders import CIFAR10, Bars, DigitPairs, Digits
 from project.datamodules.images.datamodule import ImageDataModule
 from project.datamodules.images.transforms import (
     AlternatingFlip,

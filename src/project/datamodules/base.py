@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import lightning as L
 from torch import Tensor
@@ -21,6 +21,8 @@ class DataModule(L.LightningDataModule):
     """True if the data is not what the model was trained on; all of it is evaluated, unless it has splits."""
     other_data: str = "--data.root FOLDER_OR_IMAGE"
     """Options of `predict` for other data, as printed after training."""
+    key: ClassVar[str] = "path"
+    """Column of the names of samples in tables; see `path`."""
     notes: Sequence[str] = ()
     """Sentences about the data that are printed at the start of training."""
 
@@ -45,7 +47,7 @@ class DataModule(L.LightningDataModule):
         return type(self).__name__
 
     def path(self, index: int) -> str:
-        """Return the name of the sample at a row of the index, e.g. its path relative to the dataset directory."""
+        """Return the name of the sample at a row of the index: its path relative to the dataset directory, its text."""
         return str(index)
 
     def split_sizes(self) -> dict[Split, int]:

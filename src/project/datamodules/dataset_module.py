@@ -11,8 +11,8 @@ from torch import nn
 from torch.utils.data import ConcatDataset, Dataset
 from typing_extensions import override
 
-from project.datamodules.index import ImageIndex, PathTable
-from project.datamodules.indexed import IndexedDataModule
+from project.datamodules.images.indexed import IndexedImageModule
+from project.datamodules.index import Index, StringArray
 from project.datamodules.labels import TargetOption
 from project.datamodules.parallel import parallel_map
 from project.datamodules.sample_input import draws, find_input
@@ -27,7 +27,7 @@ DatasetCallable = Callable[[], Dataset[Any]]
 PARTS = ("train", "val", "test", "predict")
 
 
-class DatasetModule(IndexedDataModule):
+class DatasetModule(IndexedImageModule):
     """Datamodule of any map-style `Dataset` of images, by class path and arguments; nothing is copied into folders.
 
     A sample is (image, target) or a dictionary with image, img or pixel_values and label, labels or target. Images are
@@ -87,8 +87,8 @@ class DatasetModule(IndexedDataModule):
         if channels is not None and channels < 1:
             raise UserError(f"data.channels must be at least 1, got {channels}")
         super().__init__(
-            {"image_size": size, "channels": channels, "fit": fit},
             batch_transforms or [],
+            {"image_size": size, "channels": channels, "fit": fit},
             batch_size,
             val_fraction,
             test_fraction,
@@ -133,7 +133,7 @@ class DatasetModule(IndexedDataModule):
         return Part(name, self._built[name])
 
     @override
-    def _labeled(self, trained: Target | None) -> ImageIndex:
+    def _labeled(self, trained: Target | None) -> Index:
         parts = [part for name in PARTS[:-1] if (part := self._part(name))]
         if not parts:
             raise UserError("no dataset: give --data.train CLASS_PATH and its arguments, --data.train.NAME VALUE")
@@ -142,18 +142,18 @@ class DatasetModule(IndexedDataModule):
         for text in notices:
             rank_zero_warn(f"{self.folder}: {text}")
         splits = np.concatenate([np.full(len(part.dataset), part.split) for part in parts])
-        index = ImageIndex(self.folder, self._names(parts), labels.values, splits, labels.names, kind=labels.kind)
+        index = Index(self.folder, self._names(parts), labels.values, splits, labels.names, kind=labels.kind)
         return self._pack(index)
 
     @override
-    def _unlabeled(self) -> ImageIndex:
+    def _unlabeled(self) -> Index:
         given = self._part("predict")
         parts = [given] if given else [part for name in PARTS[:-1] if (part := self._part(name))]
         if not parts:
             raise UserError("no dataset to predict: give --data.predict CLASS_PATH")
         self._open(parts)
         count = len(self._rows)
-        return self._pack(ImageIndex(self.folder, self._names(parts), np.full(count, -1), np.full(count, ""), []))
+        return self._pack(Index(self.folder, self._names(parts), np.full(count, -1), np.full(count, ""), []))
 
     def _open(self, parts: list[Part]) -> None:
         self._rows = ConcatDataset([part.dataset for part in parts])
@@ -166,10 +166,10 @@ class DatasetModule(IndexedDataModule):
                 rank_zero_warn(f"{self.folder}: what the train dataset draws is random, and {effect}")
 
     @staticmethod
-    def _names(parts: list[Part]) -> PathTable:
-        return PathTable(part.name(row) for part in parts for row in range(len(part.dataset)))
+    def _names(parts: list[Part]) -> StringArray:
+        return StringArray(part.name(row) for part in parts for row in range(len(part.dataset)))
 
-    def _pack(self, index: ImageIndex) -> ImageIndex:
+    def _pack(self, index: Index) -> Index:
         """Read all samples of an index if they are to be packed."""
         self._packed = self._on_device = None
         if self.pack:
@@ -186,12 +186,12 @@ class DatasetModule(IndexedDataModule):
             raise UserError("no dataset to train on: give --data.train CLASS_PATH")
         # Another datamodule that the model is applied to, e.g. of a folder, has other defaults.
         self.hparams.update(image_size=[*self.input.size], channels=self.input.channels)
-        mean, std = self.images("train").channel_statistics()
+        mean, std = self.dataset("train").channel_statistics()
         self.input = replace(self.input, mean=mean, std=std)
         return DataDescription(self.input, self.index.target(), self.index.fingerprint())
 
     @override
-    def images(self, split: Split | Literal[""], augmented: bool = False) -> Samples:
+    def dataset(self, split: Split | Literal[""], augmented: bool = False) -> Samples:
         assert self.index is not None, "call setup first"
         rows, same_size = self.index.rows(split), self._size is None
         return Samples(self._rows, self.index, rows, self.input, self._seed(), augmented, same_size, self._packed)

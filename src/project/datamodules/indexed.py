@@ -1,9 +1,9 @@
-"""Base class of datamodules of images with an index: splits, seeded order, loaders and augmentation on the device."""
+"""Base class of datamodules with an index: splits, seeded order, loaders and augmentation on the device."""
 
 import csv
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -11,49 +11,40 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor, nn
 from typing_extensions import override
 
 from project.datamodules.base import DataModule
-from project.datamodules.images.augment import augment
-from project.datamodules.images.dataset import Images
-from project.datamodules.images.notices import describe_absent
-from project.datamodules.index import KINDS, ImageIndex
+from project.datamodules.dataset import IndexedDataset
+from project.datamodules.index import KINDS, Index, describe_absent
 from project.datamodules.loader import Loader
 from project.datamodules.parallel import worker_count
 from project.datamodules.sampler import EpochBatchSampler, Order, Request, seed_rng
 from project.datamodules.split import assign_splits, split_as_trained
 from project.errors import UserError
-from project.images import Pixels
-from project.interface import SPLITS, Batch, DataDescription, ImageInput, Split, Target, module_of
+from project.interface import SPLITS, Batch, DataDescription, Input, Split, Target, module_of
 
 SamplerCallable = Callable[[int, int, int], EpochBatchSampler]  # called with size, batch_size, accumulate_grad_batches
 
 
 class IndexedDataModule(DataModule):
-    """A datamodule of images with an index, whose order and augmentation are functions of seed, epoch and sample.
+    """A datamodule with an index, whose order and augmentation are functions of seed, epoch and sample.
 
-    Subclasses index the images, describe them and return a dataset of batches for each split. The arguments are those
+    Subclasses index the samples, describe them and return a dataset of batches for each split. The arguments are those
     of the subclasses; `given` are their options that must agree with the input of a trained model, None if not given.
 
     Attributes:
         index: The index, available after `setup`.
-        input: Description of the images; complete after `setup`.
-        item_transforms: Transforms of single images before they are fitted.
-        batch_transforms: Augmentations of training batches on the device.
+        input: Description of the samples; complete after `setup`.
 
     Raises:
         UserError: An argument is out of range.
     """
 
-    input: ImageInput
-    _packed: Pixels | None = None  # (N, height, width, channels), by row of the index
-    _on_device: Tensor | None = None
+    input: Any  # an `Input`, of a narrower type in subclasses
 
     def __init__(
         self,
         given: dict[str, Any],
-        batch_transforms: list[nn.Module],
         batch_size: int,
         val_fraction: float,
         test_fraction: float,
@@ -87,35 +78,34 @@ class IndexedDataModule(DataModule):
             folds=folds,
             fold=fold,
         )
-        self.item_transforms, self.batch_transforms = nn.ModuleList(), nn.ModuleList(batch_transforms)
         self.batch_size = batch_size
         self.sampling, self.sampler, self.num_workers = sampling, sampler, num_workers
-        self.index: ImageIndex | None = None
+        self.index: Index | None = None
         self._given = given
         self._description: DataDescription | None = None
 
     @abstractmethod
-    def images(self, split: Split | Literal[""], augmented: bool = False) -> Images:
-        """Return the images of a split ("" for prediction data), augmented for training or not."""
+    def dataset(self, split: Split | Literal[""], augmented: bool = False) -> IndexedDataset:
+        """Return the samples of a split ("" for prediction data), augmented for training or not."""
 
     @abstractmethod
-    def _labeled(self, trained: Target | None) -> ImageIndex:
-        """Index the labeled images, for the target of a trained model if there is one."""
+    def _labeled(self, trained: Target | None) -> Index:
+        """Index the labeled samples, for the target of a trained model if there is one."""
 
     @abstractmethod
-    def _unlabeled(self) -> ImageIndex:
-        """Index the images to predict."""
+    def _unlabeled(self) -> Index:
+        """Index the samples to predict."""
 
     @abstractmethod
     def _describe(self) -> DataDescription:
         """Describe the indexed and split data for training."""
 
     def setup(self, stage: str) -> None:
-        """Index, validate and split the images; on `fit`, also describe them."""
+        """Index, validate and split the samples; on `fit`, also describe them."""
         trained = module_of(self.trainer).data_description if self.trainer else None
         if trained is not None and stage != "fit":
-            self._check_input(trained.image)
-            self._description, self.input = trained, trained.image
+            self._check_input(trained.input)
+            self._description, self.input = trained, trained.input
         if stage == "predict":
             self.index = self._unlabeled()
             return
@@ -134,11 +124,14 @@ class IndexedDataModule(DataModule):
             if absent := describe_absent(self.index, split):
                 rank_zero_warn(absent)
 
-    def _check_input(self, trained: ImageInput) -> None:
+    def _check_input(self, trained: Input) -> None:
         """Raise a UserError if an option contradicts the input that the model was trained on."""
+        if trained.kind != self.input.kind:
+            raise UserError(f"the model takes {trained.kind}s, but {type(self).__name__} reads {self.input.kind}s")
         for option, given in self._given.items():
             if given is not None and given != getattr(trained, {"image_size": "size"}.get(option, option)):
-                model = f"the model was trained on images of {trained}, and prepares all images like these"
+                kind = f"{trained.kind}s"
+                model = f"the model was trained on {kind} of {trained}, and prepares all {kind} like these"
                 raise UserError(f"{model}: remove --data.{option}")
 
     @override
@@ -152,13 +145,13 @@ class IndexedDataModule(DataModule):
         """The split that is tested on: test, or val if there is no test split."""
         return "test" if len(self._index().rows("test")) else "val"
 
-    def _index(self) -> ImageIndex:
+    def _index(self) -> Index:
         assert self.index is not None, "call setup first"
         return self.index
 
     @override
     def path(self, index: int) -> str:
-        return self._index().paths[index]
+        return self._index().keys[index]
 
     @override
     def split_sizes(self) -> dict[Split, int]:
@@ -168,18 +161,14 @@ class IndexedDataModule(DataModule):
     def write_split(self, file: Path) -> None:
         index = self._index()
         with file.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
-            names = map(index.label_text, range(len(index.paths)))
-            csv.writer(stream).writerow(["path", "class" if index.kind == "classes" else KINDS[index.kind], "split"])
-            csv.writer(stream).writerows(zip(index.paths, names, index.splits, strict=True))
+            names = map(index.label_text, range(len(index.keys)))
+            csv.writer(stream).writerow([self.key, "class" if index.kind == "classes" else KINDS[index.kind], "split"])
+            csv.writer(stream).writerows(zip(index.keys, names, index.splits, strict=True))
 
     @override
     def sample(self, count: int, split: Split | Literal[""] = "train") -> Batch:
-        images = self.images(split)
-        return images[Request(0, images.even(count))]
-
-    @override
-    def content(self, rows: Sequence[int]) -> Tensor | None:
-        return None if self.input.fit != "pad" else self.images("").content(rows)
+        dataset = self.dataset(split)
+        return dataset[Request(0, dataset.even(count))]
 
     def train_dataloader(self) -> Loader:
         """Return the dataloader of the train split, whose order is a function of (seed, epoch)."""
@@ -194,7 +183,7 @@ class IndexedDataModule(DataModule):
         return self._loader(self.test_split)
 
     def predict_dataloader(self) -> Loader:
-        """Return the dataloader of all images, in order."""
+        """Return the dataloader of all samples, in order."""
         return self._loader("")
 
     @override
@@ -221,36 +210,38 @@ class IndexedDataModule(DataModule):
     def _loader(self, split: Split | Literal[""]) -> Loader:
         trainer = self.trainer
         training = bool(trainer and trainer.training and split == "train" and not self._overfitting)
-        images = self.images(split, augmented=training)
+        dataset = self.dataset(split, augmented=training)
         rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        if not len(images):
+        unit = f"{self.input.kind}s"
+        if not len(dataset):
             sizes = ", ".join(f"{count:,} in {name}" for name, count in self.split_sizes().items() if count)
-            raise UserError(f"{self.folder} has no images in the {split} split, only {sizes}")
-        if self.batch_size < world or len(images) < world:
-            sizes = f"data.batch_size is {self.batch_size}, {split or 'the folder'} has {len(images)}"
-            raise UserError(f"{world} processes need at least {world} images per batch and per split: {sizes}")
-        strata = images.index.strata(images.rows) if split == "train" and self.sampling == "balanced" else None
+            raise UserError(f"{self.folder} has no {unit} in the {split} split, only {sizes}")
+        if self.batch_size < world or len(dataset) < world:
+            sizes = f"data.batch_size is {self.batch_size}, {split or 'the folder'} has {len(dataset)}"
+            raise UserError(f"{world} processes need at least {world} {unit} per batch and per split: {sizes}")
+        strata = dataset.index.strata(dataset.rows) if split == "train" and self.sampling == "balanced" else None
         if training and self.sampler is not None:
-            batches = self.sampler(len(images), self.batch_size, trainer.accumulate_grad_batches)  # type: ignore[union-attr]
+            batches = self.sampler(len(dataset), self.batch_size, trainer.accumulate_grad_batches)  # type: ignore[union-attr]
         else:
             batches = EpochBatchSampler(
-                len(images), self.batch_size, self._order(split), self._seed(), rank, world, strata
+                *(len(dataset), self.batch_size, self._order(split), self._seed(), rank, world, strata),
+                lengths=dataset.lengths,
             )
-        images.pixels = self._pixels_for(trainer.strategy.root_device if trainer else torch.device("cpu"))
-        pin = torch.cuda.is_available() and not isinstance(images.pixels, Tensor)
+        self._place(dataset, trainer.strategy.root_device if trainer else torch.device("cpu"))
+        pin = torch.cuda.is_available() and not dataset.on_device
         done = trainer.fit_loop.epoch_loop.batch_progress.current if trainer and training else None
-        return Loader(images, batches, self._workers(), pin, lambda: done.ready if done is not None else 0)
+        return Loader(dataset, batches, self._workers(), pin, lambda: done.ready if done is not None else 0)
 
-    def _pixels_for(self, device: torch.device) -> Pixels | Tensor | None:
-        """Return the packed pixels, on the device if it is a GPU and they take at most a quarter of its memory."""
-        if self._packed is None or device.type != "cuda" or self._packed.dtype == np.uint16:
-            return self._packed  # torch cannot index uint16 on every device
-        if self._on_device is None and self._packed.nbytes <= torch.cuda.mem_get_info(device)[1] / 4:
-            self._on_device = torch.from_numpy(self._packed).to(device)
-        return self._packed if self._on_device is None else self._on_device
+    def _place(self, dataset: IndexedDataset, device: torch.device) -> None:
+        """Move the data of a dataset to the device, if it is held there."""
+
+    @property
+    def _in_memory(self) -> bool:
+        """True if batches are so fast to read that workers would slow training down."""
+        return False
 
     def _workers(self) -> int:
-        if self._packed is not None:
+        if self._in_memory:
             return 0
         devices = self.trainer.num_devices if self.trainer else 1
         return worker_count(devices) if self.num_workers is None else self.num_workers
@@ -270,7 +261,11 @@ class IndexedDataModule(DataModule):
         seed = trainer.train_dataloader.batch_sampler.augmentation_seed
         seed_rng(seed, step, trainer.global_rank, device=batch.inputs.device)
         with torch.no_grad():
-            return augment(batch, self.batch_transforms, self.description.target.outputs, trainer.current_epoch)
+            return self.augment(batch)
+
+    def augment(self, batch: Batch) -> Batch:
+        """Augment a training batch on its device; by default, not at all."""
+        return batch
 
     @staticmethod
     def _seed() -> int:

@@ -94,7 +94,7 @@ def read_labels(table: Table, columns: Columns, options: LabelOptions, trained: 
         return _columns_of_flags(table, cells, expected)
     if len(names) > 1:
         raise UserError(f"{table.file}: {len(names)} label columns, but data.target classes needs one: name one column")
-    return _classes(table, columns.path, cells[names[0]], expected)
+    return _classes(table, columns.key, cells[names[0]], expected)
 
 
 def class_labels(file: Path, cells: Sequence[str], expected: Sequence[str] | None) -> Labels:
@@ -132,10 +132,10 @@ def _guess(table: Table, cells: dict[str, list[str]], options: LabelOptions) -> 
     return "values"
 
 
-def _classes(table: Table, path: str, cells: list[str], expected: Sequence[str] | None) -> Labels:
+def _classes(table: Table, key: str, cells: list[str], expected: Sequence[str] | None) -> Labels:
     if not all(cells):
         row = cells.index("")
-        raise table.error(row, f"{table.cells[path][row]} has no label")
+        raise table.error(row, f"{table.cells[key][row]} has no label")
     for separator in SPLITTABLE:
         split = [cell.split(separator) for cell in cells if separator in cell]
         parts = Counter(part.strip() for each in split for part in each)

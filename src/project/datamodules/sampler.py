@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
+WINDOW = 50
+"""Number of batches that are sorted by length together."""
 Order = Literal["sequential", "shuffled", "reshuffled each epoch"]  # "shuffled": once, the same in every epoch
 
 
@@ -50,6 +52,9 @@ class EpochBatchSampler(Sampler[Request]):
         world_size: Number of processes, at most `batch_size` and `size`.
         strata: int64 (size,). All strata are sampled equally often, in an epoch of the same length: samples of a rare
             stratum are repeated, and an epoch contains only some of the samples of a frequent one.
+        lengths: int64 (size,). Batches of a shuffled order have samples of similar lengths: those of `WINDOW` batches
+            are sorted, and the batches shuffled again. Khomenko et al., Accelerating Recurrent Neural Network Training
+            using Sequence Bucketing, 2017.
     """
 
     def __init__(
@@ -61,8 +66,9 @@ class EpochBatchSampler(Sampler[Request]):
         rank: int = 0,
         world_size: int = 1,
         strata: NDArray[np.int64] | None = None,
+        lengths: NDArray[np.int64] | None = None,
     ) -> None:
-        self.size, self.order, self.seed, self.strata = size, order, seed, strata
+        self.size, self.order, self.seed, self.strata, self.lengths = size, order, seed, strata, lengths
         self.rank, self.world_size = rank, world_size
         self.epoch, self.start = 0, 0  # the first batch is above 0 when an epoch is resumed
         self._edges: list[int] = [*range(0, size, batch_size), size]
@@ -118,4 +124,17 @@ class EpochBatchSampler(Sampler[Request]):
             rounds = [[rng.permutation(group) for _ in range(-(-share // len(group)))] for group in groups]
             order = np.concatenate([np.concatenate(parts)[:share] for parts in rounds])
         rng.shuffle(order)
-        return order[: self.size]
+        return order[: self.size] if self.lengths is None else self._by_length(order[: self.size], rng)
+
+    def _by_length(self, order: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+        """Return the order with samples of similar lengths in each batch; the last batch keeps its size and place."""
+        assert self.lengths is not None
+        batches: list[NDArray[np.int64]] = []
+        edges = [*pairwise(self._edges)]
+        for first in range(0, len(edges), WINDOW):
+            window = order[edges[first][0] : edges[min(first + WINDOW, len(edges)) - 1][1]]
+            window = window[np.argsort(self.lengths[window], kind="stable")]
+            batches += np.split(window, [end - edges[first][0] for _, end in edges[first : first + WINDOW - 1]])
+        batches = [batch for batch in batches if len(batch)]
+        whole = [batch for batch in batches if len(batch) == len(batches[0])]
+        return np.concatenate([*(whole[i] for i in rng.permutation(len(whole))), *batches[len(whole) :]])

@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from project.datamodules.images.dataset import Images
 from project.datamodules.images.resize import fit_image
-from project.datamodules.index import ImageIndex
+from project.datamodules.index import Index
 from project.datamodules.sampler import hash_seed
 from project.errors import UserError
 from project.images import Pixels, to_pixels
@@ -105,7 +105,7 @@ class Samples(Images):
     def __init__(
         self,
         dataset: Dataset[Any] | Sequence[Any],
-        index: ImageIndex,
+        index: Index,
         rows: NDArray[np.int64],
         inputs: ImageInput,
         seed: int,
@@ -126,7 +126,7 @@ class Samples(Images):
         return self.inputs.prepare(fit_image(image, self.inputs.size, self.inputs.fit))
 
     def _read(self, row: int, epoch: int) -> Tensor:
-        name = self.index.paths[row]
+        name = self.index.keys[row]
         with seeded(self.seed, epoch, row):
             image, _ = split_sample(self.dataset[row], name)
         raw = raw_pixels(image, name)

@@ -10,7 +10,7 @@ import numpy as np
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from numpy.typing import NDArray
 
-from project.datamodules.index import ImageIndex
+from project.datamodules.index import Index
 from project.datamodules.stratify import assign_parts, indicators
 from project.errors import UserError
 from project.interface import Split
@@ -18,8 +18,8 @@ from project.output import pluralize
 
 
 def assign_splits(
-    index: ImageIndex, val_fraction: float, test_fraction: float, seed: int, folds: int = 0, fold: int = 0
-) -> ImageIndex:
+    index: Index, val_fraction: float, test_fraction: float, seed: int, folds: int = 0, fold: int = 0
+) -> Index:
     """Assign every image to a split, holding out a cross-validation fold unless `folds` is 0.
 
     Raises:
@@ -41,7 +41,7 @@ def assign_splits(
     return index
 
 
-def complete_splits(index: ImageIndex, val_fraction: float, test_fraction: float, seed: int) -> ImageIndex:
+def complete_splits(index: Index, val_fraction: float, test_fraction: float, seed: int) -> Index:
     """Assign every image to a split: keep given splits and split off missing ones from train, stratified.
 
     Strata are classes, or the labels or quantiles of values of `stratify`.
@@ -85,7 +85,7 @@ def complete_splits(index: ImageIndex, val_fraction: float, test_fraction: float
         rows = train[index.labels[train] == label]
         if not len(rows):
             continue  # a class of the trained model that this dataset lacks
-        remaining = sorted(rows.tolist(), key=lambda row: _draw(index.paths[row], seed))
+        remaining = sorted(rows.tolist(), key=lambda row: _draw(index.keys[row], seed))
         for split, fraction in fractions.items():
             count = max(1, round(fraction * len(rows))) if fraction > 0 else 0
             splits[remaining[:count]] = split
@@ -101,11 +101,11 @@ def _draw(name: str, seed: int) -> bytes:
     return hashlib.blake2b(f"{seed}:{name}".encode(errors="surrogateescape"), digest_size=8).digest()
 
 
-def _stratify(index: ImageIndex, pool: NDArray[np.int64], shares: list[float], seed: int) -> NDArray[np.int64]:
+def _stratify(index: Index, pool: NDArray[np.int64], shares: list[float], seed: int) -> NDArray[np.int64]:
     """Return the part of each row in the pool, by labels or values; groups stay together."""
     matrix = indicators(index.labels[pool], index.kind)
     if index.groups is None:
-        names, unit_of = [index.paths[row] for row in pool.tolist()], np.arange(len(pool))
+        names, unit_of = [index.keys[row] for row in pool.tolist()], np.arange(len(pool))
     else:
         unique, unit_of = np.unique(index.groups[pool], return_inverse=True)
         names = unique.tolist()
@@ -116,7 +116,7 @@ def _stratify(index: ImageIndex, pool: NDArray[np.int64], shares: list[float], s
     return assign_parts(matrix, np.bincount(unit_of, minlength=len(names)), shares, order)[unit_of]
 
 
-def evaluation_split(index: ImageIndex, split: Literal["val", "test"]) -> ImageIndex:
+def evaluation_split(index: Index, split: Literal["val", "test"]) -> Index:
     """Put all images into `split`, or, if they have splits, those of `split`, else of the other one of val and test."""
     own = next((each for each in (split, "test", "val") if (index.splits == each).any()), None)
     splits = index.splits.astype("<U5")
@@ -125,12 +125,12 @@ def evaluation_split(index: ImageIndex, split: Literal["val", "test"]) -> ImageI
 
 
 def split_as_trained(
-    index: ImageIndex,
+    index: Index,
     split: Literal["val", "test"],
     fingerprint: str,
-    draw: Callable[[ImageIndex], ImageIndex],
+    draw: Callable[[Index], Index],
     is_other: bool,
-) -> ImageIndex:
+) -> Index:
     """Split the images as in training; if the model was trained on others, evaluate all, or their own split.
 
     Args:
@@ -161,7 +161,7 @@ def split_as_trained(
     return drawn
 
 
-def hold_out_fold(index: ImageIndex, fold: int, folds: int, val_fraction: float, seed: int) -> ImageIndex:
+def hold_out_fold(index: Index, fold: int, folds: int, val_fraction: float, seed: int) -> Index:
     """Hold out one of `folds` stratified folds of all images outside a given test split."""
     # The fold is val if there is a test split, otherwise test. Then val is split off from the rest, so that the best
     # checkpoint is not selected on the images that it is tested on.
@@ -173,7 +173,7 @@ def hold_out_fold(index: ImageIndex, fold: int, folds: int, val_fraction: float,
     return complete_splits(replace(index, splits=splits), val_fraction, 0.0, seed)
 
 
-def _folds(index: ImageIndex, pool: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:
+def _folds(index: Index, pool: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:
     """Return the fold number of each image in the pool."""
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 

@@ -1,7 +1,8 @@
-"""Tables of samples: CSV, TSV or Parquet with any separator and encoding, as cleaned text."""
+"""Tables of samples: CSV, TSV, JSON Lines or Parquet with any separator and encoding, as cleaned text."""
 
 import csv
 import io
+import json
 import math
 import os
 import re
@@ -10,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from typing_extensions import override
 
 from project.errors import UserError
 from project.output import did_you_mean, pluralize
@@ -25,7 +28,35 @@ FIX = "save it as CSV in UTF-8, or as Parquet"
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the columns of a table.
+    """Names of the columns of a table; subclasses add the column of the samples, which `key` names.
+
+    Args:
+        label: Class of each sample; or several columns, of 0 and 1 for labels, of numbers for values to predict.
+        split: train, val, test or empty; by default the column `split`, if there is one.
+        group: Group of each sample, e.g. a patient; a group stays in one split.
+        balance: E.g. a camera or a skin type. `sampling: balanced` then samples all pairs of class and entry equally
+            often, so that the entry does not predict the class.
+    """
+
+    label: str | list[str] = "label"
+    split: str | None = None
+    group: str | None = None
+    balance: str | None = None
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the label columns."""
+        return [self.label] if isinstance(self.label, str) else list(self.label)
+
+    @property
+    def key(self) -> str:
+        """Name of the column of the samples."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class PathColumns(Columns):
+    """Names of the columns of a table of files.
 
     Args:
         path: Path of each file relative to the dataset directory, or its name without the extension.
@@ -37,18 +68,14 @@ class Columns:
     """
 
     path: str = "path"
-    label: str | list[str] = "label"
-    split: str | None = None
-    group: str | None = None
-    balance: str | None = None
 
     @property
-    def labels(self) -> list[str]:
-        """Names of the label columns."""
-        return [self.label] if isinstance(self.label, str) else list(self.label)
+    @override
+    def key(self) -> str:
+        return self.path
 
 
-DEFAULT_COLUMNS = Columns()
+DEFAULT_COLUMNS = PathColumns()
 
 
 @dataclass(frozen=True)
@@ -101,7 +128,7 @@ def check_distinct(file: Path, labels: Iterable[str]) -> None:
 
 
 def load_table(file: Path, required: Mapping[str, str], optional: Sequence[str] = ()) -> Table:
-    """Read a CSV, TSV or Parquet file.
+    """Read a CSV, TSV, JSON Lines or Parquet file.
 
     The separator is a comma, semicolon, tab or vertical bar. The encoding is UTF-8 or UTF-16, otherwise Windows-1252.
 
@@ -118,7 +145,9 @@ def load_table(file: Path, required: Mapping[str, str], optional: Sequence[str] 
     try:
         with file.open("rb") as stream:
             is_parquet = stream.read(4) == b"PAR1" or file.suffix.lower() in (".parquet", ".pq")
-        header, table = _read_parquet(file, names) if is_parquet else _read_text(file, names)
+        is_json = file.suffix.lower() in (".jsonl", ".ndjson")
+        read = _read_parquet if is_parquet else _read_json_lines if is_json else _read_text
+        header, table = read(file, names)
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror or error}") from error
     for column, option in required.items():
@@ -133,7 +162,7 @@ def load_table(file: Path, required: Mapping[str, str], optional: Sequence[str] 
 
 
 def _read_text(file: Path, names: Sequence[str]) -> tuple[list[str], Table]:
-    text, encoding, notes = _decode(file)
+    text, encoding, notes = decode_text(file)
     if match := re.match(r"sep=(.)\r?\n", text):  # written by Excel
         text = text[match.end() :]
     separator = match[1] if match else _separator(text, names)
@@ -168,7 +197,7 @@ def _read_text(file: Path, names: Sequence[str]) -> tuple[list[str], Table]:
     return header, Table(file, columns, places, encoding, notes)
 
 
-def _decode(file: Path) -> tuple[str, str, list[str]]:
+def decode_text(file: Path) -> tuple[str, str, list[str]]:
     """Return the text of a file, its encoding, and notes about it."""
     data = file.read_bytes()
     if data.startswith(EXCEL):
@@ -238,6 +267,27 @@ def _read_parquet(file: Path, names: Sequence[str]) -> tuple[list[str], Table]:
         raise UserError(f"cannot read {file} as Parquet: {' '.join(str(error).split())}") from error
     places = [f"row {number}" for number in range(1, content.metadata.num_rows + 1)]
     return header, Table(file, cells, places, notes=notes)
+
+
+def _read_json_lines(file: Path, names: Sequence[str]) -> tuple[list[str], Table]:
+    text, encoding, notes = decode_text(file)
+    rows, places, written = [], [], dict[str, None]()
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip(BLANKS):
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise UserError(f"{file}, line {number}: not JSON ({error}): write one object per line") from error
+        if not isinstance(row, dict):
+            raise UserError(f'{file}, line {number}: expected an object such as {{"text": ...}}, got {line[:40]}')
+        rows.append(row)
+        places.append(f"line {number}")
+        written |= dict.fromkeys(row)
+    header = _header(file, list(written), notes)
+    wanted = {name: list(written)[header.index(name)] for name in names if name in header}
+    cells = {name: [_as_text(row.get(key)) for row in rows] for name, key in wanted.items()}
+    return header, Table(file, cells, places, encoding, notes)
 
 
 def _as_text(value: Any) -> str:

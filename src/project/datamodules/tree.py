@@ -1,4 +1,4 @@
-"""Index of the images in a folder tree: ROOT/CLASS, ROOT/SPLIT/CLASS or ROOT/CLASS/SPLIT."""
+"""Index of the files in a folder tree: ROOT/CLASS, ROOT/SPLIT/CLASS or ROOT/CLASS/SPLIT."""
 
 import os
 from collections import Counter
@@ -9,14 +9,15 @@ import numpy as np
 
 from project.datamodules.index import (
     SPLIT_FOLDERS,
-    ImageIndex,
-    PathTable,
+    Index,
+    StringArray,
     check_folder,
     normalize_name,
 )
 from project.datamodules.labels import check_classes, sort_classes
 from project.errors import UserError
-from project.images import describe_skipped, find_images
+from project.files import find_files
+from project.images import describe_skipped
 from project.images.find import readable_extensions
 from project.interface import SPLITS, Split
 from project.output import pluralize
@@ -24,46 +25,60 @@ from project.output import pluralize
 SplitFolders = dict[Split | Literal[""], str]
 
 
-class LabeledImage(NamedTuple):
-    """An image of a tree."""
+class FileKind(NamedTuple):
+    """Files that are the samples of a dataset."""
+
+    unit: str  # singular noun, e.g. "image"
+    extensions: tuple[str, ...]  # in lower case
+
+
+class LabeledFile(NamedTuple):
+    """A file of a tree."""
 
     path: str  # POSIX, relative to the root
     split: str  # "" without a split yet
     class_name: str
 
 
-def index_tree(root: Path, class_names: list[str] | None = None, visited: list[str] | None = None) -> ImageIndex:
+def index_tree(
+    root: Path,
+    class_names: list[str] | None = None,
+    visited: list[str] | None = None,
+    samples: "FileKind | None" = None,
+) -> Index:
     """Index ROOT/CLASS/..., ROOT/SPLIT/CLASS/... or ROOT/CLASS/SPLIT/...
 
-    A test folder without class folders is left out, and its images are counted in `ImageIndex.skipped`, as are all
+    A test folder without class folders is left out, and its files are counted in `Index.skipped`, as are all
     files outside of class folders.
 
     Args:
         root: The dataset directory.
-        class_names: Classes of the trained model; by default, those of the train split. Some may have no images.
+        class_names: Classes of the trained model; by default, those of the train split. Some may have no samples.
         visited: A list to which every folder visited is appended.
+        samples: What the files are; by default, images.
 
     Raises:
-        UserError: The tree has another form, or a class to train on has no images.
+        UserError: The tree has another form, or a class to train on has no samples.
     """
+    samples = samples or FileKind("image", readable_extensions())
     skipped: Counter[str] = Counter()
     visited = [] if visited is None else visited
     folder_of = _split_folders(root, _subfolders(check_folder(root)))
     known = {normalize_name(name) for name in class_names or _subfolders(root / folder_of.get("train", ""))}
-    images: list[LabeledImage] = []
+    files: list[LabeledFile] = []
     for split, folder in folder_of.items():
         names = _subfolders(root / folder)
         if split in ("val", "test") and (not names or (len(names) == 1 and normalize_name(names[0]) not in known)):
-            _leave_out(root / folder, split, skipped, visited)
+            _leave_out(root / folder, split, samples, skipped, visited)
             continue
-        _count_files(root / folder, skipped, visited)
+        _count_files(root / folder, samples, skipped, visited)
         needed = split in ("", "train") and class_names is None
-        images += _images(root, folder, split, needed, skipped, visited)
+        files += _files(root, folder, split, needed, samples, skipped, visited)
     if "" not in folder_of:
-        _count_files(root, skipped, visited)
+        _count_files(root, samples, skipped, visited)
     else:
-        images = _inside_out(root, images)
-    return _index(root, images, class_names, skipped)
+        files = _inside_out(root, files, samples.unit)
+    return _index(root, files, class_names, samples.unit, skipped)
 
 
 def _split_folders(root: Path, folders: list[str]) -> SplitFolders:
@@ -78,22 +93,30 @@ def _split_folders(root: Path, folders: list[str]) -> SplitFolders:
     return {"": ""} if extra or train_is_class or not folder_of else folder_of
 
 
-def _leave_out(folder: Path, split: str, skipped: Counter[str], visited: list[str]) -> None:
-    """Count the images of a test folder without class folders; raise a UserError if it is a val folder."""
-    count = sum(1 for _ in find_images(folder, visited, skipped))
+def _leave_out(folder: Path, split: str, samples: FileKind, skipped: Counter[str], visited: list[str]) -> None:
+    """Count the files of a test folder without class folders; raise a UserError if it is a val folder."""
+    count = sum(1 for _ in find_files(folder, samples.extensions, visited, skipped))
     if count and split == "val":
         fix = f"sort them into {folder / 'CLASS'}, or move them away to have val split off from train"
-        raise UserError(f"{folder} has {pluralize(count, 'image')} but no class folders to validate on: {fix}")
+        raise UserError(f"{folder} has {pluralize(count, samples.unit)} but no class folders to validate on: {fix}")
     if count:
         command = f"`train.py predict --ckpt_path best --data.root {folder}`"
-        skipped[f"images in {folder}, which has no class folders to test on: predict them with {command}"] += count
+        skipped[f"{samples.unit}s in {folder}, which has no class folders to test on: predict them with {command}"] += (
+            count
+        )
 
 
-def _images(
-    root: Path, folder: str, split: str, needed: bool, skipped: Counter[str], visited: list[str]
-) -> list[LabeledImage]:
-    """Return the images in the class folders of a split; `needed` if classes without images are an error."""
-    images: list[LabeledImage] = []
+def _files(
+    root: Path,
+    folder: str,
+    split: str,
+    needed: bool,
+    samples: FileKind,
+    skipped: Counter[str],
+    visited: list[str],
+) -> list[LabeledFile]:
+    """Return the samples in the class folders of a split; `needed` if classes without samples are an error."""
+    files: list[LabeledFile] = []
     folder_of: dict[str, str] = {}
     for name in _subfolders(root / folder):
         class_name, class_folder = normalize_name(name), root / folder / name
@@ -101,61 +124,66 @@ def _images(
             same = f"{folder_of[class_name]!a} and {name!a}"
             raise UserError(f"{root / folder} has the class folders {same}, one name in two Unicode forms: merge them")
         folder_of[class_name], unread = name, Counter[str]()
-        members = [f"{folder}/{name}/{path}".lstrip("/") for path in find_images(class_folder, visited, unread)]
+        members = [
+            f"{folder}/{name}/{path}".lstrip("/")
+            for path in find_files(class_folder, samples.extensions, visited, unread)
+        ]
         if needed and not members:
             others = describe_skipped(unread)
-            reason = f"has no images in {class_folder}{f' ({others})' if others else ''}"
+            reason = f"has no {samples.unit}s in {class_folder}{f' ({others})' if others else ''}"
             raise UserError(f"class '{class_name}' {reason}: add some or remove the folder")
-        images += [LabeledImage(path, split, class_name) for path in members]
+        files += [LabeledFile(path, split, class_name) for path in members]
         skipped += unread
-    return images
+    return files
 
 
-def _inside_out(root: Path, images: list[LabeledImage]) -> list[LabeledImage]:
-    """Return images with the splits of ROOT/CLASS/SPLIT/IMAGE; unchanged if no class consists of split folders.
+def _inside_out(root: Path, files: list[LabeledFile], unit: str) -> list[LabeledFile]:
+    """Return files with the splits of ROOT/CLASS/SPLIT/FILE; unchanged if no class consists of split folders.
 
     Among others, a folder of such a name is a nested folder, e.g. vehicles/{car,train}.
     """
-    parts = [image.path.split("/") for image in images]
+    parts = [file.path.split("/") for file in files]
     splits = [SPLIT_FOLDERS.get(part[1].lower(), "") if len(part) > 2 else "" for part in parts]
-    outside = {image.class_name for image, split in zip(images, splits, strict=True) if not split}
-    if outside >= {image.class_name for image in images}:
-        return images
+    outside = {file.class_name for file, split in zip(files, splits, strict=True) if not split}
+    if outside >= {file.class_name for file in files}:
+        return files
     if not all(splits):
-        one, other = (images[[bool(split) for split in splits].index(inside)].path for inside in (True, False))
-        fix = "all class folders, or none, must have train, val and test folders for all their images"
+        one, other = (files[[bool(split) for split in splits].index(inside)].path for inside in (True, False))
+        fix = f"all class folders, or none, must have train, val and test folders for all their {unit}s"
         raise UserError(f"{root}: {one} is in a split folder, {other} is not: {fix}")
-    return [image._replace(split=split) for image, split in zip(images, splits, strict=True)]
+    return [file._replace(split=split) for file, split in zip(files, splits, strict=True)]
 
 
-def _index(root: Path, images: list[LabeledImage], class_names: list[str] | None, skipped: Counter[str]) -> ImageIndex:
-    """Return the index of labeled images; check their classes."""
-    present = {(image.split, image.class_name) for image in images}
+def _index(
+    root: Path, files: list[LabeledFile], class_names: list[str] | None, unit: str, skipped: Counter[str]
+) -> Index:
+    """Return the index of labeled files; check their classes."""
+    present = {(file.split, file.class_name) for file in files}
     given = {split for split, _ in present}
     if given and class_names is None and not {"", "train"} & given:
         both = " and ".join(split for split in SPLITS if split in given)
-        raise UserError(f"{root} has {both} but no train folder: add one, or use ROOT/CLASS/IMAGE")
+        raise UserError(f"{root} has {both} but no train folder: add one, or use ROOT/CLASS/{unit.upper()}")
     expected = class_names or sort_classes({name for split, name in present if split in ("", "train")})
-    if not images or len(expected) < 2:
-        few = f"only one class, '{expected[0]}'" if images and expected else "no class folders with images"
-        raise UserError(f"{root} has {few}: a classifier needs ROOT/CLASS/IMAGE with at least two classes")
+    if not files or len(expected) < 2:
+        few = f"only one class, '{expected[0]}'" if files and expected else f"no class folders with {unit}s"
+        raise UserError(f"{root} has {few}: a classifier needs ROOT/CLASS/{unit.upper()} with at least two classes")
     name_of = {normalize_name(name): name for name in expected}
     for split, name in sorted(present):
         location = f"{root}, {split}," if split else root
         check_classes(location, [name], list(name_of), "the trained model" if class_names else "the train split")
     label_of = {name: label for label, name in enumerate(name_of)}
-    paths, splits, names = zip(*sorted(images), strict=True)
+    paths, splits, names = zip(*sorted(files), strict=True)
     labels = np.array([label_of[name] for name in names], np.int64)
-    return ImageIndex(root, PathTable(paths), labels, np.array(splits), list(expected), skipped=skipped)
+    return Index(root, StringArray(paths), labels, np.array(splits), list(expected), skipped=skipped, unit=unit)
 
 
-def _count_files(folder: Path, skipped: Counter[str], visited: list[str]) -> None:
+def _count_files(folder: Path, samples: FileKind, skipped: Counter[str], visited: list[str]) -> None:
     """Count the files in a folder that has class or split folders, but not those in its subfolders."""
     visited.append(str(folder))
     for entry in os.scandir(folder):
         if entry.is_file() and not entry.name.startswith("."):
             extension = Path(entry.name).suffix.lower()
-            outside = " outside the class folders" if entry.name.lower().endswith(readable_extensions()) else ""
+            outside = " outside the class folders" if entry.name.lower().endswith(samples.extensions) else ""
             skipped[f"{extension}{outside}"] += 1
 
 

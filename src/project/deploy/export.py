@@ -8,6 +8,7 @@ from typing import Any, Literal
 import lightning as L
 import torch
 
+from project.datamodules.images.indexed import IndexedImageModule
 from project.deploy.load import METADATA
 from project.deploy.parity import check_parity, parity_images
 from project.deploy.quantize import compare_int8, quantize
@@ -39,6 +40,7 @@ def export(trained: Trained, format: Format = "onnx", int8: bool = False, output
         UserError: If the model cannot be exported, or the predictions of the file differ.
     """
     model, data, checkpoint = trained.module, trained.data, trained.checkpoint
+    assert isinstance(data, IndexedImageModule)
     if int8 and format != "onnx":
         raise UserError(f"--int8 true requires --format onnx, got --format {format}")
     trained.load("test" if int8 else "predict")
@@ -54,7 +56,7 @@ def export(trained: Trained, format: Format = "onnx", int8: bool = False, output
         print(f"parity    {check_parity(partial, model, images)}")
         if int8:
             quantize(partial, data, model_metadata)
-            print(f"{data.test_split:<10}{compare_int8(partial, model, data.images(data.test_split))}")
+            print(f"{data.test_split:<10}{compare_int8(partial, model, data.dataset(data.test_split))}")
     print(f"exported  {file} ({file.stat().st_size / 1e6:,.1f} MB)")
 
 

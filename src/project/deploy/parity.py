@@ -7,7 +7,7 @@ import torch
 
 from project.datamodules.images.augment import is_fixed
 from project.datamodules.images.dataset import Images
-from project.datamodules.indexed import IndexedDataModule
+from project.datamodules.images.indexed import IndexedImageModule
 from project.datamodules.sampler import Request
 from project.deploy.load import load_exported
 from project.errors import UserError
@@ -18,7 +18,7 @@ from project.runs.predictor import Scores
 TOLERANCE = 1e-4  # maximum difference, relative to `Target.scale`; a different order of summation causes about 1e-7
 
 
-def parity_images(data: IndexedDataModule) -> Images:
+def parity_images(data: IndexedImageModule) -> Images:
     """Return the images of the test split, of val if there is no test split, or all images if they have no labels.
 
     Raises:
@@ -30,7 +30,7 @@ def parity_images(data: IndexedDataModule) -> Images:
             " its predictions would be correct only for images that were transformed beforehand"
         )
     assert data.index is not None
-    images = data.images(data.test_split if data.index.names else "")
+    images = data.dataset(data.test_split if data.index.names else "")
     images.pixels = None  # the exported file is checked on images of their original size
     return images
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from project.datamodules.images.dataset import Images
-from project.datamodules.indexed import IndexedDataModule
+from project.datamodules.images.indexed import IndexedImageModule
 from project.datamodules.sampler import Request
 from project.deploy.load import METADATA, load_exported
 from project.deploy.parity import agreement
@@ -23,12 +23,12 @@ QUANTIZED_OPS = ["Add", "AveragePool", "Conv", "Gemm", "GlobalAveragePool", "Mat
 """Operators that are quantized; not Softmax, whose small probabilities would be rounded to zero."""
 
 
-def quantize(file: Path, data: IndexedDataModule, metadata: dict[str, Any]) -> None:
+def quantize(file: Path, data: IndexedImageModule, metadata: dict[str, Any]) -> None:
     """Quantize an ONNX file in place: weights per channel, activations per tensor, by the ranges on training images."""
     import onnx
     from onnxruntime.quantization import QuantType, quant_pre_process, quantize_static
 
-    images = data.images("train" if data.split_sizes()["train"] else data.test_split)  # of other data, all are in test
+    images = data.dataset("train" if data.split_sizes()["train"] else data.test_split)  # of other data, all are in test
     image = np.stack([images.fitted(images.rows[position]).contiguous().numpy() for position in images.even(256)])
     reader = SimpleNamespace(get_next=partial(next, ({"image": one[None]} for one in image), None))
     with TemporaryDirectory() as scratch:

@@ -1,13 +1,13 @@
 """Search for image files."""
 
 import importlib.util
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
 from project.errors import UserError
+from project.files import find_files
 
 EXTENSIONS = (
     *(".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".npy"),
@@ -33,39 +33,8 @@ def is_installed(package: str) -> bool:
 
 
 def find_images(folder: Path, visited: list[str] | None = None, skipped: "Counter[str] | None" = None) -> Iterator[str]:
-    """Yield the relative POSIX paths of all image files below a folder, skipping hidden files and symlink loops.
-
-    Args:
-        folder: The folder to search, following symbolic links.
-        visited: List to which every searched folder is appended.
-        skipped: Counts the files that are not images, by extension.
-
-    Raises:
-        UserError: A folder cannot be read.
-    """
-
-    def raise_user_error(error: OSError) -> None:
-        raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
-
-    extensions = readable_extensions()
-    seen: set[tuple[int, int]] = set()
-    for here, folders, files in os.walk(folder, onerror=raise_user_error, followlinks=True):
-        status = Path(here).stat()
-        if (status.st_dev, status.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        if visited is not None:
-            visited.append(here)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        prefix = Path(here).relative_to(folder)
-        for name in files:
-            if name.startswith("."):
-                continue
-            if name.lower().endswith(extensions):
-                yield (prefix / name).as_posix()
-            elif skipped is not None:
-                skipped[Path(name).suffix.lower()] += 1
+    """Yield the relative POSIX paths of all image files below a folder, see `find_files`."""
+    return find_files(folder, readable_extensions(), visited, skipped)
 
 
 def describe_skipped(skipped: Mapping[str, int]) -> str:

@@ -1,7 +1,10 @@
 """Descriptions of the input of a network."""
 
+import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from typing_extensions import override
@@ -37,6 +40,20 @@ class Input:
         import numpy as np
 
         return np.asarray(sample)
+
+    def stack(self, samples: "Sequence[NDArray[Any]]") -> "NDArray[Any]":
+        """Return raw inputs as one array with a leading batch dimension."""
+        import numpy as np
+
+        return np.stack(samples)
+
+    def several(self, sample: Any) -> list[Any] | None:
+        """Return the samples that a user of `project.load` gives in a list or a tuple; None for a single one."""
+        return list(sample) if isinstance(sample, list | tuple) else None
+
+    def path(self, sample: Any) -> str | None:
+        """Return the path of a sample that is a file, else None."""
+        return None
 
     def prepare(self, inputs: "Tensor") -> "Tensor":
         """Return a batch of raw inputs as in `Batch.inputs`: images as uint8, or scaled to float32 in [0, 1]."""
@@ -110,6 +127,29 @@ class ImageInput(Input):
         from project.images import fit_pixels, to_pixels
 
         return fit_pixels(to_pixels(sample, self.channels, self.dtype), self.size, self.fit)
+
+    @override
+    def several(self, sample: Any) -> list[Any] | None:
+        """Return the images of a folder, a list, or an array or tensor with a batch dimension; None for a single one.
+
+        Raises:
+            UserError: A folder has no images.
+        """
+        from project.images import describe_skipped, find_images, no_images
+
+        if isinstance(sample, str | Path) and Path(sample).is_dir():
+            root, skipped = Path(sample), Counter[str]()
+            paths = sorted(find_images(root, skipped=skipped))
+            if not paths:
+                raise no_images(root, skipped)
+            if skipped:
+                warnings.warn(describe_skipped(skipped), stacklevel=3)
+            return [root / path for path in paths]
+        return list(sample) if getattr(sample, "ndim", 0) == 4 else super().several(sample)
+
+    @override
+    def path(self, sample: Any) -> str | None:
+        return str(sample) if isinstance(sample, str | Path) else None
 
     def scale(self, pixels: Any) -> Any:
         """Map float pixels, an array or a tensor, to [0, 1] by the value range."""

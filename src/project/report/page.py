@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from project.errors import UserError
-from project.files import read_table, write_text
+from project.files import read_rows, write_text
 from project.report.comparison import comparison_page
 from project.report.curves import POINTS
 from project.report.results import captions, results
@@ -73,7 +73,8 @@ def _samples(run: Run) -> dict[str, list[dict[str, Any]]]:
     shown = {each["path"] for of_kind in samples.values() for each in of_kind}
     details: dict[str, dict[str, Any]]
     if run.predictions is None:
-        details = {row.pop("path"): {"columns": row} for row in read_table(run.folder / TEST_PREDICTIONS, ["path"])}
+        header, rows = read_rows(run.folder / TEST_PREDICTIONS, [])
+        details = {row[0]: {"columns": dict(zip(header[1:], row[1:], strict=True))} for row in rows}
     else:
         caption = captions(run)
         details = {path: caption(row) for row, path in enumerate(run.predictions.paths) if path in shown}

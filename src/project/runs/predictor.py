@@ -1,7 +1,5 @@
 """Inference in Python: `project.load` returns a `Predictor` for a checkpoint or an exported file."""
 
-import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from project.errors import UserError
-from project.images import describe_skipped, find_images, no_images
 from project.interface import ClassTarget, DataDescription, Target, import_object
 
 Scores = NDArray[np.float32]
@@ -26,7 +23,7 @@ class Prediction:
     Attributes:
         scores: Probabilities or values, float32 (outputs,).
         target: Description of the target, e.g. the class names.
-        path: Path of the file; None for images, arrays and tensors.
+        path: Path of the file; None for texts, images, arrays and tensors.
     """
 
     scores: Scores
@@ -83,7 +80,7 @@ class Prediction:
 
 
 class Predictor:
-    """A trained model that takes files, folders, images, arrays and tensors.
+    """A trained model that takes files, folders, images, arrays and tensors, or texts.
 
     Attributes:
         description: Input, target and fingerprint of the data that the model was trained on.
@@ -102,7 +99,8 @@ class Predictor:
         Args:
             sample: An image as a file, a PIL image, an array (H, W, C) or (H, W), or a tensor (C, H, W), with the
                 model's channels; uint8, float in [0, 1], or in the dtype of the training images. Or several: a folder,
-                whose images are found recursively, a list, or an array or tensor with a leading batch dimension.
+                whose images are found recursively, a list, or an array or tensor with a leading batch dimension. For a
+                model of texts: a text, or a list of texts.
 
         Returns:
             A `Prediction`; for several samples a list of them, those of a folder in the order of their paths.
@@ -111,27 +109,16 @@ class Predictor:
             UserError: A file cannot be read, or a folder has no images.
             ValueError: An array or tensor has an unsupported shape, dtype or range.
         """
-        if isinstance(sample, str | Path) and Path(sample).is_dir():
-            root = Path(sample)
-            skipped: Counter[str] = Counter()
-            sample = [root / path for path in sorted(find_images(root, skipped=skipped))]
-            if not sample:
-                raise no_images(root, skipped)
-            if skipped:
-                warnings.warn(describe_skipped(skipped), stacklevel=2)
-        if isinstance(sample, list | tuple):
-            return list(self._predict(sample))
-        if getattr(sample, "ndim", 0) == 4:
-            return list(self._predict(list(sample)))
-        return next(iter(self._predict([sample])))
+        several = self.description.input.several(sample)
+        return next(self._predict([sample])) if several is None else list(self._predict(several))
 
     def _predict(self, samples: Sequence[Any]) -> Iterator[Prediction]:
         for start in range(0, len(samples), BATCH):
             batch = samples[start : start + BATCH]
-            scores = self._compute(np.stack([self.description.input.read(sample) for sample in batch]))
+            inputs = self.description.input
+            scores = self._compute(inputs.stack([inputs.read(sample) for sample in batch]))
             for sample, row in zip(batch, scores, strict=True):
-                path = str(sample) if isinstance(sample, str | Path) else None
-                yield Prediction(row, self.description.target, path)
+                yield Prediction(row, self.description.target, inputs.path(sample))
 
 
 def load(file: str | Path, device: str = "cpu") -> Predictor:

@@ -24,7 +24,8 @@ READERS: dict[str, tuple[str, type[AnyPredictions]]] = {
     "values": ("value_names", ValuePredictions),
 }
 """Field with the names, and class of the predictions, by kind of target."""
-CLASS_COLUMNS = ["path", "class", "predicted", "probability", "class_probability"]
+CLASS_COLUMNS = ["class", "predicted", "probability", "class_probability"]
+"""Columns after the name of the sample."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def read_run(folder: Path) -> Run:
     elif trained is not None and (at_training := _read(trained / TEST_SUMMARY, _json)):
         facts["seconds_of_training"] = at_training.get("seconds_of_training")
     name = "/".join(folder.resolve().parts[-2:])
-    header, rows = read_rows(folder / TEST_PREDICTIONS, ["path"])
+    header, rows = read_rows(folder / TEST_PREDICTIONS, [])
     target = target or _target(header)
     predictions = _predictions(folder, target, header, rows)
     return Run(folder, name, facts, samples, predictions, trained, target, len(rows))
@@ -134,7 +135,7 @@ def _metrics(file: Path) -> list[dict[str, float]]:
 def _target(header: list[str]) -> dict[str, Any]:
     """Return the target that the columns of test_predictions.csv tell; empty for a custom one."""
     columns, half = header[1:], len(header) // 2
-    if header[:5] == CLASS_COLUMNS:
+    if columns[:4] == CLASS_COLUMNS:
         return {"kind": "classes"}
     if columns[:2] == ["labels", "predicted"]:
         return {"kind": "labels", "label_names": columns[2 : half + 1]}
@@ -152,10 +153,10 @@ def _predictions(
     names, file = target.get(key, []), folder / TEST_PREDICTIONS
     columns = {
         "classes": CLASS_COLUMNS,
-        "labels": ["path", "labels", "predicted", *names, *(f"p({name})" for name in names)],
-        "values": ["path", *names, *(f"predicted {name}" for name in names)],
+        "labels": ["labels", "predicted", *names, *(f"p({name})" for name in names)],
+        "values": [*names, *(f"predicted {name}" for name in names)],
     }[target["kind"]]
-    for place, column in enumerate(columns):  # by place, as a label may have the name of another column
+    for place, column in enumerate(columns, start=1):  # by place, as a label may have the name of another column
         if header[place : place + 1] != [column]:
             raise UserError(f"{file} has no column '{column}' in place {place + 1}; it has {', '.join(header)}")
     try:

@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, UnidentifiedImageError
 
-from project.datamodules.images.notices import describe_absent, describe_crop
+from project.datamodules.images.index import index_image_table
+from project.datamodules.images.notices import describe_crop
 from project.datamodules.images.packed import sample_facts
-from project.datamodules.index import ImageIndex, index_table
+from project.datamodules.index import Index, describe_absent
 from project.datamodules.labels import LabelOptions, TargetOption
 from project.datamodules.parallel import parallel_map
 from project.datamodules.split import complete_splits
-from project.datamodules.tables import DEFAULT_COLUMNS, Columns
+from project.datamodules.tables import DEFAULT_COLUMNS, PathColumns
 from project.datamodules.tree import index_tree
 from project.errors import UserError
 from project.files import write_table
@@ -65,7 +66,7 @@ class Finding(NamedTuple):
 def check_data(
     root: Path,
     table: Path | None = None,
-    columns: Columns = DEFAULT_COLUMNS,
+    columns: PathColumns = DEFAULT_COLUMNS,
     target: TargetOption = "auto",
     label_separator: str | None = None,
     out: Path = Path("logs/check_data"),
@@ -95,12 +96,12 @@ def check_data(
         SystemExit: code 1, there are errors.
     """
     options = LabelOptions(target, label_separator)
-    index = index_table(table, root, columns, options, option="--columns") if table else index_tree(root)
+    index = index_image_table(table, root, columns, options, option="--columns") if table else index_tree(root)
     inputs = ImageInput(*to_size(image_size, "--image_size"), channels=channels)
     facts = sample_facts(index, inputs, 100)
-    value_range = facts.value_range(np.arange(len(index.paths)), facts.dtype())
+    value_range = facts.value_range(np.arange(len(index.keys)), facts.dtype())
     inputs = replace(inputs, dtype=facts.dtype(), value_range=value_range)
-    images = list(parallel_map(partial(_inspect, index, inputs), len(index.paths), "checking images"))
+    images = list(parallel_map(partial(_inspect, index, inputs), len(index.keys), "checking images"))
     readable = np.array([not image.error for image in images])
     index = replace(index, splits=np.where(readable, index.splits, "skip"))
     try:
@@ -108,7 +109,7 @@ def check_data(
     except UserError:  # too few images to split, which is reported as a finding
         index = replace(index, splits=np.where(index.splits == "", "train", index.splits))
     unreadable = np.flatnonzero(~readable).tolist()
-    findings = [Finding("unreadable", index.paths[row], "", images[row].error) for row in unreadable]
+    findings = [Finding("unreadable", index.keys[row], "", images[row].error) for row in unreadable]
     findings += [*_duplicates(index, images, readable), *_outliers(index, images, readable)]
     for name, labeled in index.class_rows:
         count = np.count_nonzero(index.splits[labeled] == "train")
@@ -143,10 +144,10 @@ def _read(file: Path, inputs: ImageInput) -> tuple[Pixels, Image.Image, str, byt
     return bands, inputs.render(bands).convert("RGB"), note, data
 
 
-def _inspect(index: ImageIndex, inputs: ImageInput, row: int) -> ImageInfo:
+def _inspect(index: Index, inputs: ImageInput, row: int) -> ImageInfo:
     import imagehash
 
-    file = index.root / index.paths[row]
+    file = index.root / index.keys[row]
     try:
         bands, image, note, data = _read(file, inputs)
     except UnreadableImageError as error:
@@ -162,7 +163,7 @@ def _inspect(index: ImageIndex, inputs: ImageInput, row: int) -> ImageInfo:
     return ImageInfo("", file_format, image.width, image.height, digest, phash, np.stack(small, -1), note)
 
 
-def _duplicates(index: ImageIndex, images: list[ImageInfo], readable: NDArray[np.bool_]) -> Iterator[Finding]:
+def _duplicates(index: Index, images: list[ImageInfo], readable: NDArray[np.bool_]) -> Iterator[Finding]:
     by_content: dict[bytes, list[int]] = defaultdict(list)
     for row in np.flatnonzero(readable).tolist():
         by_content[images[row].content].append(row)
@@ -178,14 +179,14 @@ def _duplicates(index: ImageIndex, images: list[ImageInfo], readable: NDArray[np
             yield _pair(index, "near duplicate", one, other, f"mean difference {difference:.1f} of 255")
 
 
-def _pair(index: ImageIndex, kind: str, one: int, other: int, detail: str) -> Finding:
+def _pair(index: Index, kind: str, one: int, other: int, detail: str) -> Finding:
     differing = ""
     if index.differ(np.array([one]), np.array([other])).any():
         differing = " and ".join(map(index.label_text, (one, other)))
         kind = f"{kind} with conflicting labels"
     elif index.splits[one] != index.splits[other]:
         differing, kind = f"{index.splits[one]} and {index.splits[other]}", f"{kind} across splits"
-    return Finding(kind, index.paths[one], index.paths[other], ", ".join(filter(None, (differing, detail))))
+    return Finding(kind, index.keys[one], index.keys[other], ", ".join(filter(None, (differing, detail))))
 
 
 def near_pairs(hashes: NDArray[np.uint64], bits: int) -> set[tuple[int, int]]:
@@ -206,19 +207,19 @@ def near_pairs(hashes: NDArray[np.uint64], bits: int) -> set[tuple[int, int]]:
     return pairs
 
 
-def _outliers(index: ImageIndex, images: list[ImageInfo], readable: NDArray[np.bool_]) -> Iterator[Finding]:
+def _outliers(index: Index, images: list[ImageInfo], readable: NDArray[np.bool_]) -> Iterator[Finding]:
     formats = np.array([image.format for image in images])
     names, counts = np.unique(formats[readable], return_counts=True)
     for name, count in zip(names, counts, strict=True):
         if count <= max(1, 0.01 * counts.sum()) < counts.max():
             for row in np.flatnonzero(formats == name).tolist():
-                yield Finding("uncommon format", index.paths[row], detail=f"{name}, mostly {names[counts.argmax()]}")
+                yield Finding("uncommon format", index.keys[row], detail=f"{name}, mostly {names[counts.argmax()]}")
     for row in np.flatnonzero(readable).tolist():
         if (spread := images[row].thumbnail.std((0, 1)).max()) < 2:
-            yield Finding("blank", index.paths[row], detail=f"standard deviation {spread:.1f} of 255 levels")
+            yield Finding("blank", index.keys[row], detail=f"standard deviation {spread:.1f} of 255 levels")
 
 
-def _print_counts(index: ImageIndex, images: list[ImageInfo], readable: NDArray[np.bool_]) -> None:
+def _print_counts(index: Index, images: list[ImageInfo], readable: NDArray[np.bool_]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -234,7 +235,7 @@ def _print_counts(index: ImageIndex, images: list[ImageInfo], readable: NDArray[
     Console(soft_wrap=True, markup=False).print(table)
 
 
-def _print_conversions(index: ImageIndex, images: list[ImageInfo], inputs: ImageInput) -> None:
+def _print_conversions(index: Index, images: list[ImageInfo], inputs: ImageInput) -> None:
     sizes = np.array([(image.height, image.width) for image in images if not image.error], np.int32)
     notes = Counter(image.note for image in images if image.note)
     lines = [f"{pluralize(count, 'image')}: {note}" for note, count in notes.most_common()]

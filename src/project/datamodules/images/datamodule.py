@@ -8,10 +8,12 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 from typing_extensions import override
 
+from project.datamodules.builder import DatasetBuilder
 from project.datamodules.images.augment import default_augmentation, is_fixed
-from project.datamodules.images.builders import DatasetBuilder
 from project.datamodules.images.dataset import Images
 from project.datamodules.images.facts import Facts
+from project.datamodules.images.index import index_unlabeled
+from project.datamodules.images.indexed import IndexedImageModule
 from project.datamodules.images.masks import MaskMode, Masks
 from project.datamodules.images.notices import (
     describe_conversions,
@@ -23,10 +25,10 @@ from project.datamodules.images.origin import Origin
 from project.datamodules.images.packed import decode_all, sample_facts
 from project.datamodules.images.shards import read_shard_facts
 from project.datamodules.images.transforms import RandomResizedCrop
-from project.datamodules.index import ImageIndex, index_unlabeled
-from project.datamodules.indexed import IndexedDataModule, SamplerCallable
+from project.datamodules.index import Index
+from project.datamodules.indexed import SamplerCallable
 from project.datamodules.labels import LabelOptions, TargetOption
-from project.datamodules.tables import DEFAULT_COLUMNS, Columns
+from project.datamodules.tables import DEFAULT_COLUMNS, PathColumns
 from project.errors import UserError
 from project.images import describe_skipped
 from project.interface import DataDescription, Fit, ImageInput, Split, Target, to_size
@@ -35,7 +37,7 @@ from project.output import pluralize, redact_secrets
 from project.runs.spec import to_spec
 
 
-class ImageDataModule(IndexedDataModule):
+class ImageDataModule(IndexedImageModule):
     """Datamodule of an image dataset; it never writes to the dataset directory.
 
     Args:
@@ -87,7 +89,7 @@ class ImageDataModule(IndexedDataModule):
         self,
         root: str | None = None,
         table: str | None = None,
-        columns: Columns = DEFAULT_COLUMNS,
+        columns: PathColumns = DEFAULT_COLUMNS,
         target: TargetOption = "auto",
         label_separator: str | None = None,
         source: DatasetBuilder | None = None,
@@ -115,11 +117,11 @@ class ImageDataModule(IndexedDataModule):
     ) -> None:
         size = to_size(image_size, "data.image_size")
         super().__init__(
+            default_augmentation() if batch_transforms is None else batch_transforms,
             {
                 **{"image_size": size, "channels": channels, "fit": fit},
                 "value_range": None if value_range == "auto" else value_range,
             },
-            default_augmentation() if batch_transforms is None else batch_transforms,
             batch_size,
             val_fraction,
             test_fraction,
@@ -138,7 +140,7 @@ class ImageDataModule(IndexedDataModule):
                 del self.hparams[name]  # checkpoints contain plain data only
         if callable(self.hparams.get("sampler")):
             self.hparams["sampler"] = to_spec(sampler)
-        columns = Columns(**columns) if isinstance(columns, dict) else columns  # from a checkpoint, in Python
+        columns = PathColumns(**columns) if isinstance(columns, dict) else columns  # from a checkpoint, in Python
         self.hparams["columns"] = asdict(columns)
         balanced = sampling == "balanced"
         valid_range = value_range == "auto" or (len(value_range) == 2 and value_range[0] < value_range[1])
@@ -175,27 +177,27 @@ class ImageDataModule(IndexedDataModule):
         super().setup(stage)
 
     @override
-    def _labeled(self, trained: Target | None) -> ImageIndex:
+    def _labeled(self, trained: Target | None) -> Index:
         return self._validate(self.origin.index(trained))
 
     @override
-    def _unlabeled(self) -> ImageIndex:
+    def _unlabeled(self) -> Index:
         if self.origin.is_sharded:
             raise UserError(f"{self.origin.root} contains shards: predict needs a folder of images or one image")
         return self._validate(index_unlabeled(self.folder))
 
-    def _validate(self, index: ImageIndex) -> ImageIndex:
+    def _validate(self, index: Index) -> Index:
         """Read all images once and pack their pixels if they fit; return the index with unreadable images marked."""
         if self.mask_boxes is not None:
             if self.origin.is_sharded:
                 raise UserError("data.mask_boxes: shards are masked when written, by `train.py shard --mask_boxes`")
-            index = replace(index, masks=Masks(Path(self.mask_boxes), self.mask_by, index.paths))
+            index = replace(index, masks=Masks(Path(self.mask_boxes), self.mask_by, index.keys))
         if index.skipped:
             rank_zero_warn(describe_skipped(index.skipped))
         trained_dtype = None if self._description is None else self.input.dtype
         self._packed = self._on_device = None
         if self.origin.is_sharded:
-            self._facts = read_shard_facts(str(self.origin.root), len(index.paths))
+            self._facts = read_shard_facts(str(self.origin.root), len(index.keys))
             dtype = self._facts.dtype()
         elif self.trainer and self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._facts = sample_facts(index, self.input, 100)
@@ -224,7 +226,7 @@ class ImageDataModule(IndexedDataModule):
         self.input = replace(self.input, value_range=value_range)
         mean, std = [0.5] * self.input.channels, [0.5] * self.input.channels
         if self.channel_statistics == "train":
-            mean, std = self.images("train").channel_statistics()
+            mean, std = self.dataset("train").channel_statistics()
         self.input = replace(self.input, mean=mean, std=std)
         if self._facts.content.any():
             warn_about_duplicates(index, self._facts.content)
@@ -239,7 +241,7 @@ class ImageDataModule(IndexedDataModule):
         return DataDescription(self.input, target, index.fingerprint())
 
     @override
-    def images(self, split: Split | Literal[""], augmented: bool = False) -> Images:
+    def dataset(self, split: Split | Literal[""], augmented: bool = False) -> Images:
         rows, read = self._index().rows(split), self.origin.reader()
         transforms = [*self.item_transforms] if augmented else self._fixed()
         return Images(self._index(), rows, self.input, transforms, self._seed(), self._packed, read)

@@ -6,11 +6,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import get_worker_info
+from typing_extensions import override
 
+from project.datamodules.dataset import IndexedDataset
 from project.datamodules.images.augment import apply, is_fixed
 from project.datamodules.images.resize import fit_image
-from project.datamodules.index import ImageIndex
+from project.datamodules.index import Index
 from project.datamodules.loader import shared_memory
 from project.datamodules.sampler import Request, seed_rng
 from project.errors import UserError
@@ -21,7 +23,7 @@ LEVELS = 4095  # of the histograms of images of another depth than 8 bits
 SAMPLE = 2000  # images that channel statistics are computed from: the error of a mean is far below one gray level
 
 
-class Images(Dataset[Batch]):
+class Images(IndexedDataset):
     """A dataset of some rows of an index that returns a whole batch for a request.
 
     Images are uint8; those of another depth or value range are scaled to float32 in [0, 1].
@@ -39,7 +41,7 @@ class Images(Dataset[Batch]):
 
     def __init__(
         self,
-        index: ImageIndex,
+        index: Index,
         rows: NDArray[np.int64],
         inputs: ImageInput,
         transforms: Sequence[nn.Module] = (),
@@ -47,7 +49,8 @@ class Images(Dataset[Batch]):
         pixels: Pixels | Tensor | None = None,
         read: Callable[[int], bytes] | None = None,
     ) -> None:
-        self.index, self.rows, self.inputs = index, rows, inputs
+        super().__init__(index, rows)
+        self.inputs = inputs
         self.transforms, self.seed, self.pixels = transforms, seed, pixels
         self.read = read or self._read_file
         self.buffers: Sequence[Tensor] = ()
@@ -56,8 +59,10 @@ class Images(Dataset[Batch]):
         # Needless seeding would change the random state of this process, e.g. the initial weights of the network.
         self._is_random = not all(map(is_fixed, transforms))
 
-    def __len__(self) -> int:
-        return len(self.rows)
+    @override
+    @property
+    def on_device(self) -> bool:  # type: ignore[override]
+        return isinstance(self.pixels, Tensor)
 
     def __getitem__(self, request: Request) -> Batch:
         rows = self.rows[request.positions]
@@ -82,9 +87,9 @@ class Images(Dataset[Batch]):
         try:
             pixels = to_dtype(decode(self.read(row), self.inputs.channels).pixels, self.inputs.dtype)
         except UnreadableImageError as error:
-            name = f"{self.index.paths[row]} from the shards (damaged: write them again)"
+            name = f"{self.index.keys[row]} from the shards (damaged: write them again)"
             if self.read == self._read_file:
-                name = f"{self.index.root / self.index.paths[row]} (damaged or removed since it was indexed)"
+                name = f"{self.index.root / self.index.keys[row]} (damaged or removed since it was indexed)"
             raise UserError(f"cannot read image {name}: {error}") from error
         return self.index.hide(torch.from_numpy(pixels).permute(2, 0, 1), row)
 
@@ -103,10 +108,6 @@ class Images(Dataset[Batch]):
                 image = transform(image)
             masks.append(fit_image(image, self.inputs.size, self.inputs.fit) > 0)
         return torch.stack(masks)
-
-    def even(self, count: int) -> list[int]:
-        """Return up to `count` evenly spaced positions."""
-        return [*map(int, np.linspace(0, len(self) - 1, min(count, len(self))).round())]
 
     def channel_statistics(self) -> tuple[list[float], list[float]]:
         """Return the mean and standard deviation of each channel, in [0, 1], of evenly spaced images."""
@@ -133,7 +134,7 @@ class Images(Dataset[Batch]):
         return torch.empty(count, *self.buffer_shape, dtype=self.dtype)
 
     def _read_file(self, row: int) -> bytes:
-        return read_bytes(self.index.root / self.index.paths[row])
+        return read_bytes(self.index.root / self.index.keys[row])
 
     def _load(self, row: int, epoch: int) -> Tensor:
         if not self.transforms:

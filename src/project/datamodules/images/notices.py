@@ -10,33 +10,33 @@ from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 
 from project.datamodules.images.facts import Facts
-from project.datamodules.index import ImageIndex
+from project.datamodules.index import Index
 from project.errors import UserError
 from project.images import visible_part
-from project.interface import ImageInput, PixelType, Split
+from project.interface import ImageInput, PixelType
 from project.output import pluralize
 
 LARGE_CROP = 0.25  # share of an image above which a crop is warned about
 
 
 def skip_unreadable(
-    index: ImageIndex, unreadable: dict[int, str], policy: Literal["error", "skip"], option: str = "--data.on_corrupt"
-) -> ImageIndex:
+    index: Index, unreadable: dict[int, str], policy: Literal["error", "skip"], option: str = "--data.on_corrupt"
+) -> Index:
     """Move unreadable images (errors by row) to the split "skip", or raise a UserError that lists them all."""
     if not unreadable:
         return index
-    names = [f"{index.root / index.paths[row]}: {reason}" for row, reason in unreadable.items()]
+    names = [f"{index.root / index.keys[row]}: {reason}" for row, reason in unreadable.items()]
     counts = Counter(unreadable.values())
     bands = [reason for reason, _ in counts.most_common() if re.match(r"\d+ channels?, and data\.channels is", reason)]
     hint = (
         f"; to read those with {bands[0].partition(',')[0]}, use --data.channels {bands[0].split()[0]}" if bands else ""
     )
-    if policy == "error" and len(index.paths) == 1:
+    if policy == "error" and len(index.keys) == 1:
         raise UserError(f"cannot read {names[0]}{hint}")
     if policy == "error":
-        share = f"{len(unreadable):,} of {len(index.paths):,} images in {index.root}"
+        share = f"{len(unreadable):,} of {len(index.keys):,} images in {index.root}"
         if len(counts) == 1 and bands:
-            raise UserError(f"{share} have {bands[0]}, e.g. {index.paths[min(unreadable)]}{hint}")
+            raise UserError(f"{share} have {bands[0]}, e.g. {index.keys[min(unreadable)]}{hint}")
         fix = f"fix or remove the files listed above, or skip them with {option} skip{hint}"
         raise UserError(f"{share} cannot be read ({names[0]}): {fix}", names)
     splits = index.splits.astype("<U5")
@@ -81,18 +81,7 @@ def describe_conversions(facts: Facts, dtype: PixelType) -> list[str]:
     return lines
 
 
-def describe_absent(index: ImageIndex, split: Split) -> str:
-    """Return a sentence about the classes without images in a split; empty if there are none, or no such split."""
-    counts = {name: np.count_nonzero(index.splits[rows] == split) for name, rows in index.class_rows}
-    absent = [repr(name) for name, count in counts.items() if not count]
-    if len(absent) in (0, len(counts)):
-        return ""
-    shown = ", ".join(absent[:5]) + (f" and {len(absent) - 5:,} more" if len(absent) > 5 else "")
-    one, several = {"classes": ("class", "classes"), "multilabel": ("label", "labels")}[index.kind]
-    return f"{split} has no images of {one} {shown}: metrics are of the other {len(counts) - len(absent):,} {several}"
-
-
-def warn_about_duplicates(index: ImageIndex, content: NDArray[np.uint64]) -> None:
+def warn_about_duplicates(index: Index, content: NDArray[np.uint64]) -> None:
     """Warn about identical files across splits (data leakage) or with conflicting labels."""
     order = np.argsort(content, kind="stable")
     order = order[index.splits[order] != "skip"]
@@ -101,6 +90,6 @@ def warn_about_duplicates(index: ImageIndex, content: NDArray[np.uint64]) -> Non
     across, conflicting = index.splits[one] != index.splits[other], index.differ(one, other)
     for problem, found in (("across splits", across), ("with conflicting labels", conflicting)):
         if len(pairs := np.flatnonzero(found)):
-            example = f"{index.paths[one[pairs[0]]]} and {index.paths[other[pairs[0]]]}"
+            example = f"{index.keys[one[pairs[0]]]} and {index.keys[other[pairs[0]]]}"
             fix = f"list them with `train.py check_data {index.root}`"
             rank_zero_warn(f"{pluralize(len(pairs), 'exact duplicate')} {problem}, e.g. {example}: {fix}")

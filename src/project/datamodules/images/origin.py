@@ -10,11 +10,12 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from project.datamodules.images.builders import DatasetBuilder
+from project.datamodules.builder import DatasetBuilder
+from project.datamodules.images.index import index_image_table
 from project.datamodules.images.shards import INDEX, ShardReader, read_shard_index
-from project.datamodules.index import ImageIndex, PathTable, index_table
+from project.datamodules.index import Index, StringArray
 from project.datamodules.labels import DEFAULT_LABELS, LabelOptions, kind_of, number
-from project.datamodules.tables import Columns
+from project.datamodules.tables import PathColumns
 from project.datamodules.tree import index_tree
 from project.errors import UserError
 from project.files import atomic_write
@@ -30,7 +31,7 @@ class Origin:
 
     root: str | None
     table: str | None
-    columns: Columns
+    columns: PathColumns
     source: DatasetBuilder | None
     cache_dir: Path
     options: LabelOptions = DEFAULT_LABELS
@@ -50,7 +51,7 @@ class Origin:
             raise UserError("no images: give --data.root DIR, or a built-in dataset with --data.source Digits")
         return self.source.prepare(self.cache_dir)
 
-    def index(self, trained: Target | None) -> ImageIndex:
+    def index(self, trained: Target | None) -> Index:
         """Index all labeled images.
 
         Args:
@@ -63,7 +64,7 @@ class Origin:
         if self.root is None and table is None and self.source is not None and self.source.table:
             table = str(folder / self.source.table)
         if table is not None:
-            return index_table(Path(table), folder, self.columns, self.options, trained)
+            return index_image_table(Path(table), folder, self.columns, self.options, trained)
         kind = kind_of(trained) if trained else self.options.target
         if kind == "multilabel":
             fix = "list the images and their labels in a table, --data.table FILE"
@@ -77,7 +78,7 @@ class Origin:
         return ShardReader(str(self.root)) if self.is_sharded else None
 
 
-def numbers_of_folders(index: ImageIndex) -> ImageIndex:
+def numbers_of_folders(index: Index) -> Index:
     """Return an index whose values are the names of the class folders."""
     found = [number(name) for name in index.names]
     if None in found:
@@ -87,7 +88,7 @@ def numbers_of_folders(index: ImageIndex) -> ImageIndex:
     return replace(index, labels=labels, names=["value"], kind="values")
 
 
-def cached_index_tree(root: Path, class_names: list[str] | None, folder: Path) -> ImageIndex:
+def cached_index_tree(root: Path, class_names: list[str] | None, folder: Path) -> Index:
     """Index a tree like `index_tree`; cache the index in `folder` until an image is added, removed or renamed."""
     # These change the modification time of a folder. Overwriting a file does not, but `decode_all` detects it.
     file = folder / f"{blake2b(os.fsencode(root.resolve()), digest_size=10).hexdigest()}.npz"
@@ -98,9 +99,9 @@ def cached_index_tree(root: Path, class_names: list[str] | None, folder: Path) -
     index = index_tree(root, class_names, visited)
     times = _times(visited)
     settled = times and max(times) < started - SETTLED
-    if len(index.paths) >= LARGE and settled and class_names is None:  # the model's classes may be others
+    if len(index.keys) >= LARGE and settled and class_names is None:  # the model's classes may be others
         folder.mkdir(parents=True, exist_ok=True)
-        arrays: dict[str, Any] = {"folders": visited, "times": times, **vars(index.paths)}
+        arrays: dict[str, Any] = {"folders": visited, "times": times, **vars(index.keys)}
         arrays |= {"labels": index.labels, "splits": index.splits, "names": index.names}
         arrays |= {"skipped": list(index.skipped), "skipped_counts": list(index.skipped.values())}
         with atomic_write(file) as partial, partial.open("wb") as stream:
@@ -115,15 +116,15 @@ def _times(folders: list[str]) -> list[int]:
         return []
 
 
-def _load(file: Path, root: Path) -> ImageIndex | None:
+def _load(file: Path, root: Path) -> Index | None:
     try:
         with np.load(file) as arrays:
             if _times(arrays["folders"].tolist()) != arrays["times"].tolist():
                 return None
-            paths = PathTable(())
+            paths = StringArray(())
             paths.characters, paths.ends = arrays["characters"], arrays["ends"]
             skipped = dict(zip(arrays["skipped"].tolist(), arrays["skipped_counts"].tolist(), strict=True))
             names = arrays["names"].tolist()
-            return ImageIndex(root, paths, arrays["labels"], arrays["splits"], names, skipped=skipped)
+            return Index(root, paths, arrays["labels"], arrays["splits"], names, skipped=skipped)
     except (OSError, ValueError, EOFError, KeyError, BadZipFile):  # missing or damaged
         return None

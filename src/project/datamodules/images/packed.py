@@ -19,7 +19,7 @@ from torch import nn
 from project.datamodules.images.augment import apply
 from project.datamodules.images.facts import Facts, ImageFacts
 from project.datamodules.images.resize import fit_image
-from project.datamodules.index import ImageIndex
+from project.datamodules.index import Index
 from project.datamodules.parallel import parallel_map
 from project.errors import FULL, UserError
 from project.files import flush_to_disk
@@ -45,7 +45,7 @@ class Packed(NamedTuple):
 
 
 def decode_all(
-    index: ImageIndex,
+    index: Index,
     inputs: ImageInput,
     transforms: Sequence[nn.Module],
     limit: float,
@@ -93,9 +93,9 @@ def decode_all(
     return Packed(facts._replace(errors=facts.errors | facts.mismatches(expected)), expected, pixels)
 
 
-def _first_dtype(index: ImageIndex, inputs: ImageInput) -> PixelType:
+def _first_dtype(index: Index, inputs: ImageInput) -> PixelType:
     """Return the dtype of the first readable image, which usually is that of all."""
-    for path in index.paths:
+    for path in index.keys:
         with suppress(UnreadableImageError):
             return cast("PixelType", decode(read_bytes(index.root / path), inputs.channels).pixels.dtype.name)
     return "uint8"
@@ -110,31 +110,31 @@ def _delete_unused(folder: Path) -> None:
                 file.unlink()
 
 
-def _files_key(index: ImageIndex) -> str:
+def _files_key(index: Index) -> str:
     """Return a hash of the path, size, modification and metadata change times of every file."""
-    stats = np.zeros((len(index.paths), 3), np.int64)
-    for row, path in enumerate(index.paths):
+    stats = np.zeros((len(index.keys), 3), np.int64)
+    for row, path in enumerate(index.keys):
         try:
             status = os.stat(os.path.join(index.root, path))  # noqa: PTH116, PTH118 - takes a third of the time of Path
             stats[row] = status.st_size, status.st_mtime_ns, status.st_ctime_ns
         except OSError:
             pass  # reported when the file is decoded
     root = os.fsencode(index.root.resolve())
-    return blake2b(index.paths.digest() + stats.tobytes() + root, digest_size=10).hexdigest()
+    return blake2b(index.keys.digest() + stats.tobytes() + root, digest_size=10).hexdigest()
 
 
 @dataclass(frozen=True)
 class _Work:
     """Arguments of `_decode_one` that are the same for all images."""
 
-    index: ImageIndex
+    index: Index
     inputs: ImageInput
     transforms: list[nn.Module]
     dtype: PixelType
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return len(self.index.paths), *self.inputs.size, self.inputs.channels
+        return len(self.index.keys), *self.inputs.size, self.inputs.channels
 
     @property
     def bytes(self) -> int:
@@ -151,7 +151,7 @@ def _decode(work: _Work, packed: Path | None, report: Path) -> Facts:
                 with unfinished.open("r+b") as stream:
                     os.posix_fallocate(stream.fileno(), 0, unfinished.stat().st_size)
         title = "packing images" if packed else "checking images"
-        facts = Facts.collect(parallel_map(decode_one, len(work.index.paths), title))
+        facts = Facts.collect(parallel_map(decode_one, len(work.index.keys), title))
         if packed:
             flush_to_disk(unfinished)
             unfinished.replace(packed)
@@ -176,7 +176,7 @@ def _decode_one(work: _Work, file: Path | None, row: int) -> ImageFacts:
     """Decode an image, to its row in the packed file if there is one."""
     content = 0
     try:
-        data = read_bytes(work.index.root / work.index.paths[row])
+        data = read_bytes(work.index.root / work.index.keys[row])
         content = content_hash(data)
         pixels, note = decode(data, work.inputs.channels)
     except UnreadableImageError as error:
@@ -192,11 +192,11 @@ def _decode_one(work: _Work, file: Path | None, row: int) -> ImageFacts:
     return ImageFacts.of(content, pixels, note)
 
 
-def sample_facts(index: ImageIndex, inputs: ImageInput, count: int) -> Facts:
+def sample_facts(index: Index, inputs: ImageInput, count: int) -> Facts:
     """Return facts about up to `count` evenly spaced images, and empty ones about the others."""
-    chosen = {*np.linspace(0, len(index.paths) - 1, count).astype(int).tolist()}
+    chosen = {*np.linspace(0, len(index.keys) - 1, count).astype(int).tolist()}
     work = _Work(index, inputs, [], "uint8")
-    every = range(len(index.paths))
+    every = range(len(index.keys))
     return Facts.collect(_decode_one(work, None, row) if row in chosen else ImageFacts() for row in every)
 
 

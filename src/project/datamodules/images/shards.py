@@ -17,15 +17,16 @@ from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image
 
 from project.datamodules.images.facts import Facts, ImageFacts
+from project.datamodules.images.index import index_image_table
 from project.datamodules.images.masks import MaskMode, Masks
 from project.datamodules.images.notices import describe_conversions, skip_unreadable, warn_about_duplicates
 from project.datamodules.images.packed import content_hash
 from project.datamodules.images.resize import resize
-from project.datamodules.index import ImageIndex, PathTable, index_table
+from project.datamodules.index import Index, StringArray
 from project.datamodules.labels import LabelOptions, TargetKind, TargetOption, check_classes
 from project.datamodules.parallel import parallel_map
 from project.datamodules.split import complete_splits
-from project.datamodules.tables import DEFAULT_COLUMNS, Columns
+from project.datamodules.tables import DEFAULT_COLUMNS, PathColumns
 from project.datamodules.tree import index_tree
 from project.errors import UserError
 from project.images import UnreadableImageError, decode, read_bytes
@@ -42,7 +43,7 @@ def shard(
     quality: int = 90,
     channels: int = 3,
     table: Path | None = None,
-    columns: Columns = DEFAULT_COLUMNS,
+    columns: PathColumns = DEFAULT_COLUMNS,
     target: TargetOption = "auto",
     label_separator: str | None = None,
     val_fraction: float = 0.15,
@@ -81,9 +82,9 @@ def shard(
     if out.exists():
         raise UserError(f"{out} exists: choose a new output directory")
     options = LabelOptions(target, label_separator)
-    index = index_table(table, root, columns, options, option="--columns") if table else index_tree(root)
+    index = index_image_table(table, root, columns, options, option="--columns") if table else index_tree(root)
     if mask_boxes is not None:
-        index = replace(index, masks=Masks(mask_boxes, mask_by, index.paths))
+        index = replace(index, masks=Masks(mask_boxes, mask_by, index.keys))
     unfinished = out.with_name(f".{out.name}.partial")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
@@ -92,7 +93,7 @@ def shard(
         writer = BinaryWriter(str(unfinished), chunk_bytes="64MB")
         collected: list[ImageFacts] = []
         written = 0
-        for encoded, found in parallel_map(encode, len(index.paths), "writing shards"):
+        for encoded, found in parallel_map(encode, len(index.keys), "writing shards"):
             collected.append(found)
             if encoded:
                 writer.add_item(written, encoded)
@@ -102,7 +103,7 @@ def shard(
         facts = Facts.collect(collected)
         if mismatches := facts.mismatches(facts.dtype()):
             row, reason = next(iter(mismatches.items()))
-            example = f"{index.root / index.paths[row]} has {reason}"
+            example = f"{index.root / index.keys[row]} has {reason}"
             raise UserError(f"{pluralize(len(mismatches), 'image')} must be converted or removed first, e.g. {example}")
         for text in describe_conversions(facts, facts.dtype()):
             rank_zero_warn(text)
@@ -111,7 +112,7 @@ def shard(
         warn_about_duplicates(index, facts.content)
         kept = np.flatnonzero(index.splits != "skip")
         Facts.collect([collected[row] for row in kept.tolist()]).save(unfinished / FACTS)
-        paths = "\0".join(index.paths[row] for row in kept.tolist())
+        paths = "\0".join(index.keys[row] for row in kept.tolist())
         names: dict[str, Any] = {"paths": np.frombuffer(os.fsencode(paths), np.uint8), "names": index.names}
         np.savez(unfinished / INDEX, **names, labels=index.labels[kept], splits=index.splits[kept], kind=index.kind)
         unfinished.rename(out)
@@ -122,11 +123,11 @@ def shard(
     print(f"{len(kept):,} images in {out}: train with --data.root {out}")
 
 
-def _encode(index: ImageIndex, short_side: int, quality: int, channels: int, row: int) -> tuple[bytes, ImageFacts]:
+def _encode(index: Index, short_side: int, quality: int, channels: int, row: int) -> tuple[bytes, ImageFacts]:
     """Return a resized image as a JPEG or a NumPy file, empty if it is unreadable, and the facts about its file."""
     content = 0
     try:
-        data = read_bytes(index.root / index.paths[row])
+        data = read_bytes(index.root / index.keys[row])
         content = content_hash(data)
         pixels, note = decode(data, channels)
     except UnreadableImageError as error:
@@ -147,7 +148,7 @@ def _encode(index: ImageIndex, short_side: int, quality: int, channels: int, row
     return stream.getvalue(), ImageFacts.of(content, pixels, note)
 
 
-def read_shard_index(root: str, trained: Target | None) -> ImageIndex:
+def read_shard_index(root: str, trained: Target | None) -> Index:
     """Return the index of a sharded dataset, including its splits."""
     import fsspec
 
@@ -163,8 +164,8 @@ def read_shard_index(root: str, trained: Target | None) -> ImageIndex:
         labels = np.array([expected.index(name) for name in names])[labels]
     else:
         labels = labels[:, [names.index(name) for name in expected]]
-    paths = PathTable(os.fsdecode(arrays["paths"].tobytes()).split("\0"))
-    return ImageIndex(Path(root), paths, labels, arrays["splits"], expected, kind=cast(TargetKind, kind))
+    paths = StringArray(os.fsdecode(arrays["paths"].tobytes()).split("\0"))
+    return Index(Path(root), paths, labels, arrays["splits"], expected, kind=cast(TargetKind, kind))
 
 
 def read_shard_facts(root: str, count: int) -> Facts:

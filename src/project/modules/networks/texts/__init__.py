@@ -1,0 +1,5 @@
+"""Networks for texts."""
+
+from project.modules.networks.texts.bytenet import ByteNet
+
+__all__ = ["ByteNet"]

@@ -1,0 +1,66 @@
+"""Texts as raw UTF-8 bytes."""
+
+import os
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import override
+
+from project.interface import Input
+
+BLANKS = "\u200b\u2060\ufeff\x00"  # zero-width characters and NUL, which pads batches
+
+
+def clean_text(text: str) -> str:
+    """Return a text in Unicode NFC, without NUL and zero-width characters, and without whitespace at its ends."""
+    return unicodedata.normalize("NFC", text.translate(dict.fromkeys(map(ord, BLANKS)))).strip()
+
+
+@dataclass(frozen=True)
+class TextInput(Input):
+    """Texts as UTF-8 bytes; a batch is uint8 (N, bytes), padded with zeros at the end to its longest text.
+
+    Args:
+        max_bytes: Longer texts are cut, at the boundary of a character.
+    """
+
+    kind: ClassVar[str] = "text"
+    max_bytes: int = 1024
+
+    def __str__(self) -> str:
+        return f"up to {self.max_bytes:,} bytes"
+
+    @override
+    def read(self, sample: Any) -> NDArray[Any]:
+        """Return the bytes of a text, uint8 (bytes,), from a string, or from the UTF-8 bytes of a clean text."""
+        raw = sample if isinstance(sample, bytes) else os.fsencode(clean_text(str(sample)))
+        return np.frombuffer(cut(raw, self.max_bytes), np.uint8)
+
+    @override
+    def stack(self, samples: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        return pad(samples, 0)
+
+    @override
+    def render(self, sample: NDArray[Any]) -> str:
+        return os.fsdecode(sample.astype(np.uint8).tobytes().rstrip(b"\0"))
+
+
+def cut(raw: bytes, length: int) -> bytes:
+    """Return at most `length` bytes of UTF-8, without a part of a character at the end."""
+    if len(raw) > length:
+        while length > 0 and raw[length] & 0xC0 == 0x80:  # a byte within a character
+            length -= 1
+    return raw[:length]
+
+
+def pad(samples: Sequence[NDArray[Any]], value: int) -> NDArray[Any]:
+    """Return sequences as one array (N, longest), at least one column wide, padded at the end."""
+    longest = max(1, *map(len, samples)) if len(samples) else 1
+    batch = np.full((len(samples), longest), value, samples[0].dtype if len(samples) else np.uint8)
+    for row, sample in zip(batch, samples, strict=True):
+        row[: len(sample)] = sample
+    return batch
