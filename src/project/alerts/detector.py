@@ -11,7 +11,7 @@ from project.alerts.baseline import RISES, Baseline
 WARM_UP = 20
 """Windows of a topic from which its baseline is learned before it is tested."""
 RECOVERED = 20.0
-"""An alert ends when the windows since some time are this many times as probable without a rise as with the smallest."""
+"""An alert ends when the last windows are this many times as probable without a rise as with the smallest one."""
 LASTING = 50
 """Windows of an alert after which the raised share is taken as the new baseline."""
 
