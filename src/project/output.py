@@ -71,6 +71,12 @@ def format_duration(seconds: float) -> str:
     return f"{total // 60} min {total % 60} s" if total < 3600 else f"{total // 3600} h {total % 3600 // 60} min"
 
 
+def shorten(text: str, length: int = 80) -> str:
+    """Return a text in one line of at most `length` characters for display."""
+    line = " ".join(text.split())
+    return line if len(line) <= length else f"{line[: length - 1]}…"
+
+
 def printable(name: str) -> str:
     """Return a file or class name for display; bytes that are not valid UTF-8 become question marks."""
     return name.encode(errors="replace").decode()
