@@ -10,7 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from project.datamodules.tables import Columns, Table, check_distinct, clean
+from project.datamodules.table_formats import clean
+from project.datamodules.tables import Columns, Table, check_distinct
 from project.errors import UserError
 from project.interface import MultilabelTarget, Target, ValueTarget
 from project.output import pluralize

@@ -10,8 +10,9 @@ import numpy as np
 from project.datamodules.images.path_matcher import PathMatcher
 from project.datamodules.index import Index, StringArray, check_folder
 from project.datamodules.labels import DEFAULT_LABELS, LabelOptions
+from project.datamodules.table_formats import clean
 from project.datamodules.table_index import index_table
-from project.datamodules.tables import DEFAULT_COLUMNS, PathColumns, Table, clean
+from project.datamodules.tables import DEFAULT_COLUMNS, PathColumns, Table
 from project.errors import UserError
 from project.images import find_images, no_images
 from project.interface import Target

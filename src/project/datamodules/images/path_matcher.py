@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from project.datamodules.tables import clean
+from project.datamodules.table_formats import clean
 from project.errors import UserError
 
 

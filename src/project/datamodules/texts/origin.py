@@ -12,8 +12,9 @@ from typing_extensions import override
 from project.datamodules.builder import DatasetBuilder
 from project.datamodules.index import Index, StringArray
 from project.datamodules.labels import LabelOptions, kind_of
+from project.datamodules.table_formats import decode_text
 from project.datamodules.table_index import index_table
-from project.datamodules.tables import Columns, Table, decode_text, load_table
+from project.datamodules.tables import Columns, Table, load_table
 from project.datamodules.tree import FileKind, index_tree
 from project.errors import UserError
 from project.files import find_files
