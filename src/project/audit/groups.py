@@ -13,7 +13,6 @@ from project.errors import UserError
 from project.files import write_table
 from project.runs.read import read_run
 from project.runs.statistics import holm_correction
-from project.tables import load_table
 
 GROUPS, GAPS = "groups.csv", "gaps.csv"
 
