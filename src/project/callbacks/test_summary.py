@@ -32,7 +32,7 @@ SHOWN = 12
 """Number of most confident mistakes, of least confident predictions and of examples (one per class) to keep."""
 Overlays = Callable[[Any, Tensor, Tensor, int, Tensor | None], list[Any] | None]
 """Overlays attribution maps on images, given (module, images (N, C, H, W), outputs int64 (N,), size in pixels, and
-which pixels are not padding, bool (N, 1, H, W), or None)."""
+which pixels are not padding, bool (N, 1, H, W), or None). Of other samples, a list of parts with their attribution."""
 
 
 class TestSummary(L.Callback):
@@ -97,12 +97,14 @@ class TestSummary(L.Callback):
         module, render = module_of(trainer), data_of(trainer).description.input.render
         texts = [as_text(render(sample.numpy())) for _, _, sample in kept]
         if kept and self.overlays is not None and not kind.startswith("sample"):
-            inputs = torch.stack([sample for _, _, sample in kept])
+            stacked = data_of(trainer).description.input.stack([sample.numpy() for _, _, sample in kept])
+            inputs = torch.from_numpy(stacked)
             explained = [each[0] for each in module.task.explained(module.predictions(inputs.to(module.device)))]
             content = data_of(trainer).content([row for _, row, _ in kept])
             overlays = self.overlays(module, inputs, torch.tensor(explained), 160, content)
             for text, overlay, output in zip(texts, overlays or (), explained, strict=False):
-                text["attribution"] = _data_uri(overlay, "jpeg")
+                drawn = {"parts": overlay} if isinstance(overlay, list) else {"attribution": _data_uri(overlay, "jpeg")}
+                text |= drawn
                 text["attribution_of"] = module.task.target.names[output]
         return [(score, index, text) for (score, index, _), text in zip(kept, texts, strict=True)]
 
