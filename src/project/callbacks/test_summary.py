@@ -85,7 +85,7 @@ class TestSummary(L.Callback):
         if not trainer.is_global_zero:
             return
         gathered = [json.loads(part.read_text()) for part in parts]
-        path, samples = data_of(trainer).path, dict[str, list[dict[str, str]]]()
+        path, samples = data_of(trainer).path, dict[str, list[dict[str, Any]]]()
         for kind in {kind: None for part in gathered for kind in part}:
             best = top_k([tuple(sample) for part in gathered for sample in part.get(kind, [])], _limit(kind))
             samples.setdefault(kind.split()[0], []).extend({"path": path(i), **texts} for _, i, texts in best)
@@ -103,8 +103,10 @@ class TestSummary(L.Callback):
             content = data_of(trainer).content([row for _, row, _ in kept])
             overlays = self.overlays(module, inputs, torch.tensor(explained), 160, content)
             for text, overlay, output in zip(texts, overlays or (), explained, strict=False):
-                drawn = {"parts": overlay} if isinstance(overlay, list) else {"attribution": _data_uri(overlay, "jpeg")}
-                text |= drawn
+                if isinstance(overlay, list):
+                    text["parts"] = overlay
+                else:
+                    text["attribution"] = _data_uri(overlay, "jpeg")
                 text["attribution_of"] = module.task.target.names[output]
         return [(score, index, text) for (score, index, _), text in zip(kept, texts, strict=True)]
 
@@ -140,7 +142,7 @@ def _limit(kind: str) -> int:
     return 1 if kind.startswith("sample") else SHOWN
 
 
-def as_text(rendered: Any) -> dict[str, str]:
+def as_text(rendered: Any) -> dict[str, Any]:
     """Return a rendered sample for embedding in HTML: text, or an image of at most 224 pixels as a data URI."""
     if isinstance(rendered, str):
         return {"text": rendered}

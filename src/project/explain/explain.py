@@ -12,13 +12,14 @@ from torch import Tensor
 from project.errors import UserError
 from project.explain.ablation import ablate, ablation_figure
 from project.explain.attribution import Method, attribution, faithfulness, random_attribution
-from project.explain.features import feature_maps_image, filters_image, thumbnails, write_embeddings
+from project.explain.features import embed, feature_maps_image, filters_image, write_embeddings
 from project.explain.render import enlarge, image_grid, overlay
 from project.explain.samples import (
     AREAS,
     MAX_EMBEDDED,
     MAX_OUTPUTS,
     cells,
+    describe,
     evenly_spaced,
     is_known,
     prepare,
@@ -125,7 +126,7 @@ def _write_features(trained: Trained, batch: Batch, first: Tensor, folder: Path)
     figures = {name: figure for name, figure in optional.items() if figure is not None}
     for name, figure in figures.items():
         figure.save(folder / name)
-    write_embeddings(trained, batch, folder, thumbnails(batch.inputs))
+    write_embeddings(folder, embed(model, batch.inputs), batch.inputs, describe(trained, batch))
     embeddings = f"embeddings of {len(batch.index)} images in TensorBoard's projector"
     print(f"learned features: {', '.join([*figures, embeddings])}")
 

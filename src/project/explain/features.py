@@ -1,5 +1,6 @@
 """Feature visualization: filters, feature maps and embeddings."""
 
+import re
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -11,12 +12,10 @@ from torch import Tensor, nn
 from project.explain.ablation import ablatable_layers, channel_axis
 from project.explain.render import enlarge, image_grid
 from project.images.render import shown_bands, to_image
-from project.interface import Batch
 from project.modules import Classifier
 from project.modules.inputs import unit_range
 from project.modules.layers import head
 from project.output import printable
-from project.runs.job import Trained
 
 LAYERS, CHANNELS = 6, 8  # rows and columns of the feature maps
 FILTERS, PER_ROW = 256, 16  # maximum number of filters, in total and per row
@@ -88,34 +87,19 @@ def embed(model: Classifier, image: Tensor) -> Tensor:
     return torch.cat(features)
 
 
-def thumbnails(image: Tensor) -> Tensor:
-    """Return images (N, C, H, W) so small that all fit into one, float (N, 3, h, w) in [0, 1]."""
-    longest = max(image.shape[-2:])
-    limit = min(longest, int(SPRITE / max(1, len(image)) ** 0.5))
-    size = [max(1, side * limit // longest) for side in image.shape[-2:]]
-    shown = unit_range(shown_bands(image).cpu()).expand(-1, 3, -1, -1)
-    return F.interpolate(shown, size, mode="bilinear", antialias=True).clamp(0, 1)
-
-
-def write_embeddings(trained: Trained, batch: Batch, folder: Path, small: Tensor | None = None) -> None:
-    """Write embeddings, targets, predictions and names of samples for the TensorBoard projector.
-
-    Args:
-        trained: The model and its dataset.
-        batch: The samples.
-        folder: Folder to write to.
-        small: Thumbnails of images, see `thumbnails`.
-    """
+def write_embeddings(folder: Path, features: Tensor, image: Tensor | None, columns: dict[str, list[str]]) -> None:
+    """Write features (N, F), metadata columns and thumbnails of images (N, C, H, W), if any, for TensorBoard."""
     from torch.utils.tensorboard.writer import SummaryWriter
 
-    model, task = trained.module, trained.module.task
-    with torch.no_grad():
-        predictions = torch.cat([model.predictions(part) for part in batch.inputs.split(64)])
-    columns = {
-        task.explained_columns[0]: [task.target_text(target) for target in batch.target],
-        "predicted": [task.predicted_text(each) for each in predictions],
-        trained.data.key: [trained.data.path(row) for row in batch.index.tolist()],
-    }
+    thumbnails = None
+    if image is not None:
+        longest = max(image.shape[-2:])
+        limit = min(longest, int(SPRITE / max(1, len(image)) ** 0.5))
+        size = [max(1, side * limit // longest) for side in image.shape[-2:]]
+        shown = unit_range(shown_bands(image).cpu()).expand(-1, 3, -1, -1)
+        thumbnails = F.interpolate(shown, size, mode="bilinear", antialias=True).clamp(0, 1)
     with SummaryWriter(str(folder)) as writer:
-        rows = [[*map(printable, row)] for row in zip(*columns.values(), strict=True)]
-        writer.add_embedding(embed(model, batch.inputs), rows, small, tag="features", metadata_header=list(columns))
+        rows = [
+            [re.sub(r"[\t\r\n]", " ", printable(cell)) for cell in row] for row in zip(*columns.values(), strict=True)
+        ]
+        writer.add_embedding(features, rows, thumbnails, tag="features", metadata_header=list(columns))

@@ -38,6 +38,18 @@ def prepare(trained: Trained, count: int) -> Batch:
     return Batch(inputs.to(device), target.to(device), index)
 
 
+@torch.no_grad()
+def describe(trained: Trained, batch: Batch) -> dict[str, list[str]]:
+    """Return target, prediction and name of each sample as columns."""
+    model, task = trained.module, trained.module.task
+    predictions = torch.cat([model.predictions(part) for part in batch.inputs.split(64)])
+    return {
+        task.explained_columns[0]: [task.target_text(target) for target in batch.target],
+        "predicted": [task.predicted_text(each) for each in predictions],
+        trained.data.key: [trained.data.path(row) for row in batch.index.tolist()],
+    }
+
+
 def is_known(target: Tensor) -> Tensor:
     """Return whether anything is known about the target of each sample, bool (N,)."""
     return ~target.reshape(len(target), -1).isnan().all(1) if target.is_floating_point() else target >= 0
