@@ -106,13 +106,9 @@ def _explain_texts(model: Classifier, batch: Batch, methods: Sequence[Method], c
             *areas, baseline = faithfulness(model, words, torch.stack(values), output)
             name, score = task.target.names[output], float(predictions[number, output])
             for method, each, own in zip(methods, values, areas, strict=False):
-                row: dict[str, Any] = {
-                    "text": "".join(words),
-                    true_column: truth,
-                    "predicted": predicted,
-                    "method": method,
-                }
-                row |= {output_column: name, score_column: score, **dict(zip(AREAS, [*own, *baseline], strict=True))}
+                row: dict[str, Any] = {"text": "".join(words), true_column: truth, "predicted": predicted}
+                row |= {"method": method, output_column: name, score_column: score}
+                row |= zip(AREAS, [*own, *baseline], strict=True)
                 rows.append({**row, "words": _strongest(words, each)})
                 predicted_rows += rows[-1:] if output in outputs else []
                 drawn.append((f"{name} {score:{task.score_format}}, {method}", highlighted(words, each)))

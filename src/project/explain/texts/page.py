@@ -13,7 +13,7 @@ PAGE = """<!doctype html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Explanations of {{ texts | length }} texts</title>
+<title>Explanations of texts</title>
 <style>
 :root { --background: #fff; --text: #1b2330; --muted: #5a6575; --border: #e2e6ec;
   --for: 217 118 26; --against: 31 79 191; }
@@ -25,7 +25,7 @@ body { max-width: 60rem; margin: 0 auto; padding: 40px 24px; font: 16px/1.6 syst
 article { border-top: 1px solid var(--border); padding: 20px 0; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 48px; }
 h3 { font-size: .85rem; font-weight: normal; color: var(--muted); margin: 12px 0 4px; }
-p { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; }
+article p { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; }
 mark { color: inherit; background: rgb(var(--for) / var(--share)); border-radius: 3px; }
 mark.against { background: rgb(var(--against) / var(--share)); }
 .muted { color: var(--muted); }
@@ -33,7 +33,7 @@ table { border-collapse: collapse; } td, th { text-align: left; vertical-align: 
 </style>
 </head>
 <body>
-<h1>Explanations of {{ texts | length }} texts</h1>
+<h1>Explanations of texts</h1>
 <p class="muted">{{ about }}
 Colors: words that <mark style="--share: .6">increase</mark> and that
 <mark class="against" style="--share: .6">decrease</mark> the output, relative to the strongest word of the text.</p>
