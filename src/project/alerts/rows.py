@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from project.alerts.times import TimeReader
-from project.datamodules.tables import load_table
 from project.errors import UserError
 from project.output import pluralize
+from project.tables import load_table
 from project.texts import clean_text
 
 NO_TOPIC = "(no topic)"
