@@ -20,6 +20,7 @@ DOCKER_SERVE = r"#   docker build --target serve.*\n.*\n|# Serving an ONNX(?:.+\
 COMPOSE_SERVE = r"# docker compose up serve.*\n|  serve:\n(?:    .*\n)+"
 UNCHANGED = ("CHANGELOG", "scripts/remove_packages.py")
 BELONGS = {
+    "alerts": ("docs/alerts.md",),
     "audit": ("docs/trust.md", "docs/tutorials/audit.md"),
     "deploy": ("docs/deploy.md", "docs/tutorials/ship.md", "notebooks", "tests/test_notebook.py"),
     "explain": ("docs/explain.md", "notebooks", "tests/test_notebook.py"),
@@ -31,6 +32,7 @@ BELONGS = {
 }
 """Files that are removed with each package, besides src/project/NAME and tests/NAME."""
 BENCHMARKS = {
+    "alerts": ("alerts",),
     "audit": ("shortcut",),
     "deploy": ("inference",),
     "explain": ("explain",),
