@@ -5,8 +5,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from project.alerts.detector import WARM_UP, SurgeDetector
 from project.alerts.follow import GrowingTable
 from project.alerts.monitor import Monitor
@@ -151,10 +149,10 @@ def summarize(results: Results, windows: Windows, detector: SurgeDetector) -> st
     name = printable(results.names[results.negative])
     lines = ["", f"{'topic':<24}{'windows':>9}{'texts':>10}{name[:10]:>11}{'alerts':>8}"]
     for topic, shares in list(results.shares.items())[:NAMED]:
-        total = np.sum(shares.counts, axis=0)
+        total = shares.total
         alerts = sum(alert.topic == topic for alert in results.alerts)
         share = total[1 + results.negative] / total[0]
-        lines.append(f"{printable(topic)[:23]:<24}{len(shares.counts):>9,}{total[0]:>10,}{share:>11.1%}{alerts:>8,}")
+        lines.append(f"{printable(topic)[:23]:<24}{shares.windows:>9,}{total[0]:>10,}{share:>11.1%}{alerts:>8,}")
     more, untested = len(results.shares) - NAMED, len(results.shares) - detector.tested
     lines += [f"and {pluralize(more, 'more topic')}"] if more > 0 else []
     if windows.late:

@@ -1,5 +1,6 @@
 """Figure of the shares of classes over time."""
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,20 +14,29 @@ from project.machine import font_families
 from project.modules.tasks.figures import SHOWN, TEXT
 from project.output import printable
 
+DRAWN = 2000
+"""Windows of a topic that are drawn."""
+
 
 @dataclass
 class TopicShares:
-    """Windows of a topic: their starts in seconds since 1970, counts (1 + outputs,), and the expected share."""
+    """Windows of a topic, of which the last `DRAWN` are kept.
 
-    starts: list[int] = field(default_factory=list)
-    counts: list[Counts] = field(default_factory=list)
-    expected: list[float] = field(default_factory=list)
+    Attributes:
+        windows: Number of all windows.
+        total: Counts of all windows: texts, then those of each class or label, int64 (1 + outputs,).
+        last: Start in seconds since 1970, counts as in `total`, and expected share.
+    """
+
+    windows: int = 0
+    total: Counts = field(default_factory=lambda: np.zeros(1, np.int64))
+    last: deque[tuple[int, Counts, float]] = field(default_factory=lambda: deque(maxlen=DRAWN))
 
     def append(self, start: int, counts: Counts, expected: float) -> None:
         """Append a window."""
-        self.starts.append(start)
-        self.counts.append(counts)
-        self.expected.append(expected)
+        self.windows += 1
+        self.total = self.total + counts
+        self.last.append((start, counts, expected))
 
 
 def shares_figure(
@@ -43,24 +53,24 @@ def shares_figure(
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
     from matplotlib.figure import Figure
 
-    totals = {topic: np.sum(shares.counts, axis=0) for topic, shares in topics.items()}
+    totals = {topic: shares.total for topic, shares in topics.items()}
     alerted = {alert.topic for alert in alerts}
     shown = sorted(topics, key=lambda topic: (topic not in alerted, -totals[topic][0]))[:SHOWN]
     frequent = np.argsort(-np.sum(list(totals.values()), axis=0)[1:], kind="stable")[:SHOWN].tolist()
     figure = Figure(figsize=(9, 0.6 + 2.4 * len(shown)), dpi=110, layout="constrained")
     panels = figure.subplots(len(shown), sharex=True, squeeze=False)[:, 0]
     for topic, axes in zip(shown, panels, strict=True):
-        windows = topics[topic]
-        times = [_utc(start) for start in windows.starts]
-        shares = np.array(windows.counts)[:, 1:] / np.array(windows.counts)[:, :1]
+        starts, counts, expected = zip(*topics[topic].last, strict=True)
+        times = [_utc(start) for start in starts]
+        shares = np.array(counts)[:, 1:] / np.array(counts)[:, :1]
         for number in frequent:
             if number != negative:
                 axes.plot(times, shares[:, number], linewidth=0.8, alpha=0.7, label=printable(names[number]))
         axes.plot(times, shares[:, negative], color="tab:red", linewidth=1.4, label=printable(names[negative]))
-        axes.plot(times, windows.expected, color="black", linewidth=1, linestyle="--", label="expected")
+        axes.plot(times, expected, color="black", linewidth=1, linestyle="--", label="expected")
         for alert in alerts:
-            if alert.topic == topic:
-                end = windows.starts[-1] if alert.until is None else alert.until
+            end = starts[-1] if alert.until is None else alert.until
+            if alert.topic == topic and end >= starts[0]:
                 axes.axvspan(_utc(alert.since), _utc(end), color="tab:red", alpha=0.15, linewidth=0)
                 axes.axvline(_utc(alert.window), color="tab:red", linewidth=1)
         axes.set(ylabel="share", ylim=(0, 1))
@@ -72,7 +82,8 @@ def shares_figure(
     for text in legend.get_texts():
         text.set(fontfamily=font_families(), **TEXT)
     left_out = [(len(topics) - len(shown), "topics"), (len(names) - len({*frequent, negative}), "classes")]
-    if note := ", ".join(f"{count:,} more {what} not drawn" for count, what in left_out if count):
+    left_out.append((max(topics[topic].windows for topic in shown) - DRAWN, "windows before"))
+    if note := ", ".join(f"{count:,} more {what} not drawn" for count, what in left_out if count > 0):
         figure.supxlabel(note, fontsize=8)
     return figure
 
