@@ -26,6 +26,9 @@ IGNORED_WARNINGS = (
 )
 """Warnings that do not apply to this project or that a user cannot act on."""
 
+SEPARATOR = "|"
+"""Between the labels of a sample in a cell of a table."""
+
 
 def configure_output() -> None:
     """Print warnings without their source line, and escape characters that the terminal cannot encode."""

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from project.datamodules.images.path_matcher import PathMatcher
-from project.datamodules.tables import Table, clean, load_table
 from project.errors import UserError
 from project.output import shorten
+from project.tables import Table, clean, load_table
 
 
 def read_groups(

@@ -18,7 +18,7 @@ from typing import Any
 import project
 from project.interface import import_object
 
-CORE_PACKAGES = ("callbacks", "cli", "datamodules", "images", "modules", "runs")
+CORE_PACKAGES = ("callbacks", "cli", "datamodules", "images", "interface", "modules", "runs", "tables")
 Command = tuple[str, ...]
 GROUPS = {
     "train": "Training",

@@ -45,7 +45,7 @@ class Run:
     folder: Path
     name: str
     facts: dict[str, Any]
-    samples: dict[str, list[dict[str, str]]]
+    samples: dict[str, list[dict[str, Any]]]
     predictions: AnyPredictions | None
     trained: Path | None
     target: dict[str, Any] = field(default_factory=dict)
