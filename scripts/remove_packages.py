@@ -18,7 +18,10 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = next(path.parent.name for path in (ROOT / "src").glob("*/__init__.py"))
 DOCKER_SERVE = r"#   docker build --target serve.*\n.*\n|# Serving an ONNX(?:.+\n)+\n"
 COMPOSE_SERVE = r"# docker compose up serve.*\n|  serve:\n(?:    .*\n)+"
-TEXTS = r" (?:and|or)(?: a table of)? texts?\b|或文本|与文本|、文本|\n\[\[tool\.importlinter\.contracts\]\]\nname = \"only folders named texts(?:.+\n)+"
+TEXTS = (
+    r"\s(?:and|or)(?:\sa\stable\sof)?\stexts\b|(?<=mage) and text(?= classification)|或文本表格|与文本"
+    r'|\n\[\[tool\.importlinter\.contracts\]\]\nname = "only folders named texts(?:.+\n)+'
+)
 UNCHANGED = ("CHANGELOG", "scripts/remove_packages.py")
 BELONGS = {
     "audit": ("docs/trust.md", "docs/tutorials/audit.md"),
