@@ -80,6 +80,7 @@ class Index:
     skipped: Mapping[str, int] = field(default_factory=dict)  # number of files that are not images, by extension
     kind: TargetKind = "classes"
     unit: str = "image"  # singular noun for a sample, in messages
+    places: "StringArray | None" = None  # e.g. line 2, if the keys are not the places of the samples
 
     def hide(self, image: Tensor, row: int) -> Tensor:
         """Mask the regions of an upright image in its original size, (C, H, W)."""

@@ -1,4 +1,4 @@
-"""Assignment of images to the train, val and test splits."""
+"""Assignment of samples to the train, val and test splits."""
 
 import hashlib
 import warnings
@@ -20,10 +20,10 @@ from project.output import pluralize
 def assign_splits(
     index: Index, val_fraction: float, test_fraction: float, seed: int, folds: int = 0, fold: int = 0
 ) -> Index:
-    """Assign every image to a split, holding out a cross-validation fold unless `folds` is 0.
+    """Assign every sample to a split, holding out a cross-validation fold unless `folds` is 0.
 
     Raises:
-        UserError: a group has images in several splits (group leakage), or there are too few images or groups.
+        UserError: a group has samples in several splits (group leakage), or there are too few samples or groups.
     """
     if folds:
         index = hold_out_fold(index, fold, folds, val_fraction, seed)
@@ -42,12 +42,12 @@ def assign_splits(
 
 
 def complete_splits(index: Index, val_fraction: float, test_fraction: float, seed: int) -> Index:
-    """Assign every image to a split: keep given splits and split off missing ones from train, stratified.
+    """Assign every sample to a split: keep given splits and split off missing ones from train, stratified.
 
     Strata are classes, or the labels or quantiles of values of `stratify`.
 
-    The result depends on relative paths and the seed only. A dataset with val but without test gets no test split: it
-    is tested on val. Groups stay together, so that the fractions are approximate.
+    The result depends on the keys and the seed only. A dataset with val but without test gets no test split: it is
+    tested on val. Groups stay together, so that the fractions are approximate.
     """
     given = set(index.splits.tolist())
     fractions: dict[Split, float] = {} if "val" in given else {"val": val_fraction, "test": test_fraction}
@@ -65,7 +65,7 @@ def complete_splits(index: Index, val_fraction: float, test_fraction: float, see
             splits[train[parts == number]] = split
         missing: list[str] = [split for split in ("train", *shares) if not (splits == split).any()]
         if missing:
-            unit = "images" if index.groups is None else "groups"
+            unit = f"{index.unit}s" if index.groups is None else "groups"
             raise UserError(
                 f"{index.root} has too few {unit} for a {missing[0]} split: add {unit}, or provide the splits"
             )
@@ -91,8 +91,8 @@ def complete_splits(index: Index, val_fraction: float, test_fraction: float, see
             splits[remaining[:count]] = split
             remaining = remaining[count:]
         if fractions and not remaining:
-            few = f"{len(rows)} images, too few to split into train and {' and '.join(fractions)}"
-            raise UserError(f"class '{name}' in {index.root} has {few}: add images, or provide the splits as folders")
+            few = f"{pluralize(len(rows), index.unit)}, too few to split into train and {' and '.join(fractions)}"
+            raise UserError(f"class '{name}' in {index.root} has {few}: add {index.unit}s, or provide the splits")
     return replace(index, splits=splits)
 
 
@@ -117,7 +117,7 @@ def _stratify(index: Index, pool: NDArray[np.int64], shares: list[float], seed: 
 
 
 def evaluation_split(index: Index, split: Literal["val", "test"]) -> Index:
-    """Put all images into `split`, or, if they have splits, those of `split`, else of the other one of val and test."""
+    """Put all samples into `split`; if they have splits, those of `split`, else of the other one of val and test."""
     own = next((each for each in (split, "test", "val") if (index.splits == each).any()), None)
     splits = index.splits.astype("<U5")
     splits[(splits == own) if own else (splits != "skip")] = split
@@ -131,10 +131,10 @@ def split_as_trained(
     draw: Callable[[Index], Index],
     is_other: bool,
 ) -> Index:
-    """Split the images as in training; if the model was trained on others, evaluate all, or their own split.
+    """Split the samples as in training; if the model was trained on others, evaluate all, or their own split.
 
     Args:
-        index: The images.
+        index: The samples.
         split: The split to evaluate.
         fingerprint: That of the training data.
         draw: Assigns the splits.
@@ -145,26 +145,26 @@ def split_as_trained(
         drawn = draw(index) if {"", "train"} & {*index.splits.tolist()} else index
         if drawn.fingerprint() == fingerprint:
             return drawn  # the training data, perhaps in another folder
-    except UserError:  # too few images to split
+    except UserError:  # too few samples to split
         if not is_other:
             raise
     if is_other:
         total, count = int(np.count_nonzero(index.splits != "skip")), len(own.rows(split))
         which = "all" if count == total else f"the {count:,} in its own test or val split"
-        about = f"{pluralize(total, 'image')}, not the data that the model was trained on"
+        about = f"{pluralize(total, index.unit)}, not the data that the model was trained on"
         rank_zero_only(print)(f"data      {index.root}: {about}: {which} are evaluated")
         return own
     if (index.splits != drawn.splits).any():
         changed = f"{index.root} has changed since the model was trained, so its splits were drawn again"
-        leak = "the test split may contain training images"
-        rank_zero_warn(f"{changed}: {leak}; to select the test images yourself, use DIR/test/CLASS/IMAGE")
+        leak = f"the test split may contain training {index.unit}s"
+        rank_zero_warn(f"{changed}: {leak}; to select the test {index.unit}s yourself, provide the splits")
     return drawn
 
 
 def hold_out_fold(index: Index, fold: int, folds: int, val_fraction: float, seed: int) -> Index:
-    """Hold out one of `folds` stratified folds of all images outside a given test split."""
+    """Hold out one of `folds` stratified folds of all samples outside a given test split."""
     # The fold is val if there is a test split, otherwise test. Then val is split off from the rest, so that the best
-    # checkpoint is not selected on the images that it is tested on.
+    # checkpoint is not selected on the samples that it is tested on.
     splits = index.splits.astype("<U5")
     pool = np.flatnonzero((splits != "test") & (splits != "skip"))
     splits[pool] = "train"
@@ -174,7 +174,7 @@ def hold_out_fold(index: Index, fold: int, folds: int, val_fraction: float, seed
 
 
 def _folds(index: Index, pool: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:
-    """Return the fold number of each image in the pool."""
+    """Return the fold number of each sample in the pool."""
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     if index.kind != "classes":
@@ -183,12 +183,12 @@ def _folds(index: Index, pool: NDArray[np.int64], folds: int, seed: int) -> NDAr
     groups = None if index.groups is None else index.groups[pool]
     units = np.bincount(labels).min() if groups is None else len(np.unique(groups))
     if units < folds:
-        unit = "images in its smallest class" if groups is None else "groups"
+        unit = f"{index.unit}s in its smallest class" if groups is None else "groups"
         raise UserError(f"{index.root} has {units} {unit}, too few to split into {folds} folds")
     splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
     numbers = np.zeros(len(pool), np.int64)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # uneven groups; classes without training images are an error later
+        warnings.simplefilter("ignore")  # uneven groups; classes without training samples are an error later
         parts = splitter(folds, shuffle=True, random_state=seed).split(pool, labels, groups)
         for fold, (_, held_out) in enumerate(parts):
             numbers[held_out] = fold

@@ -8,7 +8,8 @@ from typing_extensions import override
 
 from project.errors import UserError
 
-UNITS = re.compile(r"[\u2e80-\u9fff\uac00-\ud7af\U00020000-\U0003ffff]|\S+?(?=\s|[\u2e80-\u9fff\uac00-\ud7af]|$)")
+CJK = r"[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]"
+UNITS = re.compile(rf"{CJK}|\S+?(?=\s|{CJK}|$)")
 """A word: characters without blanks between them; in Chinese, Japanese and Korean, a single character."""
 
 
@@ -59,12 +60,13 @@ class WordSwap(TextTransform):
 
 
 class CharacterDropout(TextTransform):
-    """Delete characters at random, as in typing errors."""
+    """Delete characters at random, but not all of them, as in typing errors."""
 
     @override
     def change(self, text: str, rng: np.random.Generator) -> str:
         kept = rng.random(len(text)) >= self.p
-        return "".join(character for character, keep in zip(text, kept, strict=True) if keep) if kept.any() else text
+        changed = "".join(character for character, keep in zip(text, kept, strict=True) if keep)
+        return changed if changed.strip() else text
 
 
 def _replace(text: str, changes: list[tuple[re.Match[str], str]]) -> str:

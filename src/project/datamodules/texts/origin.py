@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -56,6 +57,7 @@ class TextOrigin:
     source: DatasetBuilder | None
     cache_dir: Path
     options: LabelOptions
+    option: str = "--data.columns"  # that names the columns, for error messages
 
     def prepare(self) -> Path:
         """Return the table or the folder; write a built-in dataset first if it does not exist."""
@@ -71,30 +73,41 @@ class TextOrigin:
         """Index all labeled texts, for the target of a trained model if there is one."""
         place = self.prepare()
         if not place.is_dir():
-            return index_table(place, place, self.columns, self._read_texts, "text", self.options, trained)
+            return self._index_table(place, trained)
         kind = kind_of(trained) if trained else self.options.target
         if kind not in ("auto", "classes"):
             raise UserError(f"{place} has one folder for each class, and data.target is {kind}: use --data.table FILE")
         class_names = list(trained.names) if isinstance(trained, ClassTarget) else None
         index = index_tree(place, class_names, samples=FileKind("text", EXTENSIONS))
-        return replace(index, keys=StringArray(read_file(place / path) for path in index.keys))
+        return replace(index, keys=StringArray(read_files(place, index.keys)), places=index.keys)
 
     def unlabeled(self) -> Index:
         """Index the texts of a table, a folder or a file, in their order, without labels."""
         place = self.prepare()
         if place.is_dir():
             skipped: Counter[str] = Counter()
-            texts = [read_file(place / path) for path in sorted(find_files(place, EXTENSIONS, skipped=skipped))]
+            texts = read_files(place, sorted(find_files(place, EXTENSIONS, skipped=skipped)))
             if not texts:
                 raise UserError(f"no texts in {place}: expected files *.txt, or a table with --data.table FILE")
             return replace(index_texts(texts, place), skipped=skipped)
         if place.suffix.lower() in EXTENSIONS:
-            return index_texts([read_file(place)], place)
-        table = load_table(place, {self.columns.text: "--data.columns.text"})
+            return index_texts(read_files(place.parent, [place.name]), place)
+        table = load_table(place, {self.columns.text: f"{self.option}.text"})
         texts = self._read_texts(table)
         for note in table.notes:
             rank_zero_warn(note)
         return index_texts(texts, place)
+
+    def _index_table(self, file: Path, trained: Target | None) -> Index:
+        places: list[str] = []
+
+        def read(table: Table) -> list[str]:
+            texts = self._read_texts(table)
+            places.extend(table.places[row] for row in sorted(range(len(texts)), key=texts.__getitem__))
+            return texts
+
+        index = index_table(file, file, self.columns, read, "text", self.options, trained, self.option)
+        return replace(index, places=StringArray(places))
 
     def _read_texts(self, table: Table) -> list[str]:
         cells = table.cells[self.columns.text]
@@ -111,13 +124,21 @@ def index_texts(texts: list[str], root: Path) -> Index:
     return Index(root, StringArray(texts), np.full(len(texts), -1), np.full(len(texts), ""), [], unit="text")
 
 
-def read_file(file: Path) -> str:
-    """Return the clean text of a file in UTF-8, UTF-16 or Windows-1252.
+def read_files(folder: Path, paths: Iterable[str]) -> list[str]:
+    """Return the clean texts of files in UTF-8, UTF-16, GB 18030 or Windows-1252.
 
     Raises:
-        UserError: The file cannot be read or is not a text.
+        UserError: A file cannot be read or is not a text.
     """
-    try:
-        return clean_text(decode_text(file)[0])
-    except OSError as error:
-        raise UserError(f"cannot read {os.fsdecode(file)}: {error.strerror or error}") from error
+    texts, other = [], []
+    for path in paths:
+        try:
+            text, _, notes = decode_text(folder / path, "save it as plain text in UTF-8")
+        except OSError as error:
+            raise UserError(f"cannot read {os.fsdecode(folder / path)}: {error.strerror or error}") from error
+        texts.append(clean_text(text))
+        other += notes
+    if other:
+        more = f", and {pluralize(len(other) - 1, 'more note')} like this" if len(other) > 1 else ""
+        rank_zero_warn(f"{other[0]}{more}")
+    return texts
