@@ -35,8 +35,7 @@ def pair_finding(index: Index, kind: str, one: int, other: int, detail: str = ""
         kind = f"{kind} with conflicting labels"
     elif index.splits[one] != index.splits[other]:
         differing, kind = f"{index.splits[one]} and {index.splits[other]}", f"{kind} across splits"
-    places = index.keys if index.places is None else index.places
-    return Finding(kind, places[one], places[other], ", ".join(filter(None, (differing, detail))))
+    return Finding(kind, index.place(one), index.place(other), ", ".join(filter(None, (differing, detail))))
 
 
 def small_classes(index: Index, minimum: int) -> list[Finding]:

@@ -86,6 +86,10 @@ class Index:
         """Mask the regions of an upright image in its original size, (C, H, W)."""
         return image if self.masks is None else self.masks.hide(image, self.keys[row])
 
+    def place(self, row: int) -> str:
+        """Return where a sample comes from: its path, or the line of a table."""
+        return (self.keys if self.places is None else self.places)[row]
+
     def rows(self, split: Split | Literal["", "skip"]) -> NDArray[np.int64]:
         """Return the rows of one split, int64, ascending."""
         return np.flatnonzero(self.splits == split)
