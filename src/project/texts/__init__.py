@@ -4,6 +4,13 @@ from project.texts.input import TextInput, clean_text
 
 __all__ = ["TextInput", "clean_text"]
 
+COMMANDS = {
+    "check_texts": (
+        "project.datamodules.texts.check.check_texts",
+        "data",
+        "find duplicates, data leakage and damaged encoding in texts",
+    ),
+}
 SHORT_OPTIONS = {"text": "data.text"}
 
 TextInput.__module__ = __name__  # checkpoints name this class, wherever its file is
