@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import lightning as L
 from torch import Tensor
 
-from project.interface import Batch, DataDescription, Split
+from project.interface import Batch, DataDescription, Input, Split
 
 
 class DataModule(L.LightningDataModule):
@@ -30,6 +30,12 @@ class DataModule(L.LightningDataModule):
     def description(self) -> DataDescription:
         """Description of the data, available after `setup`."""
         raise NotImplementedError
+
+    def use_input(self, inputs: Input) -> None:
+        """Take over the input of the network before training: pretrained weights may refine that of the data.
+
+        By default nothing changes, as the module normalizes the samples itself.
+        """
 
     @property
     def augments(self) -> bool:
