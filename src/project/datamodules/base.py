@@ -48,6 +48,11 @@ class DataModule(L.LightningDataModule):
         return sum(self.split_sizes().values())
 
     @property
+    def rows(self) -> int:
+        """Number of rows of the index, those of skipped samples included; `Batch.index` is below it."""
+        return self.size
+
+    @property
     def reading(self) -> str:
         """Data source as printed at the start of training, e.g. "files, 2 workers"."""
         return type(self).__name__

@@ -266,7 +266,7 @@ class Classifier(L.LightningModule):
         data = data_of(self.trainer)
         deterministic = self._freezing.epochs < 0 and self.tta == "none" and not data.augments
         if deterministic and not self.compiled and self.device_mesh is None:
-            self._features = FeatureCache(self.net, data.size)
+            self._features = FeatureCache(self.net, data.rows)
 
     @override
     def on_fit_end(self) -> None:
