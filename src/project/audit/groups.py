@@ -10,11 +10,11 @@ from project.audit.gaps import MIN_IMAGES, Grouping, largest_gap
 from project.audit.read_results import read_results
 from project.audit.results import RESAMPLES, Results
 from project.datamodules.images.path_matcher import PathMatcher
-from project.datamodules.tables import load_table
 from project.errors import UserError
 from project.files import write_table
 from project.runs.read import read_run
 from project.runs.statistics import holm_correction
+from project.tables import load_table
 
 GROUPS, GAPS = "groups.csv", "gaps.csv"
 

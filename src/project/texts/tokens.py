@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
+from project.interface import GraphInput
 from project.texts.input import TextInput, pad
 
 if TYPE_CHECKING:
@@ -51,6 +52,16 @@ class TokenInput(TextInput):
     @override
     def render(self, sample: NDArray[Any]) -> str:
         return _load(self.tokenizer, self.max_tokens).decode([*map(int, sample)])
+
+    @override
+    def is_cut(self, text: str) -> bool:
+        return super().is_cut(text) or len(_load(self.tokenizer, None).encode(text).ids) > self.max_tokens
+
+    @property
+    @override
+    def graph(self) -> GraphInput:
+        layout = f"tokens: int64 (N, tokens) of the tokenizer in data_description, {self.pad_id} at the end"
+        return GraphInput("tokens", layout, np.full((2, 37), self.pad_id + 1), {0: "texts", 1: "tokens"})
 
     @override
     def describe(self, texts: Sequence[str]) -> str:
