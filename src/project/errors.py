@@ -53,6 +53,7 @@ EXTRAS = {
     "export": ("onnx", "onnxruntime", "onnxscript", "torch_pruning"),
     "heic": ("pillow_heif",),
     "huggingface": ("datasets",),
+    "language": ("peft", "tokenizers", "transformers"),
     "mlflow": ("mlflow",),
     "private": ("opacus",),
     "s3": ("s3fs",),

@@ -1,8 +1,9 @@
 """Texts as network inputs. Does not import torch, so that exported models run without it."""
 
 from project.texts.input import TextInput, clean_text
+from project.texts.tokens import TokenInput
 
-__all__ = ["TextInput", "clean_text"]
+__all__ = ["TextInput", "TokenInput", "clean_text"]
 
 COMMANDS = {
     "check_texts": (
@@ -13,4 +14,4 @@ COMMANDS = {
 }
 SHORT_OPTIONS = {"text": "data.text"}
 
-TextInput.__module__ = __name__  # checkpoints name this class, wherever its file is
+TextInput.__module__ = TokenInput.__module__ = __name__  # checkpoints name these classes, wherever their files are

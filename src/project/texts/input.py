@@ -5,7 +5,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -59,6 +59,14 @@ class TextInput(Input):
     @override
     def render(self, sample: NDArray[Any]) -> str:
         return os.fsdecode(sample.astype(np.uint8).tobytes().rstrip(b"\0"))
+
+    @override
+    def adopt(self, trained: Input) -> Input:
+        return replace(trained, max_bytes=self.max_bytes) if isinstance(trained, TextInput) else self
+
+    def describe(self, texts: Sequence[str]) -> str:
+        """Return a sentence on what is lost of texts, besides bytes that are cut; by default, nothing."""
+        return ""
 
     @property
     @override
