@@ -53,7 +53,7 @@ class Service:
     @contextmanager
     def admit(self, count: int) -> Iterator[None]:
         """Count samples as in flight, or raise 503 if this would exceed the limit."""
-        if self.in_flight + count > max(self.settings.max_concurrency, count):
+        if count and self.in_flight + count > max(self.settings.max_concurrency, count):
             raise overloaded()
         self.in_flight += count
         metrics.IN_FLIGHT.inc(count)
