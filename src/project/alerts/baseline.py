@@ -30,8 +30,7 @@ _PRIOR = np.broadcast_to(  # uniform in the mean share, and in the logarithm of 
 _KEPT = math.exp(-1 / MEMORY)
 _FURTHEST = 2.0
 """Largest deviation of a logit that is carried over to the next window."""
-_STEPS = np.rint(RISES / STEP).astype(int).tolist()
-_PAD = _STEPS[-1] + round(PERSISTENCE[-1] * _FURTHEST / STEP)
+_PAD = math.ceil((RISES[-1] + PERSISTENCE[-1] * _FURTHEST) / STEP)
 
 
 class Baseline:
@@ -68,22 +67,25 @@ class Baseline:
         log_likelihood -= log_likelihood.max()
         padded = np.pad(log_likelihood, ((0, 0), (_PAD, _PAD)), mode="edge")
         likelihood = np.exp(padded)
-        moved = np.rint(PERSISTENCE * self._deviation / STEP).astype(int).tolist()
 
-        def predictive(rise: int) -> float:
-            """Return the probability of the window, up to a factor, after a rise by this number of steps."""
-            pairs = zip(self._posterior, moved, strict=True)
-            return float(sum(np.einsum("rl,rl->", each, _shift(likelihood, by + rise)) for each, by in pairs))
+        def predictive(rise: float) -> float:
+            """Return the probability of the window, up to a factor."""
+            pairs = zip(self._posterior, self._steps(rise), strict=True)
+            return float(sum(np.einsum("rl,rl->", each, _shift(likelihood, by)) for each, by in pairs))
 
-        e_values = np.array([predictive(rise) for rise in _STEPS]) / predictive(0)
+        e_values = np.array([predictive(rise) for rise in RISES]) / predictive(0)
         if learn:
             self._log_posterior = _KEPT * self._log_posterior + (1 - _KEPT) * _PRIOR
-            for each, by in zip(self._log_posterior, moved, strict=True):
+            for each, by in zip(self._log_posterior, self._steps(0), strict=True):
                 each += _shift(padded, by)
             self._normalize()
             deviation = (negative / texts - self.share) / (self.share * (1 - self.share))  # of the logit
             self._deviation = float(np.clip(deviation, -_FURTHEST, _FURTHEST))
         return e_values
+
+    def _steps(self, rise: float) -> list[int]:
+        """Return the change of the expected logit in steps for each persistence; a rise includes the last window's."""
+        return np.rint((rise + PERSISTENCE * (self._deviation - rise)) / STEP).astype(int).tolist()
 
     def _normalize(self) -> None:
         """Update the probability of each (persistence, overdispersion, mean), and the mean share."""
