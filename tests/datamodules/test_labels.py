@@ -9,8 +9,8 @@ from project.datamodules import ImageDataModule
 from project.datamodules.images.index import index_image_table
 from project.datamodules.sampler import EpochBatchSampler
 from project.datamodules.split import assign_splits, complete_splits, hold_out_fold
-from project.datamodules.tables import PathColumns
 from project.errors import UserError
+from project.tables import PathColumns
 from tests.conftest import COLORS, write_images
 
 PATIENTS = PathColumns(group="patient")

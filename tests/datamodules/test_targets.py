@@ -8,9 +8,9 @@ import pytest
 from project.datamodules.index import Index, StringArray
 from project.datamodules.labels import LabelOptions, Labels, read_labels
 from project.datamodules.split import assign_splits, complete_splits
-from project.datamodules.tables import PathColumns, load_table
 from project.errors import UserError
 from project.interface import ClassTarget, MultilabelTarget, Target, ValueTarget
+from project.tables import PathColumns, load_table
 
 AUTO = LabelOptions()
 

@@ -4,7 +4,8 @@ import inspect
 import itertools
 import json
 import re
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
+from pathlib import Path
 from typing import Any, get_origin
 
 from project.cli.parser import Parser
@@ -32,9 +33,27 @@ def run_function(name: str, function: Callable[..., Any], args: list[str]) -> No
     if first and get_origin(first.annotation) is list and first.default is first.empty:  # positional, e.g. RUN RUN ...
         values = list(itertools.takewhile(lambda arg: not arg.startswith("-"), own_args))
         own_args = [json.dumps(values), *own_args[len(values) :]] if values else own_args
+    else:
+        own_args = name_optional_path(own_args, parameters)
     defaults = {"fit_options": fit_args} if fit_args else {}
     program = f"train.py {name}"
     auto_cli(function, args=own_args, set_defaults=defaults, parser_class=Parser, prog=program, allow_abbrev=False)
+
+
+def name_optional_path(args: list[str], parameters: Mapping[str, inspect.Parameter]) -> list[str]:
+    """Insert the name of the first optional parameter if it is a path that follows the required ones without one."""
+    required = sum(parameter.default is parameter.empty for parameter in parameters.values())
+    optional = [*parameters.values()][required : required + 1]
+    if not optional or optional[0].annotation != Path | None:
+        return args
+    found, remaining = list[str](), iter(args)
+    for arg in remaining:
+        if arg.startswith("-"):
+            found += [arg] if "=" in arg or arg in ("-h", "--help") else [arg, *itertools.islice(remaining, 1)]
+        else:
+            required -= 1
+            found += [f"--{optional[0].name}", arg] if required == -1 else [arg]
+    return found
 
 
 def split_fit_options(args: list[str], parameters: Container[str] = ()) -> tuple[list[str], list[str]]:

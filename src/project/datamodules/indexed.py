@@ -3,7 +3,7 @@
 import csv
 import os
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -41,6 +41,8 @@ class IndexedDataModule(DataModule):
     """
 
     input: Any  # an `Input`, of a narrower type in subclasses
+    fixed_transforms: Sequence[str] = ()
+    """Names of item transforms that are applied to every sample, in training or not."""
 
     def __init__(
         self,

@@ -10,10 +10,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from project.datamodules.tables import Columns, Table, check_distinct, clean
 from project.errors import UserError
 from project.interface import MultilabelTarget, Target, ValueTarget
 from project.output import pluralize
+from project.tables import Columns, Table, check_distinct, clean
 
 TargetKind = Literal["classes", "multilabel", "values"]
 TargetOption = Literal["auto"] | TargetKind

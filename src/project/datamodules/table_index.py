@@ -8,9 +8,9 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from project.datamodules.index import SPLIT_FOLDERS, Index, StringArray
 from project.datamodules.labels import DEFAULT_LABELS, LabelOptions, read_labels
-from project.datamodules.tables import Columns, Table, load_table
 from project.errors import UserError
 from project.interface import Target
+from project.tables import Columns, Table, load_table
 
 ReadKeys = Callable[[Table], Sequence[str]]
 """Returns the key of each row of a table, see `Index.keys`; raises a UserError for the first invalid one."""

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import lightning as L
 import torch
 
-from project.datamodules.images.indexed import IndexedImageModule
+from project.datamodules.indexed import IndexedDataModule
 from project.deploy.load import METADATA
-from project.deploy.parity import check_parity, parity_images
+from project.deploy.parity import check_parity, parity_samples
 from project.deploy.quantize import compare_int8, quantize
 from project.deploy.raw import RawClassifier
 from project.errors import UserError
@@ -24,28 +24,32 @@ Format = Literal["onnx", "pt2", "safetensors"]
 
 
 def export(trained: Trained, format: Format = "onnx", int8: bool = False, output: Path | None = None) -> None:
-    """Export a trained model to one file that maps decoded images to probabilities or values.
+    """Export a trained model to one file that maps decoded images, or texts, to probabilities or values.
 
     The predictions of the file are compared with those of the checkpoint. An existing file is replaced only by a
     complete file that passed this check.
 
     Args:
-        trained: The model, and the images of the comparison; by default the test split it was trained with.
+        trained: The model, and the samples of the comparison; by default the test split it was trained with.
         format: onnx runs with ONNX Runtime, without torch; pt2 is a `torch.export` program; safetensors holds the
             weights and is loaded by this project.
-        int8: Quantize to int8, calibrated on training images; onnx only, at a small loss of quality.
+        int8: Quantize to int8, calibrated on training samples; onnx only, at a small loss of quality.
         output: The file to write; by default model.FORMAT, or model_int8.onnx, in the run folder.
 
     Raises:
         UserError: If the model cannot be exported, or the predictions of the file differ.
     """
     model, data, checkpoint = trained.module, trained.data, trained.checkpoint
-    assert isinstance(data, IndexedImageModule)
+    name = model.data_description.input.graph.name  # raises an error if there is none
+    if not isinstance(data, IndexedDataModule):
+        raise UserError(
+            f"export compares the file on {name}s of an IndexedDataModule, and {type(data).__name__} is none"
+        )
     if int8 and format != "onnx":
         raise UserError(f"--int8 true requires --format onnx, got --format {format}")
     trained.load("test" if int8 else "predict")
     model.cpu().float()
-    images = parity_images(data)
+    samples = parity_samples(data)
     file = output or output_folder(checkpoint) / f"model{'_int8' if int8 else ''}.{format}"
     if file.suffix != f".{format}":
         raise UserError(f"--output {file}: the file name must end in .{format} with --format {format}")
@@ -53,7 +57,7 @@ def export(trained: Trained, format: Format = "onnx", int8: bool = False, output
     with atomic_write(file) as partial:
         model_metadata = metadata(model, checkpoint)
         write(partial, model, model_metadata, format)
-        print(f"parity    {check_parity(partial, model, images)}")
+        print(f"parity    {check_parity(partial, model, samples)}")
         if int8:
             quantize(partial, data, model_metadata)
             print(f"{data.test_split:<10}{compare_int8(partial, model, data.dataset(data.test_split))}")
@@ -62,16 +66,14 @@ def export(trained: Trained, format: Format = "onnx", int8: bool = False, output
 
 def metadata(model: Classifier, checkpoint: Path) -> dict[str, Any]:
     """Return the metadata of an exported file, as plain types."""
-    temperature, image = getattr(model.task, "temperature", None), model.data_description.image
-    target = model.data_description.target
-    channels = {1: "grayscale", 3: "RGB"}.get(image.channels, f"{image.channels} channels")
+    temperature, target = getattr(model.task, "temperature", None), model.data_description.target
     return {
         "format_version": FORMAT_VERSION,
         "data_description": model.data_description.to_dict(),
         "tta": model.tta,
         **({} if temperature is None else {"temperature": float(temperature)}),
         "checkpoint": str(checkpoint),
-        "input": f"image: {image.dtype} (N, {image.channels}, H, W), {channels} as decoded, any H and W",
+        "input": model.data_description.input.graph.layout,
         "output": f"{target.scores_name}: float32 (N, {target.kind})",
     }
 
@@ -85,16 +87,13 @@ def write(file: Path, model: Classifier, metadata: dict[str, Any], format: Forma
         tensors = {name: value.clone().contiguous() for name, value in model.state_dict().items()}
         save_file(tensors, file, {METADATA: json.dumps(metadata)})
         return
-    image = model.data_description.image
-    raw = RawClassifier(model).eval()
-    # Two images, neither square nor of the network's size: torch would specialize on a dimension that is.
-    shape = 2, image.channels, image.height + 5, image.width + 11
-    example = (torch.zeros(shape, dtype=getattr(torch, image.dtype)),)
+    raw, graph = RawClassifier(model).eval(), model.data_description.input.graph
+    example = (torch.from_numpy(graph.example),)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the internals of torch
             if format == "pt2":
-                dynamic = {"image": dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)}
+                dynamic = (dict.fromkeys(graph.axes, torch.export.Dim.DYNAMIC),)
                 program = torch.export.export(raw, example, dynamic_shapes=dynamic)
                 torch.export.save(program, file, extra_files={METADATA: json.dumps(metadata)})
                 return
@@ -104,8 +103,8 @@ def write(file: Path, model: Classifier, metadata: dict[str, Any], format: Forma
                 raw,
                 example,
                 dynamo=True,
-                dynamic_shapes={"image": {0: "images", 2: "height", 3: "width"}},
-                input_names=["image"],
+                dynamic_shapes=(dict(graph.axes),),
+                input_names=[graph.name],
                 output_names=[model.data_description.target.scores_name],
                 verbose=False,
             )

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from project.errors import UserError
-from project.images import Pixels
 from project.interface import FORMAT_VERSION, DataDescription
 from project.runs.predictor import Scores
 
 METADATA = "project"  # key of the metadata within an exported file, a JSON string
-PredictFunction = Callable[[Pixels], Scores]
+PredictFunction = Callable[[NDArray[Any]], Scores]
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Exported:
     Attributes:
         metadata: The file's metadata: format_version, data_description, tta, temperature, checkpoint.
         description: Description of the training data, e.g. image size and class names.
-        scores: Function from decoded images, (N, C, H, W) of any H and W in the dtype of the input, to probabilities
-            or values, float32 (N, outputs).
+        scores: Function from a batch of raw inputs, see `Input.graph`, to probabilities or values, float32 (N,
+            outputs).
     """
 
     metadata: dict[str, Any]
@@ -74,7 +74,8 @@ def _load_onnx(file: Path, threads: int) -> tuple[dict[str, Any], PredictFunctio
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # spinning threads starve the others
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     metadata = json.loads(session.get_modelmeta().custom_metadata_map[METADATA])
-    return metadata, lambda image: np.asarray(session.run(None, {"image": image})[0])
+    (graph_input,) = (each.name for each in session.get_inputs())
+    return metadata, lambda raw: np.asarray(session.run(None, {graph_input: raw})[0])
 
 
 def _load_torch(file: Path, threads: int) -> tuple[dict[str, Any], PredictFunction]:
@@ -101,9 +102,9 @@ def _load_torch(file: Path, threads: int) -> tuple[dict[str, Any], PredictFuncti
         model = Classifier.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True).eval()
         module = RawClassifier(model)
 
-    def scores(image: Pixels) -> Scores:
+    def scores(raw: NDArray[Any]) -> Scores:
         with torch.inference_mode():
-            output: Scores = module(torch.from_numpy(image)).numpy()
+            output: Scores = module(torch.from_numpy(raw)).numpy()
         return output
 
     return metadata, scores

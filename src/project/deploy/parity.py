@@ -5,34 +5,34 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from project.datamodules.images.augment import is_fixed
-from project.datamodules.images.dataset import Images
-from project.datamodules.images.indexed import IndexedImageModule
+from project.datamodules.dataset import IndexedDataset
+from project.datamodules.indexed import IndexedDataModule
 from project.datamodules.sampler import Request
 from project.deploy.load import load_exported
 from project.errors import UserError
 from project.interface import Target
 from project.modules import Classifier
+from project.output import pluralize
 from project.runs.predictor import Scores
 
 TOLERANCE = 1e-4  # maximum difference, relative to `Target.scale`; a different order of summation causes about 1e-7
 
 
-def parity_images(data: IndexedImageModule) -> Images:
-    """Return the images of the test split, of val if there is no test split, or all images if they have no labels.
+def parity_samples(data: IndexedDataModule) -> IndexedDataset:
+    """Return the samples of the test split, of val if there is no test split, or all samples if they have no labels.
 
     Raises:
         UserError: If the datamodule has deterministic item transforms, which an exported file does not contain.
     """
-    if fixed := [type(transform).__name__ for transform in data.item_transforms if is_fixed(transform)]:
+    if fixed := data.fixed_transforms:
         raise UserError(
             f"data.item_transforms {', '.join(fixed)} preprocess every image, and an exported file cannot contain them:"
             " its predictions would be correct only for images that were transformed beforehand"
         )
     assert data.index is not None
-    images = data.dataset(data.test_split if data.index.names else "")
-    images.pixels = None  # the exported file is checked on images of their original size
-    return images
+    samples = data.dataset(data.test_split if data.index.names else "")
+    samples.pixels = None  # the exported file is checked on images of their original size
+    return samples
 
 
 def agreement(target: Target, one: Scores, other: Scores) -> float:
@@ -40,22 +40,24 @@ def agreement(target: Target, one: Scores, other: Scores) -> float:
     return float(np.mean([target.predicted(a) == target.predicted(b) for a, b in zip(one, other, strict=True)]))
 
 
-def check_parity(file: Path, model: Classifier, images: Images) -> str:
+def check_parity(file: Path, model: Classifier, samples: IndexedDataset) -> str:
     """Compare the predictions of a file and its model, and return a summary.
 
-    Up to 100 images are predicted one at a time at their original size, and again fitted, as one batch.
+    Up to 100 samples, among them the shortest and the longest, are predicted one at a time, images at their original
+    size, and again as one batch.
 
     Raises:
         UserError: If the predictions differ by more than `TOLERANCE`; the file is then deleted.
     """
-    exported = load_exported(file)
-    positions = images.even(100)
-    rows = images.rows[positions].tolist()
+    exported, inputs = load_exported(file), model.data_description.input
+    positions = samples.even(100)
+    if (lengths := samples.lengths) is not None and positions:
+        positions = sorted({*positions[1:-1], int(lengths.argmin()), int(lengths.argmax())})
+    rows = samples.rows[positions].tolist()
     with torch.inference_mode():
-        expected = model.predictions(images[Request(0, positions)].inputs).numpy()
-    raw = (images.decoded(row)[None].contiguous().numpy() for row in rows)
-    single = np.concatenate([exported.scores(pixels) for pixels in raw])
-    batch = exported.scores(np.stack([images.fitted(row).contiguous().numpy() for row in rows]))
+        expected = model.predictions(samples[Request(0, positions)].inputs).numpy()
+    single = np.concatenate([exported.scores(inputs.stack([samples.raw(row, fitted=False)])) for row in rows])
+    batch = exported.scores(inputs.stack([samples.raw(row) for row in rows]))
     target = model.data_description.target
     difference = float((np.abs(np.stack([single, batch]) - expected) / target.scale).max())
     differs = f"{target.scores_name} differ by at most {difference:.1e}"
@@ -64,7 +66,7 @@ def check_parity(file: Path, model: Classifier, images: Images) -> str:
         differs += f", {agreed:.2%} of predictions agree"
     else:
         differs += " (relative)"
-    summary = f"{len(rows)} images, individually and as a batch: {differs}"
+    summary = f"{pluralize(len(rows), inputs.kind)}, individually and as a batch: {differs}"
     if not difference <= TOLERANCE:  # also true for NaN
         file.unlink()
         raise UserError(

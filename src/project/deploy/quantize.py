@@ -8,38 +8,41 @@ from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import torch
 
-from project.datamodules.images.dataset import Images
-from project.datamodules.images.indexed import IndexedImageModule
+from project.datamodules.dataset import IndexedDataset
+from project.datamodules.indexed import IndexedDataModule
 from project.datamodules.sampler import Request
 from project.deploy.load import METADATA, load_exported
 from project.deploy.parity import agreement
 from project.modules import Classifier
+from project.output import pluralize
 
 BATCH_SIZE = 64
 QUANTIZED_OPS = ["Add", "AveragePool", "Conv", "Gemm", "GlobalAveragePool", "MatMul", "MaxPool", "ReduceMean"]
 """Operators that are quantized; not Softmax, whose small probabilities would be rounded to zero."""
 
 
-def quantize(file: Path, data: IndexedImageModule, metadata: dict[str, Any]) -> None:
-    """Quantize an ONNX file in place: weights per channel, activations per tensor, by the ranges on training images."""
+def quantize(file: Path, data: IndexedDataModule, metadata: dict[str, Any]) -> None:
+    """Quantize an ONNX file in place: weights per channel, activations per tensor, by their ranges on training data."""
     import onnx
     from onnxruntime.quantization import QuantType, quant_pre_process, quantize_static
 
-    images = data.dataset("train" if data.split_sizes()["train"] else data.test_split)  # of other data, all are in test
-    image = np.stack([images.fitted(images.rows[position]).contiguous().numpy() for position in images.even(256)])
-    reader = SimpleNamespace(get_next=partial(next, ({"image": one[None]} for one in image), None))
+    # Of other data, all samples are in test.
+    samples = data.dataset("train" if data.split_sizes()["train"] else data.test_split)
+    inputs, rows = data.description.input, samples.rows[samples.even(256)].tolist()
+    feeds = ({inputs.graph.name: inputs.stack([samples.raw(row)])} for row in rows)
+    reader = SimpleNamespace(get_next=partial(next, feeds, None))
     with TemporaryDirectory() as scratch:
         fused = Path(scratch) / "fused.onnx"
         quant_pre_process(file, fused)
         options = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8, "per_channel": True}
-        if data.description.target.scores_name == "values":  # 256 levels between the extremes of training images
+        if data.description.target.scores_name == "values":  # 256 levels between the extremes of training samples
             options["nodes_to_exclude"] = _last_layer(onnx.load(fused).graph.node)
         quantize_static(fused, file, reader, op_types_to_quantize=QUANTIZED_OPS, **options)
     model = onnx.load(file)
-    onnx.helper.set_model_props(model, {METADATA: json.dumps(metadata | {"int8_calibration_images": len(image)})})
+    calibrated = {f"int8_calibration_{inputs.kind}s": len(rows)}
+    onnx.helper.set_model_props(model, {METADATA: json.dumps(metadata | calibrated)})
     onnx.save(model, file)
 
 
@@ -49,16 +52,16 @@ def _last_layer(nodes: Sequence[Any]) -> list[str]:
     return [node.name for node in nodes[products[-1] :]] if products else []
 
 
-def compare_int8(file: Path, model: Classifier, images: Images) -> str:
-    """Return a summary of the scores of a model and of its int8 file on labeled images, and of their agreement."""
-    exported, task = load_exported(file), model.task
+def compare_int8(file: Path, model: Classifier, samples: IndexedDataset) -> str:
+    """Return a summary of the scores of a model and of its int8 file on labeled samples, and of their agreement."""
+    exported, task, inputs = load_exported(file), model.task, model.data_description.input
     before, after, targets = [], [], []
-    for start in range(0, len(images), BATCH_SIZE):
-        batch = images[Request(0, [*range(start, min(start + BATCH_SIZE, len(images)))])]
+    for start in range(0, len(samples), BATCH_SIZE):
+        batch = samples[Request(0, [*range(start, min(start + BATCH_SIZE, len(samples)))])]
         with torch.inference_mode():
             before.append(model.predictions(batch.inputs))
-        pixels = np.stack([images.fitted(row).contiguous().numpy() for row in batch.index.tolist()])
-        after.append(torch.from_numpy(exported.scores(pixels)))
+        raw = inputs.stack([samples.raw(row) for row in batch.index.tolist()])
+        after.append(torch.from_numpy(exported.scores(raw)))
         targets.append(batch.target)
     float32, int8, target = torch.cat(before), torch.cat(after), torch.cat(targets)
     scores = ""
@@ -70,4 +73,4 @@ def compare_int8(file: Path, model: Classifier, images: Images) -> str:
     else:
         difference = (int8 - float32).abs() / torch.tensor(task.target.scale)
         agreed = f"values differ by {difference.mean():.1e} on average (relative)"
-    return f"{len(target):,} images: {scores}{agreed}"
+    return f"{pluralize(len(target), inputs.kind)}: {scores}{agreed}"

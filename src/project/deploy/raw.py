@@ -1,32 +1,48 @@
-"""Preprocessing, network and postprocessing as one exportable module, from decoded pixels to predictions."""
+"""Preprocessing, network and postprocessing as one exportable module, from raw inputs to predictions."""
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from project.interface import Fit
+from project import interface
+from project.interface import ImageInput
 from project.modules import Classifier
+from project.runs.spec import builder
 
 
 class RawClassifier(nn.Module):
-    """Map decoded images, (N, C, H, W) of any H and W in the files' dtype, to probabilities or values.
+    """Map raw inputs, see `Input.graph`, to probabilities or values.
 
     The result is float32 (N, outputs), values in the units of the data.
-    For integers, images are fitted bitwise as by `project.images.fit_pixels`, in operations that every export format
-    supports: the antialiased `Resize` of ONNX differs by up to 15 gray levels.
     """
 
     def __init__(self, model: Classifier) -> None:
         super().__init__()
-        self.model, self.inputs = model, model.data_description.image
+        self.model, self.inputs = model, model.data_description.input
+        self.front = builder(self.inputs.graph.front)(self.inputs)
+
+    @override
+    def forward(self, raw: Tensor) -> Tensor:
+        return self.model.predictions(self.inputs.prepare(self.front(raw)))
+
+
+class Fit(nn.Module):
+    """Fit decoded images, (N, C, H, W) of any H and W in the files' dtype, to the size of the network.
+
+    For integers, images are fitted bitwise as by `project.images.fit_pixels`, in operations that every export format
+    supports: the antialiased `Resize` of ONNX differs by up to 15 gray levels.
+    """
+
+    def __init__(self, inputs: ImageInput) -> None:
+        super().__init__()
+        self.inputs = inputs
 
     @override
     def forward(self, image: Tensor) -> Tensor:
-        fitted = exportable_fit(image, self.inputs.size, self.inputs.fit)
-        return self.model.predictions(self.inputs.prepare(fitted))
+        return exportable_fit(image, self.inputs.size, self.inputs.fit)
 
 
-def exportable_fit(image: Tensor, size: tuple[int, int], fit: Fit) -> Tensor:
+def exportable_fit(image: Tensor, size: tuple[int, int], fit: interface.Fit) -> Tensor:
     """Fit images, uint8, uint16 or float32 (N, C, H, W), to (N, C, height, width), as `project.images.fit_pixels`.
 
     Images are resized horizontally, then vertically. For integers, weights have fixed point, as in torch, and each pass

@@ -8,7 +8,7 @@ or `Target` in any file. This package does not import torch.
 from project.interface.batch import SPLITS, Batch, Split, StageResult
 from project.interface.class_target import ClassTarget
 from project.interface.description import FORMAT_VERSION, DataDescription, import_object, import_part
-from project.interface.inputs import Fit, ImageInput, Input, PixelType, to_size
+from project.interface.inputs import Fit, GraphInput, ImageInput, Input, PixelType, Source, to_size
 from project.interface.multilabel_target import MultilabelTarget
 from project.interface.target import Target
 from project.interface.trainer import data_of, module_of, test_folder, time_limit
@@ -21,10 +21,12 @@ __all__ = [
     "ClassTarget",
     "DataDescription",
     "Fit",
+    "GraphInput",
     "ImageInput",
     "Input",
     "MultilabelTarget",
     "PixelType",
+    "Source",
     "Split",
     "StageResult",
     "Target",

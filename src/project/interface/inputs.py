@@ -2,10 +2,10 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from typing_extensions import override
 
@@ -17,6 +17,42 @@ if TYPE_CHECKING:
 
 Fit = Literal["crop", "pad", "stretch"]
 PixelType = Literal["uint8", "uint16", "float32"]
+
+
+class GraphInput(NamedTuple):
+    """The input of the graph in an exported file.
+
+    Attributes:
+        name: Name of the input.
+        layout: Type and shape, for the metadata of the file.
+        example: A batch of two to trace the graph with. No size may be one that the network treats specially, such as
+            its own image size: the graph would be valid for this size only.
+        axes: Dimensions of any size, with their names.
+        front: Class path of the first module of the graph, e.g. one that resizes images. It is created with the
+            `Input` as its argument.
+    """
+
+    name: str
+    layout: str
+    example: "NDArray[Any]"
+    axes: Mapping[int, str]
+    front: str = "torch.nn.Identity"
+
+
+class Source(NamedTuple):
+    """Samples to predict with an exported model, as given on the command line.
+
+    Attributes:
+        path: A folder or a file.
+        table: A table with one row per sample.
+        text: One text.
+        columns: Names of columns of the table that are not called as expected, e.g. {"text": "review"}.
+    """
+
+    path: Path | None
+    table: Path | None = None
+    text: str | None = None
+    columns: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -31,6 +67,10 @@ class Input:
     preprocess: ClassVar[str] = "torch.nn.Identity"
     """Class path of the module applied before the network. It is created with the `Input` as its argument, and its
     buffers are saved with the weights."""
+    key: ClassVar[str] = "path"
+    """First column of tables of predictions: what names a sample."""
+    handler: ClassVar[str] = ""
+    """Class path of the request handler of `train.py serve`, a subclass of `project.serve.handler.Handler`."""
 
     def __str__(self) -> str:
         return ""
@@ -58,6 +98,23 @@ class Input:
     def prepare(self, inputs: "Tensor") -> "Tensor":
         """Return a batch of raw inputs as in `Batch.inputs`: images as uint8, or scaled to float32 in [0, 1]."""
         return inputs
+
+    @property
+    def graph(self) -> GraphInput:
+        """The input of exported graphs; raises a UserError if the model cannot be exported."""
+        raise UserError(f"models of {self.kind}s cannot be exported: {type(self).__name__} has no `graph`")
+
+    def batches(self, source: Source, notes: "Counter[str]") -> "Iterator[tuple[list[str], NDArray[Any]]]":
+        """Yield the samples of a source in batches that an exported model takes: names as in `key`, and raw inputs.
+
+        Args:
+            source: What to read.
+            notes: Counts what was changed in a sample, or left out.
+
+        Raises:
+            UserError: The source is not of this kind of samples, has none, or cannot be read.
+        """
+        raise UserError(f"{self.kind}s cannot be read from files: predict them with project.load(FILE).predict(SAMPLE)")
 
     def render(self, sample: "NDArray[Any]") -> Any:
         """Return one raw or augmented input as a PIL image or as text, for display."""
@@ -95,6 +152,7 @@ class ImageInput(Input):
 
     kind: ClassVar[str] = "image"
     preprocess: ClassVar[str] = "project.modules.inputs.Normalize"
+    handler: ClassVar[str] = "project.serve.images.ImageHandler"
     height: int
     width: int
     mean: Sequence[float] = (0.5, 0.5, 0.5)
@@ -159,6 +217,28 @@ class ImageInput(Input):
     @override
     def prepare(self, inputs: "Tensor") -> "Tensor":
         return inputs if self.is_8bit else self.scale(inputs.float())
+
+    @property
+    @override
+    def graph(self) -> GraphInput:
+        import numpy as np
+
+        channels = {1: "grayscale", 3: "RGB"}.get(self.channels, f"{self.channels} channels")
+        return GraphInput(
+            "image",
+            f"image: {self.dtype} (N, {self.channels}, H, W), {channels} as decoded, any H and W",
+            np.zeros((2, self.channels, self.height + 5, self.width + 11), self.dtype),  # not square either
+            {0: "images", 2: "height", 3: "width"},
+            "project.deploy.raw.Fit",
+        )
+
+    @override
+    def batches(self, source: Source, notes: Counter[str]) -> "Iterator[tuple[list[str], NDArray[Any]]]":
+        from project.images.batches import image_batches
+
+        if source.path is None:
+            raise UserError("the model takes images: give a folder or an image")
+        return image_batches(source.path, self.channels, self.dtype, notes)
 
     @property
     def shown_bands(self) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from project.errors import UserError
-from project.interface import ClassTarget, DataDescription, Target, import_object
+from project.interface import ClassTarget, DataDescription, ImageInput, Target, import_object
 
 Scores = NDArray[np.float32]
 BATCH = 64
@@ -146,7 +146,9 @@ def _load_checkpoint(file: str, device: str) -> Predictor:
 
     path = resolve_checkpoint(file, Path("logs"), None)
     saved = load_checkpoint(path)
-    for spec in saved.get("datamodule_hyper_parameters", {}).get("item_transforms") or []:
+    is_image = isinstance(DataDescription.from_dict(saved["data_description"]).input, ImageInput)
+    # Those of other inputs are applied in training only.
+    for spec in (saved.get("datamodule_hyper_parameters", {}).get("item_transforms") if is_image else None) or []:
         transform = builder(spec)
         if not (isinstance(transform, type) and issubclass(transform, torch.nn.Module)):
             raise UserError(f"{path}: data.item_transforms names {transform!r}, which is no nn.Module")

@@ -2,7 +2,8 @@
 
 import os
 import unicodedata
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from project.interface import Input
+from project.interface import GraphInput, Input, Source
 
 BLANKS = "\u200b\u2060\ufeff\x00"  # zero-width characters and NUL, which pads batches
 
@@ -29,6 +30,8 @@ class TextInput(Input):
     """
 
     kind: ClassVar[str] = "text"
+    key: ClassVar[str] = "text"
+    handler: ClassVar[str] = "project.serve.texts.TextHandler"
     max_bytes: int = 1024
 
     def __str__(self) -> str:
@@ -40,6 +43,10 @@ class TextInput(Input):
         raw = sample if isinstance(sample, bytes) else os.fsencode(clean_text(str(sample)))
         return np.frombuffer(cut(raw, self.max_bytes), np.uint8)
 
+    def is_cut(self, text: str) -> bool:
+        """Return True if a clean text is longer than what the model reads."""
+        return len(os.fsencode(text)) > self.max_bytes
+
     @override
     def stack(self, samples: Sequence[NDArray[Any]]) -> NDArray[Any]:
         return pad(samples, 0)
@@ -47,6 +54,19 @@ class TextInput(Input):
     @override
     def render(self, sample: NDArray[Any]) -> str:
         return os.fsdecode(sample.astype(np.uint8).tobytes().rstrip(b"\0"))
+
+    @property
+    @override
+    def graph(self) -> GraphInput:
+        layout = f"text: uint8 (N, bytes), Unicode NFC in UTF-8, cut after {self.max_bytes:,} bytes, 0 at the end"
+        axes, front = {0: "texts", 1: "bytes"}, "project.deploy.texts.Pad"
+        return GraphInput("text", layout, np.zeros((2, 37), np.uint8), axes, front)
+
+    @override
+    def batches(self, source: Source, notes: Counter[str]) -> Iterator[tuple[list[str], NDArray[Any]]]:
+        from project.texts.files import text_batches
+
+        return text_batches(self, source, notes)
 
 
 def cut(raw: bytes, length: int) -> bytes:

@@ -21,13 +21,13 @@ from project.datamodules.index import Index, describe_absent
 from project.datamodules.labels import LabelOptions, TargetOption
 from project.datamodules.parallel import parallel_map
 from project.datamodules.split import complete_splits
-from project.datamodules.tables import DEFAULT_COLUMNS, PathColumns
 from project.datamodules.tree import index_tree
 from project.errors import UserError
 from project.files import write_table
 from project.images import Pixels, UnreadableImageError, decode, describe_skipped, read_bytes, to_dtype
 from project.interface import SPLITS, ImageInput, to_size
 from project.output import pluralize
+from project.tables import DEFAULT_COLUMNS, PathColumns
 
 NEAR_BITS = 6  # maximum Hamming distance between the 64-bit perceptual hashes of near duplicates
 NEAR_LEVELS = 9.0  # maximum mean difference between the thumbnails of near duplicates, of 255 levels

@@ -28,13 +28,13 @@ from project.datamodules.images.transforms import RandomResizedCrop
 from project.datamodules.index import Index
 from project.datamodules.indexed import SamplerCallable
 from project.datamodules.labels import LabelOptions, TargetOption
-from project.datamodules.tables import DEFAULT_COLUMNS, PathColumns
 from project.errors import UserError
 from project.images import describe_skipped
 from project.interface import DataDescription, Fit, ImageInput, Split, Target, to_size
 from project.machine import memory
 from project.output import pluralize, redact_secrets
 from project.runs.spec import to_spec
+from project.tables import DEFAULT_COLUMNS, PathColumns
 
 
 class ImageDataModule(IndexedImageModule):

@@ -99,6 +99,10 @@ class Images(IndexedDataset):
             return torch.as_tensor(self.pixels[row]).permute(2, 0, 1).cpu()
         return fit_image(self.decoded(row), self.inputs.size, self.inputs.fit)
 
+    @override
+    def raw(self, row: int, fitted: bool = True) -> Pixels:
+        return np.asarray((self.fitted(row) if fitted else self.decoded(row)).contiguous())
+
     def content(self, rows: Sequence[int]) -> Tensor:
         """Return which pixels show the image rather than padding, bool (N, 1, height, width), by row of the index."""
         masks = []

@@ -11,11 +11,11 @@ from project.datamodules.images.path_matcher import PathMatcher
 from project.datamodules.index import Index, StringArray, check_folder
 from project.datamodules.labels import DEFAULT_LABELS, LabelOptions
 from project.datamodules.table_index import index_table
-from project.datamodules.tables import DEFAULT_COLUMNS, PathColumns, Table, clean
 from project.errors import UserError
 from project.images import find_images, no_images
 from project.interface import Target
 from project.output import pluralize
+from project.tables import DEFAULT_COLUMNS, PathColumns, Table, clean
 
 
 def index_unlabeled(root: Path) -> Index:

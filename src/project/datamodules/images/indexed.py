@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from project.datamodules.dataset import IndexedDataset
-from project.datamodules.images.augment import augment
+from project.datamodules.images.augment import augment, is_fixed
 from project.datamodules.images.dataset import Images
 from project.datamodules.indexed import IndexedDataModule
 from project.images import Pixels
@@ -39,6 +39,11 @@ class IndexedImageModule(IndexedDataModule):
     @override
     @abstractmethod
     def dataset(self, split: Split | Literal[""], augmented: bool = False) -> Images: ...
+
+    @override
+    @property
+    def fixed_transforms(self) -> list[str]:  # type: ignore[override]
+        return [type(transform).__name__ for transform in self.item_transforms if is_fixed(transform)]
 
     @override
     def content(self, rows: Sequence[int]) -> Tensor | None:

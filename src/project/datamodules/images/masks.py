@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from project.datamodules.tables import load_table
 from project.errors import UserError
+from project.tables import load_table
 
 MaskMode = Literal["fill", "blur"]
 COLUMNS = ("path", "left", "top", "right", "bottom")

@@ -15,11 +15,11 @@ from project.datamodules.images.index import index_image_table
 from project.datamodules.images.shards import INDEX, ShardReader, read_shard_index
 from project.datamodules.index import Index, StringArray
 from project.datamodules.labels import DEFAULT_LABELS, LabelOptions, kind_of, number
-from project.datamodules.tables import PathColumns
 from project.datamodules.tree import index_tree
 from project.errors import UserError
 from project.files import atomic_write
 from project.interface import ClassTarget, Target
+from project.tables import PathColumns
 
 LARGE = 10_000  # images; indexes of smaller trees are not cached, as scanning them is fast
 SETTLED = 10**9  # ns without changes before the index of a tree is cached, so that no unfinished tree is

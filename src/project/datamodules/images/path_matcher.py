@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from project.datamodules.tables import clean
 from project.errors import UserError
+from project.tables import clean
 
 
 class PathMatcher:

@@ -26,12 +26,12 @@ from project.datamodules.index import Index, StringArray
 from project.datamodules.labels import LabelOptions, TargetKind, TargetOption, check_classes
 from project.datamodules.parallel import parallel_map
 from project.datamodules.split import complete_splits
-from project.datamodules.tables import DEFAULT_COLUMNS, PathColumns
 from project.datamodules.tree import index_tree
 from project.errors import UserError
 from project.images import UnreadableImageError, decode, read_bytes
 from project.interface import Target
 from project.output import pluralize
+from project.tables import DEFAULT_COLUMNS, PathColumns
 
 INDEX, FACTS = "images.npz", "facts.npz"
 

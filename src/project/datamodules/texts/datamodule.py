@@ -56,7 +56,7 @@ class TextDataModule(IndexedDataModule):
         cache_dir: Directory of built-in datasets.
     """
 
-    key = "text"
+    key = TextInput.key
     other_data = '--text "TEXT"'
 
     def __init__(

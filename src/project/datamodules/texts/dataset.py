@@ -1,10 +1,12 @@
 """Dataset of texts, read from the index one batch at a time."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from project.datamodules.dataset import IndexedDataset
 from project.datamodules.index import Index
@@ -42,6 +44,10 @@ class Texts(IndexedDataset):
         texts = [self.inputs.read(self._text(row, request.epoch)) for row in rows.tolist()]
         inputs = torch.from_numpy(self.inputs.stack(texts))
         return Batch(inputs, torch.from_numpy(self.index.labels[rows]), torch.from_numpy(rows))
+
+    @override
+    def raw(self, row: int, fitted: bool = True) -> NDArray[Any]:
+        return self.inputs.read(self.index.keys.encoded(row).tobytes())
 
     def _text(self, row: int, epoch: int) -> str | bytes:
         if not self.transforms:

@@ -1,7 +1,5 @@
 """Source of the texts: a table, a folder tree of .txt files, or a built-in dataset."""
 
-import os
-from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,15 +11,11 @@ from project.datamodules.builder import DatasetBuilder
 from project.datamodules.index import Index, StringArray
 from project.datamodules.labels import LabelOptions, kind_of
 from project.datamodules.table_index import index_table
-from project.datamodules.tables import Columns, Table, decode_text, load_table
 from project.datamodules.tree import FileKind, index_tree
 from project.errors import UserError
-from project.files import find_files
 from project.interface import ClassTarget, Target
-from project.output import pluralize
-from project.texts import clean_text
-
-EXTENSIONS = (".txt",)
+from project.tables import Columns, Table
+from project.texts.files import EXTENSIONS, clean_cells, read_file, read_texts
 
 
 @dataclass(frozen=True)
@@ -70,7 +64,7 @@ class TextOrigin:
         """Index all labeled texts, for the target of a trained model if there is one."""
         place = self.prepare()
         if not place.is_dir():
-            return index_table(place, place, self.columns, self._read_texts, "text", self.options, trained)
+            return index_table(place, place, self.columns, self._clean, "text", self.options, trained)
         kind = kind_of(trained) if trained else self.options.target
         if kind not in ("auto", "classes"):
             raise UserError(f"{place} has one folder for each class, and data.target is {kind}: use --data.table FILE")
@@ -81,42 +75,15 @@ class TextOrigin:
     def unlabeled(self) -> Index:
         """Index the texts of a table, a folder or a file, in their order, without labels."""
         place = self.prepare()
-        if place.is_dir():
-            skipped: Counter[str] = Counter()
-            texts = [read_file(place / path) for path in sorted(find_files(place, EXTENSIONS, skipped=skipped))]
-            if not texts:
-                raise UserError(f"no texts in {place}: expected files *.txt, or a table with --data.table FILE")
-            return replace(index_texts(texts, place), skipped=skipped)
-        if place.suffix.lower() in EXTENSIONS:
-            return index_texts([read_file(place)], place)
-        table = load_table(place, {self.columns.text: "--data.columns.text"})
-        texts = self._read_texts(table)
-        for note in table.notes:
+        texts, notes = read_texts(place, self.columns.text, "--data.columns.text")
+        for note in notes:
             rank_zero_warn(note)
         return index_texts(texts, place)
 
-    def _read_texts(self, table: Table) -> list[str]:
-        cells = table.cells[self.columns.text]
-        texts = [clean_text(cell) for cell in cells]
-        if changed := sum(text != cell for text, cell in zip(texts, cells, strict=True)):
-            table.notes.append(
-                f"{table.file}: blanks removed around or Unicode normalized (NFC) in {pluralize(changed, 'text')}"
-            )
-        return texts
+    def _clean(self, table: Table) -> list[str]:
+        return clean_cells(table, self.columns.text)
 
 
 def index_texts(texts: list[str], root: Path) -> Index:
     """Return an index of texts without labels."""
     return Index(root, StringArray(texts), np.full(len(texts), -1), np.full(len(texts), ""), [], unit="text")
-
-
-def read_file(file: Path) -> str:
-    """Return the clean text of a file in UTF-8, UTF-16 or Windows-1252.
-
-    Raises:
-        UserError: The file cannot be read or is not a text.
-    """
-    try:
-        return clean_text(decode_text(file)[0])
-    except OSError as error:
-        raise UserError(f"cannot read {os.fsdecode(file)}: {error.strerror or error}") from error

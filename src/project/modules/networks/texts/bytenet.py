@@ -25,7 +25,7 @@ class ByteNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map bytes, uint8 (N, L) with zeros at the end, to logits (N, num_classes)."""
         codes = x.long()
-        hashed, total, count = torch.zeros_like(codes), 0.0, torch.ones(len(x), 1, device=x.device)
+        hashed, total, count = torch.zeros_like(codes), 0.0, torch.ones(x.shape[0], 1, device=x.device)
         for n in range(1, 6):
             if codes.shape[1] < n:
                 break

@@ -13,9 +13,9 @@ from project.cli import main
 from project.datamodules.images.index import index_image_table
 from project.datamodules.images.path_matcher import PathMatcher
 from project.datamodules.labels import sort_classes
-from project.datamodules.tables import PathColumns, check_distinct, load_table
 from project.errors import UserError
 from project.interface import ClassTarget
+from project.tables import PathColumns, check_distinct, load_table
 from tests.conftest import QUICK, write_images
 from tests.runs import RUN, load
 
