@@ -120,7 +120,7 @@ def onnx_milliseconds(file: Path, texts: Sequence[str]) -> float:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     metadata = session.get_modelmeta().custom_metadata_map
-    inputs = DataDescription.from_dict(json.loads(metadata["data_description"])).input
+    inputs = DataDescription.from_dict(json.loads(metadata["project"])["data_description"]).input
     key, times = session.get_inputs()[0].name, []
     for text in texts:
         start = time.perf_counter()
