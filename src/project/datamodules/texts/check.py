@@ -125,10 +125,11 @@ def _uncommon_scripts(index: Index) -> Iterator[Finding]:
     if not written.any():
         return
     main = np.where(written, counts.argmax(1), -1)
-    share = np.bincount(main[written], minlength=len(names)) / written.sum()
-    for script in np.flatnonzero((share > 0) & (share <= UNCOMMON)).tolist():
+    texts = np.bincount(main[written], minlength=len(names))
+    few = (texts <= max(1, UNCOMMON * texts.sum())) & (texts < texts.max())
+    most = names[int(texts.argmax())]
+    for script in np.flatnonzero(few).tolist():
         for row in np.flatnonzero(main == script).tolist():
-            most = names[int(share.argmax())]
             yield Finding("uncommon script", index.place(row), "", f"{names[script]}, mostly {most}")
 
 
