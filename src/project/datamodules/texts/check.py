@@ -18,7 +18,7 @@ from project.datamodules.texts.scripts import count_scripts, find_damage
 from project.errors import UserError
 from project.images import describe_skipped
 from project.interface import SPLITS
-from project.output import pluralize, printable
+from project.output import printable
 
 SIMILARITY = 0.8  # minimum Jaccard similarity of the n-grams of near duplicates
 UNCOMMON = 0.01  # maximum fraction of the texts that an uncommon script has
@@ -85,7 +85,7 @@ def shorten(text: str) -> str:
 
 
 def _duplicates(index: Index) -> Iterator[Finding]:
-    rows = np.flatnonzero(index.splits != "skip")
+    rows = np.concatenate([index.rows(split) for split in SPLITS])  # compared with a text of train if there is one
     number = number_distinct(index.keys[row] for row in rows.tolist())
     first = rows[np.unique(number, return_index=True)[1]]
     for row, original in zip(rows.tolist(), first[number].tolist(), strict=True):
@@ -97,8 +97,6 @@ def _duplicates(index: Index) -> Iterator[Finding]:
     one, other = first[pairs.T]
     across = index.splits[one] != index.splits[other]
     # One finding for each text: across splits if there is one, for the text that is evaluated; else the most similar.
-    rank = np.array([SPLITS.index(split) for split in index.splits[first]])[pairs.T]
-    one, other = np.where(rank[0] > rank[1], (other, one), (one, other))
     order = np.lexsort((-similarity, ~across, other))
     order = order[np.unique(other[order], return_index=True)[1]]
     differ = index.differ(one, other)
@@ -127,10 +125,11 @@ def _uncommon_scripts(index: Index) -> Iterator[Finding]:
     if not written.any():
         return
     main = np.where(written, counts.argmax(1), -1)
-    share = np.bincount(main[written], minlength=len(names)) / written.sum()
-    for script in np.flatnonzero((share > 0) & (share <= UNCOMMON)).tolist():
+    texts = np.bincount(main[written], minlength=len(names))
+    few = (texts <= max(1, UNCOMMON * texts.sum())) & (texts < texts.max())
+    most = names[int(texts.argmax())]
+    for script in np.flatnonzero(few).tolist():
         for row in np.flatnonzero(main == script).tolist():
-            most = names[int(share.argmax())]
             yield Finding("uncommon script", index.place(row), "", f"{names[script]}, mostly {most}")
 
 
@@ -161,18 +160,14 @@ def _print_counts(index: Index, max_bytes: int) -> None:
         numbers = [f"{np.count_nonzero(index.splits[rows] == split):,}" for split in SPLITS]
         sizes = [f"{size:,.0f}" for size in np.quantile(lengths[rows], (0.5, 0.95, 1))] if len(rows) else ["", "", ""]
         total = counts[rows].sum(0)
-        shares = [(total[i] / max(1, total.sum()), names[i]) for i in np.argsort(-total)[:3].tolist() if total[i]]
-        scripts = ", ".join(f"{script} {share:.1%}" for share, script in shares)
+        shares = [(total[i] / max(1, total.sum()), names[i]) for i in np.argsort(-total)[:3].tolist()]
+        scripts = ", ".join(f"{script} {share:.1%}" for share, script in shares if share >= 0.0005)
         table.add_row(printable(name), *numbers, *sizes, scripts)
     Console(soft_wrap=True, markup=False).print(table)
     distinct = int(number_distinct(index.keys[row] for row in np.flatnonzero(used).tolist()).max(initial=-1)) + 1
-    print(
-        f"{pluralize(distinct, 'distinct text')}; texts that differ only in case, whitespace and punctuation are equal"
-    )
+    print(f"distinct  {distinct:,}, apart from case, width, whitespace and punctuation")
     longer = int((lengths > max_bytes).sum())
-    print(
-        f"{pluralize(longer, 'text')} ({longer / len(lengths):.1%}) are cut after {max_bytes:,} bytes (data.max_bytes)"
-    )
+    print(f"cut       {longer:,} ({longer / len(lengths):.1%}) after {max_bytes:,} bytes (data.max_bytes)")
     for line in (*(describe_absent(index, split) for split in SPLITS[1:]), describe_skipped(index.skipped)):
         if line:
             print(line)

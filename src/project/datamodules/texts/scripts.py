@@ -34,7 +34,7 @@ def find_damage(texts: Sequence[str]) -> Iterator[tuple[str, list[int], list[str
             if found := compiled.findall(text):
                 most, count = Counter(found).most_common(1)[0]
                 rows.append(row)
-                details.append(f"{count:,} x {ascii(most) if not most.isprintable() else most!r}")
+                details.append(f"{count:,} x {most!r}")
         yield kind, rows, details
 
 
@@ -56,5 +56,5 @@ def script_of(character: str) -> str:
     """Return the script of a letter, by the first word of its Unicode name; empty for other characters."""
     if not character.isalpha():
         return ""
-    first = unicodedata.name(character, "").partition(" ")[0].partition("-")[0]
+    first = unicodedata.name(unicodedata.normalize("NFKC", character)[0], "").partition(" ")[0].partition("-")[0]
     return HAN.get(first, first.capitalize())
