@@ -139,7 +139,8 @@ def test_run_needs_its_folder_once_and_no_network(
     same(load(Path("logs/stopped/version_0"))["state_dict"], saved["state_dict"])
     with Path("new.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows([("text", "number"), *((text, number) for number, text in enumerate(HOSTILE))])
-    run = ["--ckpt_path", str(RUN / "checkpoints" / "last.ckpt"), *("--trainer.accelerator", "cpu")]
+    run = ["--ckpt_path", str(RUN / "checkpoints" / "last.ckpt"), "--trainer.accelerator", "cpu"]
+    run += ["--trainer.precision", "32-true"]
     main(["predict", *run, "--data.table", "new.csv"])
     with next(Path("logs").rglob("predictions.csv")).open(newline="") as stream:
         table = [[float(row["bad"]), float(row["good"])] for row in csv.DictReader(stream)]
@@ -164,7 +165,7 @@ def test_adapters_are_trained_instead_of_the_encoder_and_exported(
     main(["export", "--ckpt_path", "best", "--trainer.accelerator", "cpu"])
     exported = RUN / "model.onnx"
     assert np.allclose(scores(exported), scores(RUN / "checkpoints" / "best.ckpt"), atol=1e-5)
-    Path("new.csv").write_text(f"text\n{HOSTILE[1]}\n{HOSTILE[5]}\n")
+    Path("new.csv").write_text(f"text\n{HOSTILE[2]}\n{HOSTILE[5]}\n")
     capsys.readouterr()
     main(["predict_exported", str(exported), "--table", "new.csv"])
     assert "cut" in capsys.readouterr().out
