@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy.special import expit, gammaln
 
@@ -31,6 +32,8 @@ _KEPT = math.exp(-1 / MEMORY)
 _FURTHEST = 2.0
 """Largest deviation of a logit that is carried over to the next window."""
 _PAD = math.ceil((RISES[-1] + PERSISTENCE[-1] * _FURTHEST) / STEP)
+_PADDED = np.clip(np.arange(-_PAD, len(LOGITS) + _PAD), 0, len(LOGITS) - 1)
+_TESTED = np.array([0, *RISES])[:, None]
 
 
 class Baseline:
@@ -64,28 +67,19 @@ class Baseline:
         if not learn:
             self._deviation = 0.0
         log_likelihood = gammaln(_A + negative) + gammaln(_B + (texts - negative)) - gammaln(_TOTAL + texts) + _NORM
-        log_likelihood -= log_likelihood.max()
-        padded = np.pad(log_likelihood, ((0, 0), (_PAD, _PAD)), mode="edge")
-        likelihood = np.exp(padded)
-
-        def predictive(rise: float) -> float:
-            """Return the probability of the window, up to a factor."""
-            pairs = zip(self._posterior, self._steps(rise), strict=True)
-            return float(sum(np.einsum("rl,rl->", each, _shift(likelihood, by)) for each, by in pairs))
-
-        e_values = np.array([predictive(rise) for rise in RISES]) / predictive(0)
+        # A higher expected logit is a shift along the grid, beyond which the values are those at its end.
+        padded = (log_likelihood - log_likelihood.max())[:, _PADDED]
+        # A rise includes that of the last window, so that it is not a part of the deviation.
+        logits = _TESTED + PERSISTENCE * (self._deviation - _TESTED)
+        steps = np.rint(logits / STEP).astype(int) + _PAD
+        predictive = np.einsum("tprl,prl->t", _shifted(np.exp(padded))[steps], self._posterior)
         if learn:
-            self._log_posterior = _KEPT * self._log_posterior + (1 - _KEPT) * _PRIOR
-            for each, by in zip(self._log_posterior, self._steps(0), strict=True):
-                each += _shift(padded, by)
+            self._log_posterior = _KEPT * self._log_posterior + (1 - _KEPT) * _PRIOR + _shifted(padded)[steps[0]]
             self._normalize()
             deviation = (negative / texts - self.share) / (self.share * (1 - self.share))  # of the logit
             self._deviation = float(np.clip(deviation, -_FURTHEST, _FURTHEST))
+        e_values: Floats = predictive[1:] / predictive[0]
         return e_values
-
-    def _steps(self, rise: float) -> list[int]:
-        """Return the change of the expected logit in steps for each persistence; a rise includes the last window's."""
-        return np.rint((rise + PERSISTENCE * (self._deviation - rise)) / STEP).astype(int).tolist()
 
     def _normalize(self) -> None:
         """Update the probability of each (persistence, overdispersion, mean), and the mean share."""
@@ -94,6 +88,6 @@ class Baseline:
         self.share = float(self._posterior.sum((0, 1)) @ _SHARES)
 
 
-def _shift(padded: Floats, by: int) -> Floats:
-    """Return values (N, logits) at logits that are `by` steps higher; beyond the grid they are those at its end."""
-    return padded[:, _PAD + by : _PAD + by + len(LOGITS)]
+def _shifted(padded: Floats) -> Floats:
+    """Return a view (shifts, overdispersion, logits) of values, (overdispersion, logits + shifts - 1)."""
+    return sliding_window_view(padded, len(LOGITS), axis=1).swapaxes(0, 1)
