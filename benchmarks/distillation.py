@@ -46,7 +46,9 @@ def main() -> None:
         for seed in range(args.seeds):
             for name, options in students.items():
                 start = time.perf_counter()
-                rows = fit(args.config, args.root, Path(folder), "--seed_everything", str(seed), *options, *args.options)
+                rows = fit(
+                    args.config, args.root, Path(folder), "--seed_everything", str(seed), *options, *args.options
+                )
                 scores[name].append(float(rows[-1]["test/acc"]))
                 seconds = time.perf_counter() - start
                 print(f"seed {seed}, {name}: {scores[name][-1]:.2%} in {seconds:,.0f} s, with start-up", flush=True)

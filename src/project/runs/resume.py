@@ -163,6 +163,7 @@ def check_same_model(checkpoint: Path, saved: dict[str, Any], model: Any) -> Non
 
 def check_same_data(saved: DataDescription, data: DataDescription, folder: Path) -> None:
     """Raise a UserError if a run is resumed on data in `folder` that is not as described in its checkpoint."""
+    kind = f"{data.input.kind}s"
     if saved.target != data.target or saved.input != data.input.adopt(saved.input):
         raise UserError(
             f"the checkpoint was trained on {saved.target} of {saved.input.kind}s of {saved.input}, but the data has"
