@@ -22,7 +22,8 @@ RUN = Path("logs/run/version_0")
 BEST = RUN / "checkpoints" / "best.ckpt"
 CPU = ["--trainer.accelerator", "cpu", "--trainer.precision", "32-true"]
 ODD = [
-    *("", "a", "turn the lights off", "caf\u00e9 na\u00efve", "cafe\u0301", "打开灯", "\U0001f600\U0001f680", "\x00"),
+    *("", "a", "turn the lights off"),
+    *("caf\u00e9 na\u00efve", "cafe\u0301 nai\u0308ve", "打开灯", "\U0001f600\U0001f680", "\x00"),
     *("\u200bgood ", "mixed 中文 and caf\u00e9 \U0001f44d", "good " * 500, "好" * 700),
 ]
 """Texts with accents in both Unicode forms, in Chinese, of emoji, empty and longer than 1,024 bytes."""
