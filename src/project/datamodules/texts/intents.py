@@ -1,6 +1,5 @@
 """Commands to a smart home, the embedded dataset of texts."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -55,7 +54,9 @@ class HomeIntents(DatasetBuilder):
             from home_assistant_intents import get_intents
         except ImportError as error:
             raise UserError("HomeIntents needs home-assistant-intents: pip install -e '.[text]'") from error
-        write_table(folder / self.table, intent_rows(get_intents(self.language), NAMES[self.language]))
+        source = get_intents(self.language)
+        assert source is not None
+        write_table(folder / self.table, intent_rows(source, NAMES[self.language]))
 
 
 def intent_rows(source: dict[str, Any], names: dict[str, str]) -> list[dict[str, str]]:
@@ -86,7 +87,8 @@ def intent_rows(source: dict[str, Any], names: dict[str, str]) -> list[dict[str,
 
 def _splits(templates: int, draw: np.random.Generator) -> list[Split]:
     test, val = max(int(templates > 1), round(TEST * templates)), round(VAL * templates)
-    splits: list[Split] = ["test"] * test + ["val"] * val + ["train"] * (templates - test - val)
+    counts: list[tuple[Split, int]] = [("test", test), ("val", val), ("train", templates - test - val)]
+    splits = [split for split, count in counts for _ in range(count)]
     return [splits[place] for place in draw.permutation(templates)]
 
 
