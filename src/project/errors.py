@@ -60,6 +60,7 @@ EXTRAS = {
     "search": ("optuna",),
     "secure": ("cryptography",),
     "serve": ("prometheus_client", "python_multipart", "starlette", "uvicorn"),
+    "text": ("home_assistant_intents",),
     "transfer": ("huggingface_hub", "safetensors", "timm"),
     "wandb": ("wandb",),
 }

@@ -26,6 +26,7 @@ NEGATIVE = ("negative", "neg", "消极", "负面", "负")
 """Names of classes and labels that are watched by default, in any case."""
 NAMED = 20
 """Classes and topics that are listed."""
+LATE = "came after a text of a later window: not counted"
 WAIT = 0.2
 """Seconds between two looks at a growing file."""
 
@@ -119,21 +120,22 @@ def _listed(names: Sequence[str]) -> str:
 
 def follow_table(source: GrowingTable, monitor: Monitor, trained: Evaluation) -> None:
     """Add the rows of a growing table until SIGINT or SIGTERM; those that are there at the start are not delivered."""
-    signals, first = Signals(), True
+    signals, windows, at_start = Signals(), monitor.windows, None
     signals.install(trained.trainer)
     try:
         while not signals.received:
-            rows = source.read()
+            rows, late = source.read(), windows.late
             warn(source.notes)
             source.notes.clear()
-            if rows is not None:
-                monitor.add(rows, not first, lambda: signals.received)
-            if first:
-                print(f"{pluralize(monitor.texts, 'text')} read; waiting for more", flush=True)
-            first = False
+            left_out = 0 if rows is None else monitor.add(rows, at_start is not None, lambda: signals.received)
+            warn([f"stopped before {pluralize(left_out, 'text')} could be predicted"] if left_out else [])
+            warn([f"{pluralize(windows.late - late, 'text')} {LATE}"] if windows.late > late else [])
+            if at_start is None:
+                at_start = monitor.texts
+                print(f"{pluralize(at_start, 'text')} read; waiting for more", flush=True)
             if rows is None:
                 time.sleep(WAIT)
-        monitor.finish(deliver=True)
+        monitor.finish(deliver=monitor.texts > (at_start or 0))
     finally:
         signals.restore()
 
@@ -156,7 +158,7 @@ def summarize(results: Results, windows: Windows, detector: SurgeDetector) -> st
     more, untested = len(results.shares) - NAMED, len(results.shares) - detector.tested
     lines += [f"and {pluralize(more, 'more topic')}"] if more > 0 else []
     if windows.late:
-        lines.append(f"{pluralize(windows.late, 'text')} came after a text of a later window: not counted")
+        lines.append(f"{pluralize(windows.late, 'text')} {LATE}")
     if untested:
         lines.append(
             f"not tested: {pluralize(untested, 'topic')} with at most {WARM_UP} windows, which only set the baseline"

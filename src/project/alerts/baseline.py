@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy.special import expit, gammaln
 
@@ -30,8 +31,9 @@ _PRIOR = np.broadcast_to(  # uniform in the mean share, and in the logarithm of 
 _KEPT = math.exp(-1 / MEMORY)
 _FURTHEST = 2.0
 """Largest deviation of a logit that is carried over to the next window."""
-_STEPS = np.rint(RISES / STEP).astype(int).tolist()
-_PAD = _STEPS[-1] + round(PERSISTENCE[-1] * _FURTHEST / STEP)
+_PAD = math.ceil((RISES[-1] + PERSISTENCE[-1] * _FURTHEST) / STEP)
+_PADDED = np.clip(np.arange(-_PAD, len(LOGITS) + _PAD), 0, len(LOGITS) - 1)
+_TESTED = np.array([0, *RISES])[:, None]
 
 
 class Baseline:
@@ -65,24 +67,18 @@ class Baseline:
         if not learn:
             self._deviation = 0.0
         log_likelihood = gammaln(_A + negative) + gammaln(_B + (texts - negative)) - gammaln(_TOTAL + texts) + _NORM
-        log_likelihood -= log_likelihood.max()
-        padded = np.pad(log_likelihood, ((0, 0), (_PAD, _PAD)), mode="edge")
-        likelihood = np.exp(padded)
-        moved = np.rint(PERSISTENCE * self._deviation / STEP).astype(int).tolist()
-
-        def predictive(rise: int) -> float:
-            """Return the probability of the window, up to a factor, after a rise by this number of steps."""
-            pairs = zip(self._posterior, moved, strict=True)
-            return float(sum(np.einsum("rl,rl->", each, _shift(likelihood, by + rise)) for each, by in pairs))
-
-        e_values = np.array([predictive(rise) for rise in _STEPS]) / predictive(0)
+        # A higher expected logit is a shift along the grid, beyond which the values are those at its end.
+        padded = (log_likelihood - log_likelihood.max())[:, _PADDED]
+        # A rise includes that of the last window, so that it is not a part of the deviation.
+        logits = _TESTED + PERSISTENCE * (self._deviation - _TESTED)
+        steps = np.rint(logits / STEP).astype(int) + _PAD
+        predictive = np.einsum("tprl,prl->t", _shifted(np.exp(padded))[steps], self._posterior)
         if learn:
-            self._log_posterior = _KEPT * self._log_posterior + (1 - _KEPT) * _PRIOR
-            for each, by in zip(self._log_posterior, moved, strict=True):
-                each += _shift(padded, by)
+            self._log_posterior = _KEPT * self._log_posterior + (1 - _KEPT) * _PRIOR + _shifted(padded)[steps[0]]
             self._normalize()
             deviation = (negative / texts - self.share) / (self.share * (1 - self.share))  # of the logit
             self._deviation = float(np.clip(deviation, -_FURTHEST, _FURTHEST))
+        e_values: Floats = predictive[1:] / predictive[0]
         return e_values
 
     def _normalize(self) -> None:
@@ -92,6 +88,6 @@ class Baseline:
         self.share = float(self._posterior.sum((0, 1)) @ _SHARES)
 
 
-def _shift(padded: Floats, by: int) -> Floats:
-    """Return values (N, logits) at logits that are `by` steps higher; beyond the grid they are those at its end."""
-    return padded[:, _PAD + by : _PAD + by + len(LOGITS)]
+def _shifted(padded: Floats) -> Floats:
+    """Return a view (shifts, overdispersion, logits) of values, (overdispersion, logits + shifts - 1)."""
+    return sliding_window_view(padded, len(LOGITS), axis=1).swapaxes(0, 1)

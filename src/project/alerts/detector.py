@@ -135,7 +135,7 @@ class SurgeDetector:
         evidence = float(topic.sums.mean())
         if evidence < threshold:
             return Result(expected, evidence / threshold)
-        (since, *_), *_ = rising = topic.rising[int(topic.sums.argmax())]
+        (since, *_), *_ = rising = topic.rising[int(topic.products.argmax())]  # the most likely rise and start
         _, all_texts, all_negative = np.sum(rising, axis=0).tolist()
         alert = Alert(name, window, since, int(all_texts), int(all_negative), expected, evidence, threshold)
         topic.restart()

@@ -24,30 +24,34 @@ class Monitor:
         windows: Counts the texts.
         detector: Tests the windows.
         results: Takes the results.
+
+    Attributes:
+        texts: Number of texts that were predicted.
     """
 
     def __init__(self, trained: Trained, windows: Windows, detector: SurgeDetector, results: Results) -> None:
-        self._trained, self._windows, self._detector, self._results = trained, windows, detector, results
+        self._trained, self.windows, self._detector, self._results = trained, windows, detector, results
         self.texts = 0
 
-    def add(self, rows: Rows, deliver: bool, stopped: Callable[[], object] = lambda: False) -> None:
-        """Add texts in the order of time.
+    def add(self, rows: Rows, deliver: bool, stopped: Callable[[], object] = lambda: False) -> int:
+        """Add texts in the order of time, and return how many were left out.
 
         Args:
             rows: The texts.
             deliver: Deliver the alerts that they raise to the webhook.
-            stopped: Return early, after a chunk, if this function returns a true value.
+            stopped: Leave out the rest, after a chunk, if this function returns a true value.
         """
         for start in range(0, len(rows.texts), CHUNK):
             if stopped():
-                return
+                return len(rows.texts) - start
             part = rows.part(start, start + CHUNK)
-            self._test(self._windows.add(part.times, part.topics, self._predict(part.texts)), deliver)
+            self._test(self.windows.add(part.times, part.topics, self._predict(part.texts)), deliver)
             self.texts += len(part.texts)
+        return 0
 
     def finish(self, deliver: bool) -> None:
         """Test the windows that are not complete."""
-        self._test(self._windows.finish(), deliver)
+        self._test(self.windows.finish(), deliver)
 
     def _test(self, windows: list[Window], deliver: bool) -> None:
         for window in windows:

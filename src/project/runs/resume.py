@@ -163,13 +163,13 @@ def check_same_model(checkpoint: Path, saved: dict[str, Any], model: Any) -> Non
 
 def check_same_data(saved: DataDescription, data: DataDescription, folder: Path) -> None:
     """Raise a UserError if a run is resumed on data in `folder` that is not as described in its checkpoint."""
+    kind = f"{data.input.kind}s"
     if saved.target != data.target or saved.input != data.input.adopt(saved.input):
         raise UserError(
             f"the checkpoint was trained on {saved.target} of {saved.input.kind}s of {saved.input}, but the data has"
-            f" {data.target} of {data.input.kind}s of {data.input}, or different class names: resume on the same data"
+            f" {data.target} of {kind} of {data.input}, or different class names: resume on the same data"
         )
     if saved.fingerprint != data.fingerprint:
-        kind = f"{data.input.kind}s"
         raise UserError(
             f"the {kind} in {folder} or their splits have changed since the checkpoint was saved: resume on the same"
             f" {kind} or start a new run"

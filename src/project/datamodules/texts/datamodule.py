@@ -101,7 +101,7 @@ class TextDataModule(IndexedDataModule):
         self.origin = TextOrigin(root, table, columns, source, Path(cache_dir), LabelOptions(target, label_separator))
         self.input = TextInput(max_bytes)
         self.text, self.is_other, self.item_transforms = text, text is not None, item_transforms or []
-        self._split = partial(split_distinct, draw=self._split)
+        self._split = partial(split_distinct, draw=self._split, folds=folds)
 
     def prepare_data(self) -> None:
         """Write the built-in dataset if it does not exist; called by one process per machine."""
@@ -123,6 +123,8 @@ class TextDataModule(IndexedDataModule):
             rank_zero_warn(f"{index.root}: {pluralize(len(empty), 'empty text')} skipped")
             splits = index.splits.astype("<U5")
             splits[empty] = "skip"
+            if len(empty) == len(splits):
+                raise UserError(f"{index.root} has only empty texts: is --data.columns.text the right column?")
             index = replace(index, splits=splits)
         return index
 
