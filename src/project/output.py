@@ -26,6 +26,9 @@ IGNORED_WARNINGS = (
 )
 """Warnings that do not apply to this project or that a user cannot act on."""
 
+SEPARATOR = "|"
+"""Between the labels of a sample in a cell of a table."""
+
 
 def configure_output() -> None:
     """Print warnings without their source line, and escape characters that the terminal cannot encode."""
@@ -69,6 +72,12 @@ def format_duration(seconds: float) -> str:
     if total < 60:
         return f"{total} s"
     return f"{total // 60} min {total % 60} s" if total < 3600 else f"{total // 3600} h {total % 3600 // 60} min"
+
+
+def shorten(text: str, length: int = 80) -> str:
+    """Return a text in one line of at most `length` characters for display."""
+    line = " ".join(text.split())
+    return line if len(line) <= length else f"{line[: length - 1]}…"
 
 
 def printable(name: str) -> str:

@@ -40,9 +40,9 @@ def calibrate(
     Args:
         trained: The model and its dataset.
         target_accuracy: Classes: also find the confidence threshold at which predictions reach this accuracy, in (0,
-            1); `predict` then reports for each image whether its confidence reaches the threshold.
+            1); `predict` then reports for each sample whether its confidence reaches the threshold.
         coverage: Classes: also find the threshold of prediction sets that contain the true class with this
-            probability, in (0, 1) (split conformal prediction); `predict` then reports the set of each image.
+            probability, in (0, 1) (split conformal prediction); `predict` then reports the set of each sample.
         target_precision: Labels: choose the threshold with the best recall at this precision, in (0, 1).
         target_recall: Labels: choose the threshold with the best precision at this recall, in (0, 1).
 
@@ -58,7 +58,7 @@ def calibrate(
     trained.load("validate")
     sizes = data.split_sizes()
     if not sizes["val"]:
-        raise UserError(f"{data.folder} has no val split to calibrate on: add ROOT/val/CLASS/IMAGE")
+        raise UserError(f"{data.folder} has no val split to calibrate on: add one, as a folder ROOT/val or in a column")
     outputs = {split: predict_outputs(trained, split) for split in SPLITS[1:] if sizes[split]}
     results: dict[str, tuple[Tensor, Tensor]] = {
         split: (logits, target) for split, (logits, target, _) in outputs.items()
@@ -74,14 +74,13 @@ def calibrate(
     if given:
         fitted, kept = _halves(trained, outputs["val"][2])
         results["val"] = logits[fitted], label[fitted]
-        print(
-            f"\ntemperature from {len(fitted):,} val images, thresholds from {len(kept):,} others, by a hash of paths"
-        )
+        size, key = f"{len(fitted):,} val {task.sample}s", f"{trained.data.key}s"
+        print(f"\ntemperature from {size}, thresholds from {len(kept):,} others, by a hash of {key}")
     before = float(task.temperature)
     if given and not task.is_wrong(*results["val"]).any():
         print(f"all {len(fitted):,} are predicted correctly, so no temperature can be fitted: it stays {before:g}")
     else:
-        task.temperature.fill_(fit_temperature(*results["val"]))
+        task.temperature.fill_(fit_temperature(*results["val"], task.sample))
     _print_calibration(task, before, results)
     results["val"] = logits[kept], label[kept]
     _save(trained, _class_thresholds(task, results, target_accuracy, coverage), before)
@@ -99,16 +98,17 @@ def _check(task: Task, given: dict[str, float]) -> None:
 
 
 def _halves(trained: Trained, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the val images, int64, for the temperature and for thresholds: groups, if there are any, stay together.
+    """Return the val samples, int64, for the temperature and for thresholds: groups, if there are any, stay together.
 
-    Thresholds keep their stated accuracy and coverage only on images that the temperature was not fitted on.
+    Thresholds keep their stated accuracy and coverage only on samples that the temperature was not fitted on.
     """
     index = trained.data.index
     groups = None if index is None else index.groups
     names = [trained.data.path(row) if groups is None else str(groups[row]) for row in rows.tolist()]
     order = sorted(set(names), key=lambda name: hashlib.sha256(os.fsencode(name)).digest())
     if len(order) < 2:
-        raise UserError("a half of val is kept for thresholds, and val has only one image or group: add some to val")
+        unit = trained.module.task.sample
+        raise UserError(f"a half of val is kept for thresholds, and val has only one {unit} or group: add some to val")
     first = set(order[: len(order) // 2])
     fitted = torch.tensor([name in first for name in names])
     return torch.nonzero(fitted)[:, 0], torch.nonzero(~fitted)[:, 0]
@@ -117,7 +117,7 @@ def _halves(trained: Trained, rows: Tensor) -> tuple[Tensor, Tensor]:
 def _print_calibration(task: Multiclass, before: float, results: dict[str, tuple[Tensor, Tensor]]) -> None:
     """Print the metrics of each split at the temperature before and after; the task keeps the latter."""
     after, losses = float(task.temperature), {}
-    print(f"\n{'':<14}{'images':>8}{'accuracy':>10}{'calibration error':>19}{'Brier':>9}{'log loss':>10}")
+    print(f"\n{'':<14}{f'{task.sample}s':>8}{'accuracy':>10}{'calibration error':>19}{'Brier':>9}{'log loss':>10}")
     for split, (logits, label) in results.items():
         accuracy = task.headline_value(logits, label)
         for when, temperature in (("before", before), ("after", after)):
@@ -129,16 +129,16 @@ def _print_calibration(task: Multiclass, before: float, results: dict[str, tuple
             figures = f"{float(brier(probabilities, label).mean()):>9.4f}{losses[split, when]:>10.4f}"
             print(f"{f'{split} {when}':<14}{len(label):>8,}{accuracy:>10.2%}{float(error):>19.4f}{figures}")
     if "test" not in results:
-        print("no test split: the temperature was fitted on these images, so the figures after it are optimistic")
+        print(f"no test split: the temperature was fitted on these {task.sample}s, so figures after it are optimistic")
     elif losses["test", "after"] > losses["test", "before"]:
-        count = pluralize(len(results["val"][1]), "val image")
+        count = pluralize(len(results["val"][1]), f"val {task.sample}")
         print(f"log loss increased on test: {count} may be too few to fit a temperature")
 
 
 def _class_thresholds(
     task: Multiclass, results: dict[str, tuple[Tensor, Tensor]], accuracy: float | None, coverage: float | None
 ) -> ClassTarget:
-    """Return the target with the thresholds of the val images in `results`; print what they achieve on each split."""
+    """Return the target with the thresholds of the val samples in `results`; print what they achieve on each split."""
     target = task.target.without_thresholds()
     for split, (logits, label) in results.items():
         probabilities = task.predict(task.calibrated(logits))
@@ -148,12 +148,13 @@ def _class_thresholds(
                 target = replace(target, confidence_threshold=confidence_threshold(confidence, correct, accuracy))
             threshold = target.confidence_threshold
             assert threshold is not None
-            print(f"{split}: {describe_rejection(correct, confidence >= threshold, threshold)}")
+            print(f"{split}: {describe_rejection(correct, confidence >= threshold, threshold, task.sample)}")
         if coverage is not None:
             if target.set_threshold is None:
                 of_label = probabilities.gather(1, label[:, None])[:, 0]
-                target = replace(target, set_threshold=set_threshold(of_label, coverage))
-            print(f"{split}: {describe_sets(target, probabilities.float().numpy(), label.numpy(), coverage)}")
+                target = replace(target, set_threshold=set_threshold(of_label, coverage, task.sample))
+            scores = probabilities.float().numpy()
+            print(f"{split}: {describe_sets(target, scores, label.numpy(), coverage, task.sample)}")
     return target
 
 

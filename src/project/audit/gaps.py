@@ -13,13 +13,13 @@ MIN_IMAGES = 30  # smaller groups, and smaller classes within a group, are repor
 
 @dataclass(frozen=True)
 class Grouping:
-    """A partition of the tested images into subgroups.
+    """A partition of the tested samples into subgroups.
 
     Attributes:
         title: The attribute that defines the groups.
         names: Group names.
-        group: Index in `names` of the group of each image, int64 (N,).
-        tested: Results of the images.
+        group: Index in `names` of the group of each sample, int64 (N,).
+        tested: Results of the samples.
     """
 
     title: str
@@ -55,7 +55,7 @@ def largest_gap(grouping: Grouping, metric: str, permutations: int = RESAMPLES) 
         resampled.append(sample[high, column] - sample[low, column])
     bottom, top = np.nanpercentile(resampled, [2.5, 97.5]).tolist()
     observed, exceeding = (_ranges(rates) / scale).max() - 1e-9, 0
-    rank = np.argsort(np.argsort(label, kind="stable"))  # of each image in the order by class
+    rank = np.argsort(np.argsort(label, kind="stable"))  # of each sample in the order by class
     for _ in range(permutations):
         permuted = group[np.lexsort((rng.random(len(label)), label))[rank]] if within else rng.permutation(group)
         ranges = _ranges(replace(grouping, group=permuted).rates(metric, MIN_IMAGES))

@@ -16,11 +16,11 @@ from project.output import pluralize
 from project.runs.statistics import precision_recall_f1, wilson_interval
 
 FEW = 10
-"""Images with and without a label, below which its threshold is called uncertain."""
+"""Samples with and without a label, below which its threshold is called uncertain."""
 
 
 class Found(NamedTuple):
-    """Threshold of a label, and whether the wanted precision or recall is reached on the images it was chosen on."""
+    """Threshold of a label, and whether the wanted precision or recall is reached on the samples it was chosen on."""
 
     threshold: float
     reached: bool
@@ -35,7 +35,7 @@ def label_threshold(
 
     Args:
         score: Probability of the label, (N,).
-        truth: Whether the images have the label, (N,); some must, and some must not.
+        truth: Whether the samples have the label, (N,); some must, and some must not.
         precision: Wanted precision, in (0, 1).
         recall: Wanted recall, in (0, 1).
     """
@@ -83,14 +83,15 @@ def fit_label_thresholds(
         if not found.reached:
             notes.setdefault(f"no threshold has a precision of {precision:.2%} on val: best F1", []).append(name)
         if min(present, absent) < FEW:
-            note = f"fewer than {FEW} images with or without the label in val: uncertain threshold"
+            note = f"fewer than {FEW} {task.sample}s with or without the label in val: uncertain threshold"
             notes.setdefault(note, []).append(name)
     if len(limits) == len(notes.get("not both present and absent in val, keep the threshold 0.5", ())):
-        raise UserError("val has no label that some images have and others do not: calibrate on more images")
+        units = f"{task.sample}s"
+        raise UserError(f"val has no label that some {units} have and others do not: calibrate on more {units}")
     counts = _print_splits(
         task, outputs, {"before": task.thresholds, "after": torch.tensor(limits)}, precision is recall
     )
-    _print_labels(names, limits, counts, "recall" if recall is not None else "precision" if precision else "")
+    _print_labels(task, limits, counts, "recall" if recall is not None else "precision" if precision else "")
     for note, labels in notes.items():
         more = ", ..." if len(labels) > 5 else ""
         print(f"{pluralize(len(labels), 'label')} with {note}: {', '.join(labels[:5])}{more}")
@@ -105,7 +106,7 @@ def _print_splits(
     task: Multilabel, outputs: dict[str, tuple[Tensor, Tensor]], thresholds: dict[str, Tensor], by_f1: bool
 ) -> dict[str, Tensor]:
     """Print metrics before and after; return the counts of each split afterwards."""
-    print(f"\n{'':<14}{'images':>8}{'F1':>10}{'precision':>12}{'recall':>10}{'subset accuracy':>18}")
+    print(f"\n{'':<14}{f'{task.sample}s':>8}{'F1':>10}{'precision':>12}{'recall':>10}{'subset accuracy':>18}")
     counts = {}
     for split, (logits, target) in outputs.items():
         f1 = dict[str, float]()
@@ -118,19 +119,19 @@ def _print_splits(
             figures = "".join(f"{float(result.scalars[name]):>{width}.2%}" for name, width in cells)
             print(f"{f'{split} {when}':<14}{len(target):>8,}{figures}")
     if "test" not in outputs:
-        print("no test split: the thresholds were fitted on these images, so the figures after it are optimistic")
+        print(f"no test split: the thresholds were fitted on these {task.sample}s, so figures after it are optimistic")
     elif f1["after"] < f1["before"] and by_f1:
-        print("F1 decreased on test: val may have too few images to choose thresholds")
+        print(f"F1 decreased on test: val may have too few {task.sample}s to choose thresholds")
     return counts
 
 
-def _print_labels(names: list[str], limits: list[float], counts: dict[str, Tensor], wanted: str) -> None:
+def _print_labels(task: Multilabel, limits: list[float], counts: dict[str, Tensor], wanted: str) -> None:
     """Print thresholds and, of test if there is such a split, metrics, with an interval of the wanted one."""
-    split = "test" if "test" in counts else "val"
+    split, names = "test" if "test" in counts else "val", task.target.label_names
     correct, present, predicted, _ = counts[split]
     rates = precision_recall_f1(correct, present, predicted)
     width = max(len("label"), *(len(name) for name in names)) + 2
-    head = f"{'threshold':>9}{split + ' images':>14}{'precision':>11}{'recall':>9}{'F1':>9}"
+    head = f"{'threshold':>9}{f'{split} {task.sample}s':>14}{'precision':>11}{'recall':>9}{'F1':>9}"
     print(f"\n{'label':<{width}}{head}{f'95 % CI of {wanted}':>23}" if wanted else f"\n{'label':<{width}}{head}")
     for i, (name, limit) in enumerate(zip(names, limits, strict=True)):
         cells = f"{limit:>9.4f}{int(present[i]):>14,}"

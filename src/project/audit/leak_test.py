@@ -1,4 +1,4 @@
-"""The command `leak_test`: a membership inference attack by the loss of each image."""
+"""The command `leak_test`: a membership inference attack by the loss of each sample."""
 
 import json
 import math
@@ -27,7 +27,7 @@ def leak_test(trained: Trained, images: int = 10_000) -> None:
 
     Args:
         trained: The model and the dataset that it was trained on.
-        images: Use at most this many training images and this many unseen ones, sampled evenly.
+        images: Use at most this many training samples and this many unseen ones, sampled evenly.
 
     Raises:
         UserError: `images` is below 1, or the dataset is not the one that the model was trained on; see also
@@ -38,12 +38,13 @@ def leak_test(trained: Trained, images: int = 10_000) -> None:
     trained.load("test")
     data, description = trained.data, trained.module.data_description
     assert description is not None and data.index is not None
+    units = f"{description.input.kind}s"
     if description.fingerprint != data.index.fingerprint():
         raise UserError(
-            f"the images of {data.folder} or their splits are not those that the model was trained on: leak_test needs"
-            " the original dataset to tell training images from unseen ones"
+            f"the {units} of {data.folder} or their splits are not those that the model was trained on: leak_test needs"
+            f" the original dataset to tell training {units} from unseen ones"
         )
-    data.sampling, data.sampler = "natural", None  # every training image once
+    data.sampling, data.sampler = "natural", None  # every training sample once
     unseen_split = data.test_split
     members, on_members = _losses(trained, "train", images)
     unseen, on_unseen = _losses(trained, unseen_split, images)
@@ -51,24 +52,25 @@ def leak_test(trained: Trained, images: int = 10_000) -> None:
     result = attack_metrics(-members, -unseen)
     result |= {"split": unseen_split, f"train_{metric}": on_members, metric: on_unseen}
     result |= {"train_loss": float(members.mean()), "loss": float(unseen.mean())}
-    print(f"\n{'':<16}{'images':>8}{metric:>10}{'mean loss':>11}")
+    print(f"\n{'':<16}{units:>8}{metric:>10}{'mean loss':>11}")
     for split, loss, value in (("train split", members, on_members), (f"{unseen_split} split", unseen, on_unseen)):
         print(f"{split:<16}{len(loss):>8,}{value:>10{form}}{loss.mean():>11.4f}")
-    print("\n" + "\n".join(describe(result)))
+    print("\n" + "\n".join(describe(result, units)))
     file = output_folder(trained.checkpoint) / LEAK_TEST
     write_text(file, json.dumps(result, indent=2))
     print(file)
 
 
 def _losses(trained: Trained, split: Split, max_images: int) -> tuple[NDArray[np.float64], float]:
-    """Return the loss of each image, without augmentation, and the headline metric of the task."""
+    """Return the loss of each sample, without augmentation, and the headline metric of the task."""
     outputs, target, _ = predict_outputs(trained, split, max_images)
     task = trained.module.task.cpu()  # where the outputs are; the network does not use it
     outputs = task.calibrated(outputs)
     losses = task.sample_losses(outputs, target)
     known = ~losses.isnan()
     if not known.all():
-        print(f"skipping {int((~known).sum()):,} of {len(known):,} {split} images without a known target")
+        left = f"{int((~known).sum()):,} of {len(known):,} {split} {task.sample}s"
+        print(f"skipping {left} without a known target")
     return losses[known].double().numpy(), task.headline_value(outputs[known], target[known])
 
 
@@ -76,12 +78,12 @@ def attack_metrics(members: NDArray[np.float64], unseen: NDArray[np.float64]) ->
     """Return AUC and true positive rate of an attack by a score that is higher for members of the training set.
 
     Args:
-        members: Scores of training images, (M,).
-        unseen: Scores of other images, (N,).
+        members: Scores of training samples, (M,).
+        unseen: Scores of other samples, (N,).
     """
     m, n = len(members), len(unseen)
     ranks = rankdata(np.concatenate([members, unseen]))
-    above = (ranks[:m] - rankdata(members)) / n  # fraction of unseen images below each member, ties counted as half
+    above = (ranks[:m] - rankdata(members)) / n  # fraction of unseen samples below each member, ties counted as half
     below = 1 - (ranks[m:] - rankdata(unseen)) / m
     auc = float(above.mean())
     # DeLong et al., Comparing the Areas under Two or More Correlated Receiver Operating Characteristic Curves, 1988
@@ -93,24 +95,24 @@ def attack_metrics(members: NDArray[np.float64], unseen: NDArray[np.float64]) ->
     return {"auc": auc, "auc_interval": interval, **rates, "trained_on": m, "new": n}
 
 
-def describe(result: dict[str, Any]) -> list[str]:
-    """Return the result of the attack in sentences, with its limitations."""
+def describe(result: dict[str, Any], units: str) -> list[str]:
+    """Return the result of the attack in sentences, with its limitations; `units` is the plural noun for samples."""
     (low, high), (tpr_low, tpr_high) = result["auc_interval"], result["found_interval"]
     sentences = [
         f"Membership inference attack by the loss: AUC {result['auc']:.3f} (95 % confidence interval {low:.3f} to"
         f" {high:.3f}); 0.5 is chance.",
         f"True positive rate {result['found']:.2%} (95 % confidence interval {tpr_low:.2%} to {tpr_high:.2%}) at"
-        f" {result['false_alarms']:,} false positives among {result['new']:,} unseen images; chance is about"
+        f" {result['false_alarms']:,} false positives among {result['new']:,} unseen {units}; chance is about"
         f" {result['false_alarms'] / result['new']:.2%}.",
     ]
     if result["new"] < 1 / FALSE_POSITIVE_RATE:
-        sentences.append(f"{result['new']:,} unseen images are too few for a false positive rate of 0.1 %.")
+        sentences.append(f"{result['new']:,} unseen {units} are too few for a false positive rate of 0.1 %.")
     if result["split"] == "val":
         sentences.append(
-            "The unseen images are from val, which selected the checkpoint: on test the AUC may be higher."
+            f"The unseen {units} are from val, which selected the checkpoint: on test the AUC may be higher."
         )
     if low > 0.5:
-        leak = "The loss separates training images from unseen ones, provided both have the same distribution"
-        return [*sentences, f"{leak}; more images, augmentation or differential privacy reduce this."]
-    no_leak = "This attack does not separate training images from unseen ones; a stronger attack may."
+        leak = f"The loss separates training {units} from unseen ones, provided both have the same distribution"
+        return [*sentences, f"{leak}; more {units}, augmentation or differential privacy reduce this."]
+    no_leak = f"This attack does not separate training {units} from unseen ones; a stronger attack may."
     return [*sentences, f"{no_leak} Only differential privacy bounds all attacks."]

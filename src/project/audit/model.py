@@ -1,4 +1,4 @@
-"""Inference of a trained model on the labeled images of a split."""
+"""Inference of a trained model on the labeled samples of a split."""
 
 from collections.abc import Iterator
 from typing import cast

@@ -35,7 +35,7 @@ def model_card(run: Path, output: Path | None = None) -> None:
         output: File to write; by default model_card.md in the run folder, which is not overwritten if it exists.
 
     Raises:
-        UserError: the run has no tested images, or the default file exists.
+        UserError: the run has no tested samples, or the default file exists.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -61,9 +61,10 @@ def _context(run: Run, results: Results) -> dict[str, Any]:
         start.get("packages", {}),
         start.get("hardware") or {},
     )
+    sample = facts["kind"] or "image"
     parts = [f"{facts['net']}, {facts['parameters']:,} parameters"] if facts["net"] else ["Network not recorded"]
     if facts["input"]:
-        parts.append(f"images of {facts['input']}")
+        parts.append(f"{sample}s of {facts['input']}")
     seconds, file, summary = facts["seconds_of_training"], Path(facts["checkpoint"] or ""), run.folder / TEST_SUMMARY
     checkpoint = load_checkpoint(file) if file.is_file() else None
     training_run = run.trained or run.folder
@@ -80,6 +81,7 @@ def _context(run: Run, results: Results) -> dict[str, Any]:
         "privacy": (facts["notes"] or {}).get("privacy"),
         "results": results,
         "kind": KINDS[type(results)],
+        "sample": sample,
         "tested": run.predictions,
         "form": form,
         "names": results.columns,
@@ -102,7 +104,7 @@ def _context(run: Run, results: Results) -> dict[str, Any]:
         "set_threshold": _target(checkpoint).get("set_threshold"),
         "threshold": _target(checkpoint).get("confidence_threshold"),
         "calibrated_later": checkpoint and summary.exists() and file.stat().st_mtime > summary.stat().st_mtime,
-        "leak_test": describe(json.loads(leak_test.read_text())) if leak_test.is_file() else [],
+        "leak_test": describe(json.loads(leak_test.read_text()), f"{sample}s") if leak_test.is_file() else [],
         "robustness": robustness,
         "robustness_metric": metric,
         "mean_corrupted": fmean(corrupted) if corrupted else None,
@@ -129,12 +131,13 @@ def _number(value: float | str, form: str) -> str:
 
 def _front_matter(run: Run, results: Results) -> str:
     metric = {"accuracy": "accuracy", "F1": "f1", "MAE": "mae"}[results.metrics[0]]
-    task = "image-regression" if isinstance(results, ValueResults) else "image-classification"
+    kind = run.facts.get("kind", "image")
+    task = f"{kind}-{'regression' if isinstance(results, ValueResults) else 'classification'}"
     data = Path(run.facts.get("folder") or "unknown").name
     dataset = {"name": data, "type": data, "split": run.facts.get("split") or "test"}
     metrics = [{"type": metric, "value": round(value, 6)} for value in _overall(results)]
     result = {"task": {"type": task}, "dataset": dataset, "metrics": metrics}
-    # The Hub has no pipeline for regression from images.
+    # The Hub has no pipeline for regression from images or texts.
     front: dict[str, Any] = {} if isinstance(results, ValueResults) else {"pipeline_tag": task}
     front |= {"tags": [task, "pytorch"], "metrics": [metric]}
     front["model-index"] = [{"name": run.name, "results": [result]}]

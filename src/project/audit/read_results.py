@@ -11,11 +11,11 @@ def read_results(run: Run) -> Results:
     """Return the results of a tested run.
 
     Raises:
-        UserError: The run has no tested images, or its table is not one of classes, labels or values.
+        UserError: The run has no tested samples, or its table is not one of classes, labels or values.
     """
     tested = run.predictions
     if tested is None:
-        raise UserError(f"{run.folder} has no tested images of classes, labels or values")
+        raise UserError(f"{run.folder} has no tested samples of classes, labels or values")
     if isinstance(tested, Predictions):
         return ClassResults(tested)
     if isinstance(tested, LabelPredictions):

@@ -18,7 +18,7 @@ RESAMPLES = 999  # of the bootstrap; minimum for the permutation test
 
 
 class Results(ABC):
-    """Targets and predictions of the tested images.
+    """Targets and predictions of the tested samples.
 
     Attributes:
         metrics: Names of the metrics, the most important first. Those in `within` do not depend on how classes or label
@@ -26,7 +26,7 @@ class Results(ABC):
         shown: The columns of groups.csv to show; the first one has an interval and tells the worst group.
         lower_is_better: Whether a lower value of the first metric is better.
         columns: Names of the columns of the metrics that have one for each class, label or value.
-        paths: Image paths.
+        paths: Paths of the samples, or the texts themselves.
     """
 
     metrics: ClassVar[tuple[str, ...]]

@@ -15,35 +15,35 @@ from typing_extensions import override
 
 from project.callbacks.describe import describe_run
 from project.interface import SPLITS, Split, data_of, module_of
-from project.output import format_duration, pluralize
+from project.output import format_duration, pluralize, shorten
 
 
 class ProgressBar(RichProgressBar):
-    """Progress bar of an epoch with loss and images per second; it is removed at the end of training."""
+    """Progress bar of an epoch with loss and samples per second; it is removed at the end of training."""
 
     def __init__(self) -> None:
         super().__init__(refresh_rate=10)
         self._loss: Any = None
-        self._images, self._started = 0, 0.0
+        self._samples, self._started = 0, 0.0
 
     @override
     def on_train_epoch_start(self, trainer: L.Trainer, *args: Any) -> None:
-        self._images, self._started = 0, time.monotonic()
+        self._samples, self._started = 0, time.monotonic()
         super().on_train_epoch_start(trainer, *args)
 
     @override
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, *args: Any) -> None:
         self._loss = outputs["loss"]  # copied from the device only when the bar is redrawn
-        self._images += len(batch.index) * trainer.world_size
+        self._samples += len(batch.index) * trainer.world_size
         super().on_train_batch_end(trainer, pl_module, outputs, batch, *args)
 
     def _get_train_description(self, current_epoch: int) -> str:
         return f"epoch {_format_epoch(self.trainer, current_epoch + 1)}".ljust(len(self.validation_description))
 
     def get_metrics(self, *_: Any) -> dict[str, Any]:
-        """Return the loss and the images per second."""
-        speed = self._images / (time.monotonic() - self._started)
-        return {} if self._loss is None else {"loss": f"{float(self._loss):.4f}", "images/s": f"{speed:,.0f}"}
+        """Return the loss and the samples per second."""
+        speed, kind = self._samples / (time.monotonic() - self._started), module_of(self.trainer).task.sample
+        return {} if self._loss is None else {"loss": f"{float(self._loss):.4f}", f"{kind}s/s": f"{speed:,.0f}"}
 
 
 class Console(L.Callback):
@@ -70,7 +70,8 @@ class Console(L.Callback):
         self._print(trainer, *describe_run(trainer), "")
         name = f" {headline[0]:>8}" if (headline := module_of(trainer).task.headline) else ""
         own = f" {monitor:>9}" if (monitor := _own_monitor(trainer)) else ""
-        self._print(trainer, f"{'epoch':>9} {'train loss':>11}{name} {'val loss':>9}{name}{own} {'images/s':>9}")
+        speed = f"{module_of(trainer).task.sample}s/s"
+        self._print(trainer, f"{'epoch':>9} {'train loss':>11}{name} {'val loss':>9}{name}{own} {speed:>9}")
 
     def on_train_epoch_start(self, trainer: L.Trainer, *_: Any) -> None:
         """Print the line of the previous epoch, whose checkpoint has been written by now."""
@@ -92,7 +93,8 @@ class Console(L.Callback):
         if self._epoch == 0:
             return
         value = {name: float(metric) for name, metric in trainer.callback_metrics.items()}
-        headline = module_of(trainer).task.headline
+        task = module_of(trainer).task
+        headline, speed = task.headline, f"train/{task.sample}s_per_second"
 
         def cell(name: str, spec: str) -> str:
             return format(value[name], spec) if name in value else "-"
@@ -111,7 +113,7 @@ class Console(L.Callback):
         self._print(
             trainer,
             f"{_format_epoch(trainer, self._epoch):>9} {cell('train/loss', '.4f'):>11}{train}"
-            f" {cell('val/loss', '.4f'):>9}{val}{own} {cell('train/images_per_second', ',.0f'):>9}{mark}",
+            f" {cell('val/loss', '.4f'):>9}{val}{own} {cell(speed, ',.0f'):>9}{mark}",
         )
         self._epoch = 0
 
@@ -142,14 +144,16 @@ class Console(L.Callback):
     def on_predict_end(self, trainer: L.Trainer, *_: Any) -> None:
         """Print the predictions, for up to 5 samples, and the path of the table."""
         file, description = Path(trainer.log_dir or ".") / "predictions.csv", module_of(trainer).data_description
+        data = data_of(trainer)
         if trainer.is_global_zero and file.is_file():
             with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
                 rows = list(islice(csv.reader(stream), 7))[1:]
             for row in rows if len(rows) <= 5 else []:
+                name = row[0] if data.key == "path" else shorten(row[0])
                 scores = np.array(row[-description.target.outputs :], np.float32)
-                self._print(trainer, f"{row[0]}: {description.target.describe(scores)}")
-        data = data_of(trainer)
-        self._print(trainer, f"predictions: {file}, {pluralize(data.size, description.input.kind)} of {data.folder}")
+                self._print(trainer, f"{name}: {description.target.describe(scores)}")
+        place = "" if data.folder == Path() else f" of {data.folder}"  # no folder: a text on the command line
+        self._print(trainer, f"predictions: {file}, {pluralize(data.size, description.input.kind)}{place}")
 
 
 def _format_epoch(trainer: L.Trainer, epoch: int) -> str:

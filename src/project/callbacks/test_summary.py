@@ -32,7 +32,7 @@ SHOWN = 12
 """Number of most confident mistakes, of least confident predictions and of examples (one per class) to keep."""
 Overlays = Callable[[Any, Tensor, Tensor, int, Tensor | None], list[Any] | None]
 """Overlays attribution maps on images, given (module, images (N, C, H, W), outputs int64 (N,), size in pixels, and
-which pixels are not padding, bool (N, 1, H, W), or None)."""
+which pixels are not padding, bool (N, 1, H, W), or None). Of other samples, a list of parts with their attribution."""
 
 
 class TestSummary(L.Callback):
@@ -85,7 +85,7 @@ class TestSummary(L.Callback):
         if not trainer.is_global_zero:
             return
         gathered = [json.loads(part.read_text()) for part in parts]
-        path, samples = data_of(trainer).path, dict[str, list[dict[str, str]]]()
+        path, samples = data_of(trainer).path, dict[str, list[dict[str, Any]]]()
         for kind in {kind: None for part in gathered for kind in part}:
             best = top_k([tuple(sample) for part in gathered for sample in part.get(kind, [])], _limit(kind))
             samples.setdefault(kind.split()[0], []).extend({"path": path(i), **texts} for _, i, texts in best)
@@ -97,12 +97,16 @@ class TestSummary(L.Callback):
         module, render = module_of(trainer), data_of(trainer).description.input.render
         texts = [as_text(render(sample.numpy())) for _, _, sample in kept]
         if kept and self.overlays is not None and not kind.startswith("sample"):
-            inputs = torch.stack([sample for _, _, sample in kept])
+            stacked = data_of(trainer).description.input.stack([sample.numpy() for _, _, sample in kept])
+            inputs = torch.from_numpy(stacked)
             explained = [each[0] for each in module.task.explained(module.predictions(inputs.to(module.device)))]
             content = data_of(trainer).content([row for _, row, _ in kept])
             overlays = self.overlays(module, inputs, torch.tensor(explained), 160, content)
             for text, overlay, output in zip(texts, overlays or (), explained, strict=False):
-                text["attribution"] = _data_uri(overlay, "jpeg")
+                if isinstance(overlay, list):
+                    text["parts"] = overlay
+                else:
+                    text["attribution"] = _data_uri(overlay, "jpeg")
                 text["attribution_of"] = module.task.target.names[output]
         return [(score, index, text) for (score, index, _), text in zip(kept, texts, strict=True)]
 
@@ -138,7 +142,7 @@ def _limit(kind: str) -> int:
     return 1 if kind.startswith("sample") else SHOWN
 
 
-def as_text(rendered: Any) -> dict[str, str]:
+def as_text(rendered: Any) -> dict[str, Any]:
     """Return a rendered sample for embedding in HTML: text, or an image of at most 224 pixels as a data URI."""
     if isinstance(rendered, str):
         return {"text": rendered}

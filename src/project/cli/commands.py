@@ -18,7 +18,7 @@ from typing import Any
 import project
 from project.interface import import_object
 
-CORE_PACKAGES = ("callbacks", "cli", "datamodules", "images", "modules", "runs")
+CORE_PACKAGES = ("callbacks", "cli", "datamodules", "images", "interface", "modules", "runs", "tables")
 Command = tuple[str, ...]
 GROUPS = {
     "train": "Training",
@@ -34,7 +34,7 @@ CORE: dict[str, Command] = {
     "fit": ("project.cli.loops.fit", "train", "train a model and test its best checkpoint, or resume a run"),
     "validate": ("project.cli.loops.validate", "evaluate", "evaluate a trained model on the val split"),
     "test": ("project.cli.loops.test", "evaluate", "evaluate a trained model on the test split"),
-    "predict": ("project.cli.loops.predict", "evaluate", "predict the classes of images"),
+    "predict": ("project.cli.loops.predict", "evaluate", "predict the classes of images or texts"),
     "check_data": (
         "project.datamodules.images.check.check_data",
         "data",

@@ -58,7 +58,7 @@ def test(trained: Evaluation) -> None:
 
 
 def predict(trained: Evaluation) -> None:
-    """Predict the classes of a folder of images or of one image, and write predictions.csv."""
+    """Predict the classes of images or texts, and write predictions.csv."""
     trained.trainer.predict(**_loop_arguments(trained), return_predictions=False)
 
 

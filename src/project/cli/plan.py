@@ -104,7 +104,8 @@ def make_plan(name: str, kind: type[Job], args: list[str]) -> Plan:
     supported, description = commands()[name][3:], DataDescription.from_dict(saved["data_description"])
     inputs, _, targets = supported[0].partition(" with ") if supported else ("", "", "")
     model = f"{description.input.kind}s", description.target.kind
-    if supported and (model[0] != inputs or (targets and model[1] not in re.split(", | or ", targets))):
+    listed = zip(model, (inputs, targets), strict=True)
+    if any(names and part not in re.split(", | or ", names) for part, names in listed):
         raise UserError(f"{name} is for {supported[0]}, but {path} is a model for {' with '.join(model)}")
     plan = Plan(args, given, {}, path, saved, restarted)
     if not restarted:

@@ -200,7 +200,7 @@ class CLI(LightningCLI):
                 DataDescription.from_dict(self.plan.saved["data_description"]), restored=True
             )
         if issubclass(self.kind, Trained):
-            self.datamodule.is_other = is_other_dataset(self.datamodule.hparams, self.plan.saved)
+            self.datamodule.is_other |= is_other_dataset(self.datamodule.hparams, self.plan.saved)
 
     def _set_seed(self) -> None:
         try:

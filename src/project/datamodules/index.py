@@ -16,7 +16,7 @@ from torch import Tensor
 from project.datamodules.labels import TargetKind
 from project.errors import UserError
 from project.interface import ClassTarget, MultilabelTarget, Split, Target, ValueTarget
-from project.interface.target import SEPARATOR
+from project.output import SEPARATOR
 
 if TYPE_CHECKING:
     from project.datamodules.images.masks import Masks

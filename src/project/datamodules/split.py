@@ -65,7 +65,7 @@ def complete_splits(index: Index, val_fraction: float, test_fraction: float, see
             splits[train[parts == number]] = split
         missing: list[str] = [split for split in ("train", *shares) if not (splits == split).any()]
         if missing:
-            unit = "images" if index.groups is None else "groups"
+            unit = f"{index.unit}s" if index.groups is None else "groups"
             raise UserError(
                 f"{index.root} has too few {unit} for a {missing[0]} split: add {unit}, or provide the splits"
             )
@@ -91,8 +91,9 @@ def complete_splits(index: Index, val_fraction: float, test_fraction: float, see
             splits[remaining[:count]] = split
             remaining = remaining[count:]
         if fractions and not remaining:
-            few = f"{len(rows)} images, too few to split into train and {' and '.join(fractions)}"
-            raise UserError(f"class '{name}' in {index.root} has {few}: add images, or provide the splits as folders")
+            few = f"{len(rows)} {index.unit}s, too few to split into train and {' and '.join(fractions)}"
+            fix = f"add {index.unit}s, or provide the splits, as folders or in a column"
+            raise UserError(f"class '{name}' in {index.root} has {few}: {fix}")
     return replace(index, splits=splits)
 
 
@@ -151,13 +152,13 @@ def split_as_trained(
     if is_other:
         total, count = int(np.count_nonzero(index.splits != "skip")), len(own.rows(split))
         which = "all" if count == total else f"the {count:,} in its own test or val split"
-        about = f"{pluralize(total, 'image')}, not the data that the model was trained on"
+        about = f"{pluralize(total, index.unit)}, not the data that the model was trained on"
         rank_zero_only(print)(f"data      {index.root}: {about}: {which} are evaluated")
         return own
     if (index.splits != drawn.splits).any():
         changed = f"{index.root} has changed since the model was trained, so its splits were drawn again"
-        leak = "the test split may contain training images"
-        rank_zero_warn(f"{changed}: {leak}; to select the test images yourself, use DIR/test/CLASS/IMAGE")
+        leak = f"the test split may contain training {index.unit}s"
+        rank_zero_warn(f"{changed}: {leak}; to select it yourself, use DIR/test/CLASS or a column `split`")
     return drawn
 
 
@@ -183,7 +184,7 @@ def _folds(index: Index, pool: NDArray[np.int64], folds: int, seed: int) -> NDAr
     groups = None if index.groups is None else index.groups[pool]
     units = np.bincount(labels).min() if groups is None else len(np.unique(groups))
     if units < folds:
-        unit = "images in its smallest class" if groups is None else "groups"
+        unit = f"{index.unit}s in its smallest class" if groups is None else "groups"
         raise UserError(f"{index.root} has {units} {unit}, too few to split into {folds} folds")
     splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
     numbers = np.zeros(len(pool), np.int64)

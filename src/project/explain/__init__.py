@@ -3,7 +3,7 @@
 from typing import Any
 
 SUMMARY = "attribution maps, learned features and layer ablation"
-COMMANDS = {"explain": ("project.explain.explain.explain", "explain", SUMMARY, "images")}
+COMMANDS = {"explain": ("project.explain.explain.explain", "explain", SUMMARY, "images or texts")}
 CALLBACKS = ("project.explain.callback.AttributionOverlays",)
 
 

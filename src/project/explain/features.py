@@ -1,5 +1,6 @@
 """Feature visualization: filters, feature maps and embeddings."""
 
+import re
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -73,7 +74,7 @@ def _colorize(channel: Tensor, size: tuple[int, int]) -> Image.Image:
 
 @torch.no_grad()
 def embed(model: Classifier, image: Tensor) -> Tensor:
-    """Return the input of the head for images (N, C, H, W), averaged over positions: float (N, features)."""
+    """Return the input of the head for images (N, C, H, W), or texts, averaged over positions: (N, features)."""
     features: list[Tensor] = []
 
     def record(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -86,15 +87,19 @@ def embed(model: Classifier, image: Tensor) -> Tensor:
     return torch.cat(features)
 
 
-def write_embeddings(folder: Path, features: Tensor, image: Tensor, columns: dict[str, list[str]]) -> None:
-    """Write features (N, F), thumbnails of images (N, C, H, W) and metadata columns for the TensorBoard projector."""
+def write_embeddings(folder: Path, features: Tensor, image: Tensor | None, columns: dict[str, list[str]]) -> None:
+    """Write features (N, F), metadata columns and thumbnails of images (N, C, H, W), if any, for TensorBoard."""
     from torch.utils.tensorboard.writer import SummaryWriter
 
-    longest = max(image.shape[-2:])
-    limit = min(longest, int(SPRITE / max(1, len(image)) ** 0.5))
-    size = [max(1, side * limit // longest) for side in image.shape[-2:]]
-    shown = unit_range(shown_bands(image).cpu()).expand(-1, 3, -1, -1)
-    thumbnails = F.interpolate(shown, size, mode="bilinear", antialias=True).clamp(0, 1)
+    thumbnails = None
+    if image is not None:
+        longest = max(image.shape[-2:])
+        limit = min(longest, int(SPRITE / max(1, len(image)) ** 0.5))
+        size = [max(1, side * limit // longest) for side in image.shape[-2:]]
+        shown = unit_range(shown_bands(image).cpu()).expand(-1, 3, -1, -1)
+        thumbnails = F.interpolate(shown, size, mode="bilinear", antialias=True).clamp(0, 1)
     with SummaryWriter(str(folder)) as writer:
-        rows = [[*map(printable, row)] for row in zip(*columns.values(), strict=True)]
+        rows = [
+            [re.sub(r"[\t\r\n]", " ", printable(cell)) for cell in row] for row in zip(*columns.values(), strict=True)
+        ]
         writer.add_embedding(features, rows, thumbnails, tag="features", metadata_header=list(columns))

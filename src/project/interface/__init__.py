@@ -7,7 +7,7 @@ or `Target` in any file. This package does not import torch.
 
 from project.interface.batch import SPLITS, Batch, Split, StageResult
 from project.interface.class_target import ClassTarget
-from project.interface.description import FORMAT_VERSION, DataDescription, import_object
+from project.interface.description import FORMAT_VERSION, DataDescription, import_object, import_part
 from project.interface.inputs import Fit, GraphInput, ImageInput, Input, PixelType, Source, to_size
 from project.interface.multilabel_target import MultilabelTarget
 from project.interface.target import Target
@@ -33,6 +33,7 @@ __all__ = [
     "ValueTarget",
     "data_of",
     "import_object",
+    "import_part",
     "module_of",
     "test_folder",
     "time_limit",

@@ -1,6 +1,7 @@
 """Description of a dataset, and its form in checkpoints and exported models."""
 
 import importlib
+import importlib.util
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -64,6 +65,21 @@ def import_object(path: str) -> Any:
     """Import and return the object with this dotted path."""
     module, _, name = path.rpartition(".")
     return getattr(importlib.import_module(module), name)
+
+
+def import_part(package: str, inputs: Input, name: str) -> Any:
+    """Return what a package has for the samples of a model, from its subpackage for this kind of input.
+
+    Args:
+        package: Name of the package.
+        inputs: Input of the model, e.g. of the kind `text`, whose subpackage is `texts`.
+        name: Path of the object in the subpackage, e.g. `command.explain`.
+
+    Returns:
+        The object; None if the package has no such subpackage, as for images, which it handles itself.
+    """
+    part = f"{package}.{inputs.kind}s"
+    return import_object(f"{part}.{name}") if importlib.util.find_spec(part) else None
 
 
 def _instantiate(spec: dict[str, Any], base: type[Any]) -> Any:

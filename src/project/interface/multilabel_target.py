@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from typing_extensions import override
 
-from project.interface.target import SEPARATOR, Target
+from project.interface.target import Target
+from project.output import SEPARATOR
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,9 +8,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-SEPARATOR = "|"
-"""Between the labels of a sample in tables of predictions."""
-
 
 @dataclass(frozen=True)
 class Target:

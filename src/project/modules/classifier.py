@@ -166,6 +166,7 @@ class Classifier(L.LightningModule):
         self.data_description, self._restored = description, restored
         self.preprocess = builder(description.input.preprocess)(description.input)
         self.task = (self._build["task"] or builder(description.target.task))(description.target)
+        self.task.sample = description.input.kind
         if self._build["loss"] is None:
             self.loss = self.task.build_loss(self._loss_options)
         else:

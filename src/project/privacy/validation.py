@@ -25,9 +25,9 @@ def validate(trainer: L.Trainer, delta: float) -> None:
 def _violations(trainer: Any, delta: float) -> Iterator[str]:
     model, data = module_of(trainer), trainer.datamodule
     classes = data_of(trainer).description.target.outputs
-    images = data.split_sizes()["train"]
+    images, kind = data.split_sizes()["train"], data.input.kind
     if delta <= 0 or delta * images >= 1:
-        yield f"delta {delta:g} must be above 0 and below 1 / {images:,} images: use e.g. {0.1 / images:.0e}"
+        yield f"delta {delta:g} must be above 0 and below 1 / {images:,} {kind}s: use e.g. {0.1 / images:.0e}"
     if trainer.world_size > 1:
         yield "several devices would each add noise, which the accounting does not cover: use --trainer.devices 1"
     if trainer.precision not in ("32-true", "64-true"):

@@ -42,8 +42,25 @@ class Trained(Job):
 
     checkpoint: Path
 
+    def load_model(self) -> None:
+        """Load the weights, and move the model to the trainer's device in eval mode.
+
+        Raises:
+            UserError: The trainer has several devices.
+        """
+        from project.runs.checkpoints import load_checkpoint
+
+        if self.trainer.world_size > 1:
+            raise UserError("this command runs on one device: add --trainer.devices 1")
+        saved = load_checkpoint(self.checkpoint)
+        self.module.trainer = self.trainer
+        self.trainer.strategy.connect(self.module)
+        self.module.configure_model()
+        self.module.load_state_dict(saved["state_dict"])
+        self.module.to(self.trainer.strategy.root_device).eval()
+
     def load(self, stage: Literal["validate", "test", "predict"]) -> bool:
-        """Load the weights, move the model to the trainer's device in eval mode, and set up the data.
+        """Load the model as in `load_model`, and set up the data.
 
         The dataset that the model was trained on is split as in training. Of another one, all images are in the split
         of the stage, unless it has splits of its own; `predict` reads it without labels.
@@ -54,17 +71,9 @@ class Trained(Job):
         Raises:
             UserError: The trainer has several devices.
         """
-        from project.runs.checkpoints import load_checkpoint
-
-        trainer, module, data = self.trainer, self.module, self.data
-        if trainer.world_size > 1:
-            raise UserError("this command runs on one device: add --trainer.devices 1")
-        saved = load_checkpoint(self.checkpoint)
-        module.trainer = data.trainer = trainer
-        trainer.strategy.connect(module)
-        module.configure_model()
-        module.load_state_dict(saved["state_dict"])
-        module.to(trainer.strategy.root_device).eval()
+        self.load_model()
+        data = self.data
+        data.trainer = self.trainer
         data.prepare_data()
         data.setup("test" if stage == "predict" and not data.is_other else stage)
         return not data.is_other

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from project.interface.target import SEPARATOR
+from project.output import SEPARATOR
 from project.runs.predictions import Bin, calibration_bins
 from project.runs.statistics import precision_recall_f1, ranking
 from project.runs.value_predictions import numbers

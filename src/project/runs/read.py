@@ -39,16 +39,18 @@ class Run:
         trained: Folder of the `fit` that wrote the checkpoint, often the same folder.
         target: Fields of the target of the data, and its `kind`; found in the table of predictions without test.json.
         rows: Number of tested samples.
+        key: First column of test_predictions.csv: `path`, or what the samples are if they have none, e.g. `text`.
     """
 
     folder: Path
     name: str
     facts: dict[str, Any]
-    samples: dict[str, list[dict[str, str]]]
+    samples: dict[str, list[dict[str, Any]]]
     predictions: AnyPredictions | None
     trained: Path | None
     target: dict[str, Any] = field(default_factory=dict)
     rows: int = 0
+    key: str = "path"
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -112,7 +114,7 @@ def read_run(folder: Path) -> Run:
     header, rows = read_rows(folder / TEST_PREDICTIONS, [])
     target = target or _target(header)
     predictions = _predictions(folder, target, header, rows)
-    return Run(folder, name, facts, samples, predictions, trained, target, len(rows))
+    return Run(folder, name, facts, samples, predictions, trained, target, len(rows), header[0] if header else "path")
 
 
 def _read(file: Path, read: Callable[[Path], Any]) -> Any:

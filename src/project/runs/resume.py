@@ -169,13 +169,13 @@ def check_same_data(saved: DataDescription, data: DataDescription, folder: Path)
         now = replace(now, mean=then.mean, std=then.std)  # pretrained networks have their own channel statistics
     if saved.target != data.target or then != now:
         raise UserError(
-            f"the checkpoint was trained on {saved.target} at {saved.input} pixels, but the data has {data.target}"
-            f" at {data.input} pixels, or different class names: resume on the same data"
+            f"the checkpoint was trained on {saved.target} of {saved.input.kind}s of {saved.input}, but the data has"
+            f" {data.target} of {data.input.kind}s of {data.input}, or different class names: resume on the same data"
         )
     if saved.fingerprint != data.fingerprint:
         raise UserError(
-            f"the images in {folder} or their splits have changed since the checkpoint was saved: resume on the same"
-            " images or start a new run"
+            f"the {now.kind}s in {folder} or their splits have changed since the checkpoint was saved: resume on the"
+            f" same {now.kind}s or start a new run"
         )
 
 

@@ -21,7 +21,7 @@ class BatchSizeFinder(L.Callback):
     """Callback that trains a short epoch with each batch size, doubling it each time, and prints the throughput.
 
     Attributes:
-        throughput: Images per second over all devices, by batch size.
+        throughput: Samples per second over all devices, by batch size.
     """
 
     def __init__(self, data: DataModule) -> None:
@@ -53,7 +53,7 @@ class BatchSizeFinder(L.Callback):
         enough = 2 * size * (WARMUP_STEPS + 2) <= self._data.split_sizes()["train"]
         trainer.should_stop = not improved or not enough
         if improved and not enough and trainer.is_global_zero:
-            print(f"{2 * size:>10,} {'skipped':>12}: too few images in the train split")
+            print(f"{2 * size:>10,} {'skipped':>12}: too few {self._data.description.input.kind}s in the train split")
         self._data.batch_size = 2 * size
 
 
@@ -67,16 +67,16 @@ def find_batch_size(job: Untrained, min_batch_size: int = 16) -> None:
         min_batch_size: First batch size, over all devices; doubled each time.
 
     Raises:
-        UserError: the first batch size does not fit into memory, or the dataset has too few images.
+        UserError: the first batch size does not fit into memory, or the dataset has too few samples.
     """
-    trainer, data = job.trainer, job.data
+    trainer, data, units = job.trainer, job.data, f"{job.data.input.kind}s"
     data.batch_size = min_batch_size
     finder = BatchSizeFinder(data)
     train_only(trainer, finder, STEPS * MAX_SIZES)
     trainer.limit_train_batches = STEPS
     trainer.reload_dataloaders_every_n_epochs = 1  # type: ignore[attr-defined]
     if trainer.is_global_zero:
-        print(f"{'batch_size':>10} {'images/s':>12}")
+        print(f"{'batch_size':>10} {f'{units}/s':>12}")
     try:
         trainer.fit(job.module, datamodule=data)
     except (RuntimeError, MemoryError) as error:
@@ -85,12 +85,12 @@ def find_batch_size(job: Untrained, min_batch_size: int = 16) -> None:
         if not finder.throughput:
             half = max(1, min_batch_size // 2)
             raise UserError(
-                f"a batch of {min_batch_size} images does not fit into memory: try --min_batch_size {half}"
+                f"a batch of {min_batch_size} {units} does not fit into memory: try --min_batch_size {half}"
             ) from None
         print(f"{data.batch_size:>10,} {'out of memory':>12}")
     if not any(finder.throughput.values()):
         raise UserError(
-            f"too few images for more than {WARMUP_STEPS} steps with batch size {min_batch_size}:"
+            f"too few {units} for more than {WARMUP_STEPS} steps with batch size {min_batch_size}:"
             " try a smaller --min_batch_size"
         )
     if trainer.is_global_zero:

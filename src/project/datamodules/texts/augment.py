@@ -7,9 +7,7 @@ import numpy as np
 from typing_extensions import override
 
 from project.errors import UserError
-
-UNITS = re.compile(r"[\u2e80-\u9fff\uac00-\ud7af\U00020000-\U0003ffff]|\S+?(?=\s|[\u2e80-\u9fff\uac00-\ud7af]|$)")
-"""A word: characters without blanks between them; in Chinese, Japanese and Korean, a single character."""
+from project.texts.words import UNITS
 
 
 class TextTransform(ABC):

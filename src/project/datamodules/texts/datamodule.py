@@ -98,7 +98,7 @@ class TextDataModule(IndexedDataModule):
         self.hparams["columns"] = asdict(columns)
         self.origin = TextOrigin(root, table, columns, source, Path(cache_dir), LabelOptions(target, label_separator))
         self.input = TextInput(max_bytes)
-        self.text, self.item_transforms = text, item_transforms or []
+        self.text, self.is_other, self.item_transforms = text, text is not None, item_transforms or []
         self._split = partial(split_distinct, draw=self._split)
 
     def prepare_data(self) -> None:

@@ -149,7 +149,7 @@ class Multiclass(Task):
         support = confusion.sum(1)
         rates = precision_recall_f1(confusion.diag(), support, confusion.sum(0))
         rates |= {name: result.details[name] for name in headings if name in result.details}
-        rows = [["class", *(headings.get(name, name) for name in rates), "images"]]
+        rows = [["class", *(headings.get(name, name) for name in rates), f"{self.sample}s"]]
         for i, name in enumerate(self.target.class_names):
             cells = (f"{float(values[i]):.1%}" if support[i] else "-" for values in rates.values())
             rows.append([name, *cells, f"{int(support[i]):,}"])

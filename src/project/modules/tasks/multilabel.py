@@ -10,11 +10,11 @@ from torchmetrics import Metric
 
 from project.errors import UserError
 from project.interface import MultilabelTarget, StageResult, Target
-from project.interface.target import SEPARATOR
 from project.modules.losses import MaskedLoss
 from project.modules.tasks.figures import precision_recall_figure
 from project.modules.tasks.scores import ScoreMetric, known_mean, nanmean, ranking
 from project.modules.tasks.task import LossMetric, Task
+from project.output import SEPARATOR
 from project.runs.statistics import precision_recall_f1
 
 

@@ -91,6 +91,8 @@ class Task(nn.Module):
     """Format of one prediction in the titles of figures."""
     score_name: ClassVar[str] = ""
     """Name of the metric of `score`; it has the format of `headline`. Empty if there is none."""
+    sample: str = "image"
+    """Singular noun for a sample, in tables and messages: `Input.kind`, set by the module."""
 
     def __init__(self, target: Target) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ from project.errors import UserError
 from project.output import pluralize
 
 
-def fit_temperature(logits: Tensor, label: Tensor) -> float:
+def fit_temperature(logits: Tensor, label: Tensor, sample: str = "image") -> float:
     """Return the temperature with the lowest log loss.
 
     Guo et al., On Calibration of Modern Neural Networks, 2017.
@@ -18,6 +18,7 @@ def fit_temperature(logits: Tensor, label: Tensor) -> float:
     Args:
         logits: float64 (N, classes).
         label: int64 (N,).
+        sample: Singular noun for a sample.
 
     Raises:
         UserError: all predictions are correct, or the model is no better than chance.
@@ -26,8 +27,8 @@ def fit_temperature(logits: Tensor, label: Tensor) -> float:
     rivals = logits.scatter(1, label[:, None], -torch.inf).max(1).values
     if (rivals < of_label).all():
         raise UserError(
-            f"the model predicts all {pluralize(len(label), 'val image')} correctly, so no temperature can be fitted: "
-            "calibrate on more images, --data.root DIR"
+            f"the model predicts all {pluralize(len(label), f'val {sample}')} correctly, so no temperature can be"
+            f" fitted: calibrate on more {sample}s, --data.root DIR or --data.table FILE"
         )
     if (of_label - logits.mean(1)).mean() <= 0:
         raise UserError("the model is no better than chance on val: calibration cannot fix that")

@@ -1,4 +1,4 @@
-"""Tables of samples: CSV, TSV, JSON Lines or Parquet with any separator and encoding, as cleaned text."""
+"""Formats of tables: CSV and TSV with any separator and encoding, JSON Lines, Parquet."""
 
 import csv
 import io
@@ -7,15 +7,12 @@ import math
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from typing_extensions import override
+from typing import Any, NamedTuple
 
 from project.errors import UserError
-from project.output import did_you_mean, pluralize
+from project.output import SEPARATOR, pluralize
 
 BLANKS = "".join(c for c in map(chr, range(0x3001)) if c.isspace()) + "\u180e\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"
 """Whitespace, including no-break spaces, and zero-width characters."""
@@ -24,92 +21,19 @@ SAMPLE = 50  # lines from which the separator is found
 BOMS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 EXCEL = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # first bytes
 FIX = "save it as CSV in UTF-8, or as Parquet"
+QUOTED = r'\A"((?:[^"]|"")*)"\Z'
+CONTROL = r"[\x00-\x08\x0e-\x1f]"
+NO_ROWS = "is empty: add a header with the names of the columns, and one row per sample"
 
 
-@dataclass(frozen=True)
-class Columns:
-    """Names of the columns of a table; subclasses add the column of the samples, which `key` names.
+class Content(NamedTuple):
+    """Content of a table."""
 
-    Args:
-        label: Class of each sample; or several columns, of 0 and 1 for labels, of numbers for values to predict.
-        split: train, val, test or empty; by default the column `split`, if there is one.
-        group: Group of each sample, e.g. a patient; a group stays in one split.
-        balance: E.g. a camera or a skin type. `sampling: balanced` then samples all pairs of class and entry equally
-            often, so that the entry does not predict the class.
-    """
-
-    label: str | list[str] = "label"
-    split: str | None = None
-    group: str | None = None
-    balance: str | None = None
-
-    @property
-    def labels(self) -> list[str]:
-        """Names of the label columns."""
-        return [self.label] if isinstance(self.label, str) else list(self.label)
-
-    @property
-    def key(self) -> str:
-        """Name of the column of the samples."""
-        raise NotImplementedError
-
-
-@dataclass(frozen=True)
-class PathColumns(Columns):
-    """Names of the columns of a table of files.
-
-    Args:
-        path: Path of each file relative to the dataset directory, or its name without the extension.
-        label: Class of each sample; or several columns, of 0 and 1 for labels, of numbers for values to predict.
-        split: train, val, test or empty; by default the column `split`, if there is one.
-        group: Group of each sample, e.g. a patient; a group stays in one split.
-        balance: E.g. a camera or a skin type. `sampling: balanced` then samples all pairs of class and entry equally
-            often, so that the entry does not predict the class.
-    """
-
-    path: str = "path"
-
-    @property
-    @override
-    def key(self) -> str:
-        return self.path
-
-
-DEFAULT_COLUMNS = PathColumns()
-
-
-@dataclass(frozen=True)
-class Table:
-    """Cells of a table as text, without blank rows.
-
-    Attributes:
-        file: The file that was read.
-        cells: Cells by column, as written; missing ones are empty.
-        places: Place of each row in the file, e.g. "line 2".
-        encoding: Encoding of the text.
-        notes: Sentences about what was guessed or changed.
-    """
-
-    file: Path
-    cells: dict[str, list[str]]
-    places: Sequence[str]
-    encoding: str = "utf-8"
-    notes: list[str] = field(default_factory=list)
-
-    def clean(self, column: str) -> list[str]:
-        """Return the cells of a column after `clean`; the number of changed cells is added to the notes."""
-        cells = self.cells[column]
-        cleaned = [clean(cell) for cell in cells]
-        stripped = sum(cell.strip(BLANKS) != cell for cell in cells)
-        normalized = sum(cell.strip(BLANKS) != result for cell, result in zip(cells, cleaned, strict=True))
-        for count, change in ((stripped, "blanks removed around"), (normalized, "Unicode normalized (NFC) in")):
-            if count:
-                self.notes.append(f"{self.file}: {change} {pluralize(count, 'cell')} of column {column}")
-        return cleaned
-
-    def error(self, row: int, problem: str) -> UserError:
-        """Return an error about a row."""
-        return UserError(f"{self.file}, {self.places[row]}: {problem}")
+    header: list[str]
+    cells: dict[str, list[str]]  # by column, as written; missing ones are empty
+    places: list[str]  # of each row in the file, e.g. "line 2"
+    encoding: str
+    notes: list[str]  # sentences about what was guessed or changed
 
 
 def clean(text: str) -> str:
@@ -117,52 +41,25 @@ def clean(text: str) -> str:
     return unicodedata.normalize("NFC", text.strip(BLANKS))
 
 
-def check_distinct(file: Path, labels: Iterable[str]) -> None:
-    """Raise a UserError if two labels differ only in case, or in blanks and zero-width characters within."""
-    seen: dict[str, str] = {}
-    for label in sorted(set(labels)):
-        key = " ".join(re.sub("[\u200b\u2060\ufeff]", "", label).lower().split())
-        if (other := seen.setdefault(key, label)) != label:
-            fix = "write them in one way if they are one class, otherwise rename one"
-            raise UserError(f"{file}: labels {other!r} and {label!r} differ only in case or blanks: {fix}")
-
-
-def load_table(file: Path, required: Mapping[str, str], optional: Sequence[str] = ()) -> Table:
-    """Read a CSV, TSV, JSON Lines or Parquet file.
-
-    The separator is a comma, semicolon, tab or vertical bar. The encoding is UTF-8 or UTF-16, otherwise Windows-1252.
-
-    Args:
-        file: The file to read.
-        required: Columns that must exist, and the option that names each of them, e.g. {"label": "--columns.label"}, or
-            an empty string.
-        optional: Columns to read if they exist.
+def read_cells(file: Path, names: Sequence[str]) -> Content:
+    """Read the columns of a table that have one of these names.
 
     Raises:
-        UserError: The file cannot be read, has no rows, rows of unequal length, or lacks a required column.
+        UserError: The file cannot be read, or has rows of unequal length.
     """
-    names = list(dict.fromkeys([*required, *optional]))
     try:
         with file.open("rb") as stream:
             is_parquet = stream.read(4) == b"PAR1" or file.suffix.lower() in (".parquet", ".pq")
         is_json = file.suffix.lower() in (".jsonl", ".ndjson")
-        read = _read_parquet if is_parquet else _read_json_lines if is_json else _read_text
-        header, table = read(file, names)
+        return (_read_parquet if is_parquet else _read_json_lines if is_json else _read_text)(file, names)
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror or error}") from error
-    for column, option in required.items():
-        if column not in header:
-            similar = did_you_mean(column.lower(), {name.lower(): f"{option} {name}" for name in header})
-            columns = ", ".join(filter(None, header))
-            fix = f": name one with {option} NAME{similar}" if option else ""
-            raise UserError(f"{file} has no column '{column}'; it has {columns}{fix}")
-    if not table.places:
-        raise UserError(f"{file} has a header but no rows: add one row per sample")
-    return table
 
 
-def _read_text(file: Path, names: Sequence[str]) -> tuple[list[str], Table]:
+def _read_text(file: Path, names: Sequence[str]) -> Content:
     text, encoding, notes = decode_text(file)
+    if not text.strip(BLANKS):
+        raise UserError(f"{file} {NO_ROWS}")
     if match := re.match(r"sep=(.)\r?\n", text):  # written by Excel
         text = text[match.end() :]
     separator = match[1] if match else _separator(text, names)
@@ -171,7 +68,17 @@ def _read_text(file: Path, names: Sequence[str]) -> tuple[list[str], Table]:
         notes.append(f"{file}: cells are separated by {separator!r}")
     # Otherwise blanks before a cell are counted and stripped later.
     spaced = f'{separator} "' in text
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=spaced)
+    # Many programs write tabs without quoting; if each line is a row, a quotation mark does not open a cell of several.
+    plain = (
+        separator == "\t" and len({line.count("\t") for line in re.split("[\r\n]+", text) if line.strip(BLANKS)}) == 1
+    )
+    reader = csv.reader(
+        io.StringIO(text, newline=""),
+        delimiter=separator,
+        strict=True,
+        skipinitialspace=spaced,
+        quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL,
+    )
     header: list[str] = []
     places, rows = [], []
     try:
@@ -180,6 +87,8 @@ def _read_text(file: Path, names: Sequence[str]) -> tuple[list[str], Table]:
                 cells.pop()  # spreadsheets write empty cells beyond the last column
             if not any(cell.strip(BLANKS) for cell in cells):
                 continue
+            if plain:
+                cells = [re.sub(QUOTED, lambda cell: cell[1].replace('""', '"'), cell) for cell in cells]
             place = f"line {reader.line_num + bool(match)}"
             if not header:
                 header = _header(file, cells, notes)
@@ -194,7 +103,7 @@ def _read_text(file: Path, names: Sequence[str]) -> tuple[list[str], Table]:
         fix = "within a cell, write quotation marks twice"
         raise UserError(f"{file}, line {reader.line_num + bool(match)}: {error}: {fix}") from error
     columns = {name: [row[header.index(name)] for row in rows] for name in names if name in header}
-    return header, Table(file, columns, places, encoding, notes)
+    return Content(header, columns, places, encoding, notes)
 
 
 def decode_text(file: Path) -> tuple[str, str, list[str]]:
@@ -214,15 +123,25 @@ def decode_text(file: Path) -> tuple[str, str, list[str]]:
             lines = sum(not line.isascii() and not _is_utf8(line) for line in text.splitlines())
             notes.append(f"{file}: {pluralize(lines, 'line')} with bytes that are not valid UTF-8, which are kept")
         else:
-            encoding, text = "cp1252", data.decode("cp1252", "surrogateescape")
-            notes.append(f"{file} is not in UTF-8: read as Windows-1252; if letters are wrong, save it in UTF-8")
-    if match := re.search(r"[\x00-\x08\x0e-\x1f]", text):
-        what = "NUL bytes" if match[0] == "\0" else "control characters"
+            encoding, name = ("gb18030", "GB 18030") if _is_gb18030(data) else ("cp1252", "Windows-1252")
+            text = data.decode(encoding, "surrogateescape")
+            notes.append(f"{file} is not in UTF-8: read as {name}; if letters are wrong, save it in UTF-8")
+    if match := re.search("\0", text):
         line = text.count("\n", 0, match.start()) + 1
-        raise UserError(f"{file}, line {line}: {what}, so this is not a text file in UTF-8: {FIX}")
-    if not text.strip(BLANKS):
-        raise UserError(f"{file} is empty: add a header with the names of the columns, and one row per sample")
+        raise UserError(f"{file}, line {line}: NUL bytes, so this is not a text file in UTF-8: {FIX}")
+    if damaged := sum(bool(re.search(CONTROL, line)) for line in text.split("\n")):
+        notes.append(f"{file}: {pluralize(damaged, 'line')} with control characters, which are kept")
     return text, encoding, notes
+
+
+def _is_gb18030(data: bytes) -> bool:
+    """Return True if bytes are Chinese in GB 18030 or GBK: pairs of bytes, not single accented letters."""
+    runs = re.findall(rb"[\xa1-\xfe]+", data)
+    try:
+        data.decode("gb18030")
+    except UnicodeDecodeError:
+        return False
+    return sum(len(run) > 1 for run in runs) * 2 > len(runs)
 
 
 def _is_utf8(text: str) -> bool:
@@ -251,7 +170,7 @@ def _header(file: Path, cells: Sequence[str], notes: list[str]) -> list[str]:
     return header
 
 
-def _read_parquet(file: Path, names: Sequence[str]) -> tuple[list[str], Table]:
+def _read_parquet(file: Path, names: Sequence[str]) -> Content:
     import pyarrow
     from pyarrow import parquet
 
@@ -266,13 +185,15 @@ def _read_parquet(file: Path, names: Sequence[str]) -> tuple[list[str], Table]:
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {file} as Parquet: {' '.join(str(error).split())}") from error
     places = [f"row {number}" for number in range(1, content.metadata.num_rows + 1)]
-    return header, Table(file, cells, places, notes=notes)
+    return Content(header, cells, places, "utf-8", notes)
 
 
-def _read_json_lines(file: Path, names: Sequence[str]) -> tuple[list[str], Table]:
+def _read_json_lines(file: Path, names: Sequence[str]) -> Content:
     text, encoding, notes = decode_text(file)
     rows, places, written = [], [], dict[str, None]()
-    for number, line in enumerate(text.splitlines(), start=1):
+    if not text.strip(BLANKS):
+        raise UserError(f"{file} {NO_ROWS}")
+    for number, line in enumerate(text.split("\n"), start=1):  # other line ends may be in a string
         if not line.strip(BLANKS):
             continue
         try:
@@ -287,7 +208,7 @@ def _read_json_lines(file: Path, names: Sequence[str]) -> tuple[list[str], Table
     header = _header(file, list(written), notes)
     wanted = {name: list(written)[header.index(name)] for name in names if name in header}
     cells = {name: [_as_text(row.get(key)) for row in rows] for name, key in wanted.items()}
-    return header, Table(file, cells, places, encoding, notes)
+    return Content(header, cells, places, encoding, notes)
 
 
 def _as_text(value: Any) -> str:
@@ -295,4 +216,6 @@ def _as_text(value: Any) -> str:
         return ""
     if isinstance(value, float) and value.is_integer():  # integers with missing values
         return str(int(value))
+    if isinstance(value, list):  # of labels
+        return SEPARATOR.join(map(_as_text, value))
     return os.fsdecode(value) if isinstance(value, bytes) else str(value)

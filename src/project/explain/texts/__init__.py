@@ -1,0 +1,1 @@
+"""Attribution of the predictions for texts to their words."""

@@ -1,0 +1,1 @@
+"""Tests of audits of models of texts."""
