@@ -211,7 +211,8 @@ def _command(words: list[str]) -> str:
         return "" if words[1:] == ["--help"] else _train(words)
     with patch.object(Parser, "instantiate", stop):
         error = error_message(lambda: main(words))
-    _, fit_args = split_fit_options(list(itertools.takewhile(lambda word: word != "--", words)))
+    parameters = inspect.signature(import_object(commands()[words[0]][0])).parameters
+    _, fit_args = split_fit_options(list(itertools.takewhile(lambda word: word != "--", words)), parameters)
     if "--" in words:
         fit_args += words[words.index("--") + 1 :]
     return error or (_train(["fit", *fit_args]) if fit_args else "")
