@@ -26,8 +26,8 @@ def test_order_of_files_on_disk_does_not_matter(tree: Path, monkeypatch: pytest.
     before = complete_splits(index_tree(tree), 0.1, 0.2, 0)
     find = tree_module.find_files
 
-    def shuffled(folder: Path, *more: object) -> list[str]:
-        found = list(find(folder))
+    def shuffled(folder: Path, extensions: tuple[str, ...], *more: object) -> list[str]:
+        found = list(find(folder, extensions))
         random.Random(3).shuffle(found)
         return found
 
