@@ -37,7 +37,6 @@ def text(separator: str = ",", ending: str = "\n") -> str:
         (text().encode("utf-16"), ""),
         (("\ufeff" + text(";")).encode("utf-16-be"), "separated by ';'"),
         (text().encode("cp1252"), "not in UTF-8: read as Windows-1252"),
-        (text().replace("Tee", "Tee\x01").encode(), "1 line with control characters, which are kept"),
         (unicodedata.normalize("NFD", text()).encode(), "Unicode normalized .* 1 cell of column label"),
         (text().replace("Tee", "\u00a0Tee\u200b").encode(), "blanks removed around 1 cell of column label"),
         (text().replace(",", " , ").encode(), "blanks .* header: 'path', 'label'"),
@@ -62,6 +61,14 @@ def test_tabs_without_quoting_and_gb18030(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_bytes(f"path,label\na,{name}\n".encode("gbk"))
     table = load_table(tmp_path / "t.csv", NAMES)
     assert table.clean("label") == [name] and "read as GB 18030" in table.notes[0]
+
+
+def test_control_characters_are_kept_in_texts_and_refused_in_labels(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(b"path,label\na\x08,x\nb,y\x1b[31m\n")
+    table = load_table(tmp_path / "t.csv", NAMES)
+    assert table.cells["path"] == ["a\x08", "b"] and "2 lines with control characters" in table.notes[0]
+    with pytest.raises(UserError, match="line 3: control characters in column label"):
+        table.clean("label")
 
 
 def test_json_lines(tmp_path: Path) -> None:

@@ -80,6 +80,8 @@ def test_given_splits_are_kept_and_leaks_told(tmp_path: Path) -> None:
     found = sorted(zip(index.keys, index.splits.tolist(), strict=True))
     expected = sorted((text, "test" if text == rows[5][0] else given) for text, _, given in rows)
     assert found == expected, "a text without a split joins its equal"
+    rows += [(f"{text}?", label, "val") for text, label, given in rows[:40] if given == "train"]
+    table = write(tmp_path / "t.csv", rows, ("text", "label", "split"))
     for fold in range(2):  # folds replace train and val, not test
         index = set_up(table, folds=2, fold=fold).index
         assert index is not None
