@@ -1,6 +1,5 @@
 """Commands to a smart home, the embedded dataset of texts."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any, ClassVar, Literal
