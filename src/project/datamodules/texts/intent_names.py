@@ -26,8 +26,8 @@ NAMES: dict[str, dict[str, str]] = {
         "search_query": "the beatles|jazz for dinner|dark side of the moon|the news|star wars|mozart|taylor swift",
         "zone": "home|work|school|the gym|town",
         "timer_name": "pizza|pasta|laundry|tea|homework|egg|cake",
-        "timer_command": "turn off the lights|open the garage door|lock the front door|turn on the heater|close the"
-        " blinds",
+        "timer_command": "turn off the lights|open the garage door|lock the front door|turn on the heater"
+        "|close the blinds",
         "shopping_list_item": "milk|bread|apples|toilet paper|olive oil|two onions|coffee",
         "todo_list_item": "call the dentist|water the plants|pay the rent|buy a present|book a flight|wash the car",
     },
