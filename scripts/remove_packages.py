@@ -24,6 +24,7 @@ TEXTS = (
 )
 UNCHANGED = ("CHANGELOG", "scripts/remove_packages.py")
 BELONGS = {
+    "alerts": ("docs/alerts.md",),
     "audit": ("docs/trust.md", "docs/tutorials/audit.md"),
     "deploy": ("docs/deploy.md", "docs/tutorials/ship.md", "notebooks", "tests/test_notebook.py"),
     "explain": ("docs/explain.md", "notebooks", "tests/test_notebook.py"),
@@ -36,6 +37,7 @@ BELONGS = {
 }
 """Files that are removed with each package, besides the folders of its name in src/project and tests."""
 BENCHMARKS = {
+    "alerts": ("alerts",),
     "audit": ("shortcut",),
     "deploy": ("inference",),
     "explain": ("explain",),
