@@ -1,10 +1,10 @@
-"""Test accuracy of the ConvNet of configs/cifar10.yaml alone and with the speedrun network as its teacher.
+"""Test accuracy of the ConvNet alone and with the network of configs/cifar10_speedrun.yaml as its teacher.
 
-    python benchmarks/distillation.py --root CIFAR10 [--teacher FILE] [--epochs 8] [--seeds 3] [-- OPTIONS]
+    python benchmarks/distillation.py --root CIFAR10 [--teacher FILE] [--config FILE] [--seeds 3] [-- OPTIONS]
 
 CIFAR10 holds {train,test}/CLASS/IMAGE. The teacher is a checkpoint of configs/cifar10_speedrun.yaml, which is trained
 first if none is given. Each seed trains both students for the same number of epochs, differing in `model.teacher` only.
-OPTIONS are for the taught student, e.g. --model.teacher_temperature 2.
+OPTIONS are for both students, e.g. --trainer.precision bf16-mixed.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from training import CONFIG, DEVICE, fit
 from project.cli import main as command
 from project.machine import default_precision, describe_device
 
-TEACHER = CONFIG.with_name("cifar10_speedrun.yaml")
+TEACHER, STUDENT = (CONFIG.with_name(f"cifar10_{name}.yaml") for name in ("speedrun", "baseline"))
 
 
 def train_teacher(root: Path, scratch: Path) -> Path:
@@ -34,20 +34,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--teacher", type=Path)
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--config", type=Path, default=STUDENT)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("options", nargs="*")
     args = parser.parse_args()
     print(f"torch {torch.__version__}, {describe_device(DEVICE)}, {default_precision('auto')}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         teacher = args.teacher or train_teacher(args.root, Path(folder))
-        students = {"alone": [], "with teacher": ["--model.teacher", str(teacher), *args.options]}
+        students = {"alone": [], "with teacher": ["--model.teacher", str(teacher)]}
         scores: dict[str, list[float]] = {name: [] for name in students}
         for seed in range(args.seeds):
             for name, options in students.items():
                 start = time.perf_counter()
-                common = ["--seed_everything", str(seed), "--trainer.max_epochs", str(args.epochs)]
-                rows = fit(CONFIG, args.root, Path(folder), *common, *options)
+                rows = fit(
+                    args.config, args.root, Path(folder), "--seed_everything", str(seed), *options, *args.options
+                )
                 scores[name].append(float(rows[-1]["test/acc"]))
                 seconds = time.perf_counter() - start
                 print(f"seed {seed}, {name}: {scores[name][-1]:.2%} in {seconds:,.0f} s, with start-up", flush=True)

@@ -18,6 +18,10 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = next(path.parent.name for path in (ROOT / "src").glob("*/__init__.py"))
 DOCKER_SERVE = r"#   docker build --target serve.*\n.*\n|# Serving an ONNX(?:.+\n)+\n"
 COMPOSE_SERVE = r"# docker compose up serve.*\n|  serve:\n(?:    .*\n)+"
+TEXTS = (
+    r"\s(?:and|or)(?:\sa\stable\sof)?\stexts\b|(?<=mage) and text(?= classification)|或文本表格|与文本"
+    r'|\n\[\[tool\.importlinter\.contracts\]\]\nname = "only folders named texts(?:.+\n)+'
+)
 UNCHANGED = ("CHANGELOG", "scripts/remove_packages.py")
 BELONGS = {
     "alerts": ("docs/alerts.md",),
@@ -29,8 +33,9 @@ BELONGS = {
     "search": ("docs/search.md", "configs/sweep"),
     "secure": ("docs/security.md",),
     "serve": ("docs/serve.md",),
+    "texts": ("docs/text.md", "configs/text.yaml", "configs/text_chinese.yaml", "configs/language_model.yaml"),
 }
-"""Files that are removed with each package, besides src/project/NAME and tests/NAME."""
+"""Files that are removed with each package, besides the folders of its name in src/project and tests."""
 BENCHMARKS = {
     "alerts": ("alerts",),
     "audit": ("shortcut",),
@@ -39,6 +44,7 @@ BENCHMARKS = {
     "privacy": ("private",),
     "search": ("sweep",),
     "serve": ("serving",),
+    "texts": ("text",),
 }
 """Benchmarks that are removed with each package."""
 
@@ -57,12 +63,12 @@ def mentions(name: str) -> tuple[str, str]:
     """Return regular expressions for a package's pages, and for its commands, options, files and class paths."""
     package = importlib.import_module(f"{PACKAGE}.{name}")
     pages = [re.escape(file.removeprefix("docs/")) for file in BELONGS[name] if file.startswith("docs/")]
-    words = [rf"\b(?:{PACKAGE}|src/{PACKAGE}|tests)[./]{name}\b"]
+    words = [rf"\b(?:{PACKAGE}|src/{PACKAGE}|tests)[./](?:\w+[./])*{name}\b"]
     words += [re.escape(file) for file in BELONGS[name] if file.startswith(("configs/", "notebooks"))]
     words += [f"benchmarks/{benchmark}" for benchmark in BENCHMARKS.get(name, ())]
     if commands := "|".join(getattr(package, "COMMANDS", {})):
         words += [rf"train\.py (?:{commands})\b", rf"`(?:{commands})\b[^`]*`"]
-    words += [f"--{option}" for option in getattr(package, "OPTIONS", {})]
+    words += [rf"--{option}\b" for kind in ("OPTIONS", "SHORT_OPTIONS") for option in getattr(package, kind, {})]
     return "|".join(pages), "|".join(words)
 
 
@@ -122,7 +128,8 @@ def main(names: list[str]) -> None:
     documents = [ROOT / "README.md", ROOT / "README.zh-CN.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
     for name in sorted(with_dependents(set(names))):
         page, word = mentions(name)
-        places = [f"src/{PACKAGE}/{name}", f"tests/{name}", *BELONGS[name]]
+        folders = [folder for top in (f"src/{PACKAGE}", "tests") for folder in (ROOT / top).rglob(name)]
+        places = [*sorted(filter(Path.is_dir, folders)), *BELONGS[name]]
         places += [f"benchmarks/{each}.py" for each in BENCHMARKS.get(name, ())]
         for place in places:
             if (ROOT / place).is_dir():
@@ -132,6 +139,9 @@ def main(names: list[str]) -> None:
         for file in filter(Path.is_file, documents):
             edit(file, lambda text: re.sub(rf"(?<=/)  {name}/", "", prune(text, page, word)))  # noqa: B023 - called now
         edit(ROOT / "zensical.toml", lambda text: re.sub(rf'(?m)^.*"(?:{page})".*\n', "", text))  # noqa: B023
+        if name == "texts":
+            for file in (ROOT / "pyproject.toml", *filter(Path.is_file, documents)):
+                edit(file, lambda text: re.sub(TEXTS, "", text))
         if name == "serve":
             edit(ROOT / "Dockerfile", lambda text: re.sub(DOCKER_SERVE, "", text))
             edit(ROOT / "compose.yaml", lambda text: re.sub(COMPOSE_SERVE, "", text))

@@ -20,14 +20,14 @@ from unittest.mock import patch
 from jsonargparse import auto_cli
 
 from project.cli import main, training
-from project.cli.commands import commands
+from project.cli.commands import commands, short_options
 from project.cli.parser import Parser
 from project.cli.plan import Plan
 from project.cli.tools import split_fit_options
 from project.cli.train_parser import nulls_as_configs
 from project.interface import import_object
 from project.runs.job import Job
-from project.runs.options import configs_first
+from project.runs.options import configs_first, peek_options
 from tests.conftest import REPOSITORY
 
 DOCUMENTS = [
@@ -36,6 +36,7 @@ DOCUMENTS = [
     *sorted((REPOSITORY / "configs").rglob("*.yaml")),
     *sorted((REPOSITORY / "scripts").iterdir()),
 ]
+TEXTS = "project.datamodules.texts.TextDataModule"
 ASSIGNMENTS = r"(?:[A-Z_]+=(?:\$\([^)]*\)|\S+) +)*"
 STARTS = re.compile(
     rf"{ASSIGNMENTS}(?:python |train\.py |pip |make [a-z]|sbatch |docker |openssl |source |scripts/\S+\.sh|--\w"
@@ -163,11 +164,12 @@ def with_trainer() -> list[str]:
 
 
 @cache
-def train_parser(command: str) -> Parser:
-    """Return the parser of a command with a Trainer."""
+def train_parser(command: str, data: str = "") -> Parser:
+    """Return the parser of a command with a Trainer, for a class of datamodule; by default that of images."""
     parsers: list[Any] = []
+    given = {"data": data} if data else {}
     grab = patch.object(training.CLI, "parse_arguments", lambda _, parser, __: (parsers.append(parser), stop()))
-    with grab, patch.object(training, "make_plan", lambda *_: Plan([])), contextlib.suppress(Accepted):
+    with grab, patch.object(training, "make_plan", lambda *_: Plan([], given)), contextlib.suppress(Accepted):
         main([command])
     return parsers[0]  # type: ignore[no-any-return]
 
@@ -199,7 +201,12 @@ def error_message(run: Callable[[], object]) -> str:
 
 
 def _train(words: list[str]) -> str:
-    return error_message(lambda: train_parser(words[0]).parse_args(nulls_as_configs(configs_first(words)[1:])))
+    short = {f"--{name}": f"--{option}" for name, option in short_options().items()}
+    args = nulls_as_configs([short.get(word, word) for word in configs_first(words)[1:]])
+    given = peek_options(args).get("data")
+    classes = [str(given)] if given else ["", TEXTS][: 1 if words[0] == "fit" else 2]  # that of the checkpoint
+    errors = [error_message(lambda data=data: train_parser(words[0], data).parse_args(args)) for data in classes]  # type: ignore[misc]
+    return "" if "" in errors else errors[0]
 
 
 def _command(words: list[str]) -> str:
@@ -211,7 +218,8 @@ def _command(words: list[str]) -> str:
         return "" if words[1:] == ["--help"] else _train(words)
     with patch.object(Parser, "instantiate", stop):
         error = error_message(lambda: main(words))
-    _, fit_args = split_fit_options(list(itertools.takewhile(lambda word: word != "--", words)))
+    parameters = inspect.signature(import_object(commands()[words[0]][0])).parameters
+    _, fit_args = split_fit_options(list(itertools.takewhile(lambda word: word != "--", words)), parameters)
     if "--" in words:
         fit_args += words[words.index("--") + 1 :]
     return error or (_train(["fit", *fit_args]) if fit_args else "")

@@ -51,6 +51,36 @@ def test_separators_encodings_and_blanks(tmp_path: Path, content: bytes, note: s
     assert re.search(note, "; ".join(table.notes)) if note else not table.notes
 
 
+def test_tabs_without_quoting_and_gb18030(tmp_path: Path) -> None:
+    """If each line is a row, a quotation mark does not open a cell of several lines."""
+    (tmp_path / "t.tsv").write_text('path\tlabel\n"a\tx\nb "\ty\n"c ""d"\tz\n')
+    assert load_table(tmp_path / "t.tsv", NAMES).cells["path"] == ['"a', 'b "', 'c "d']
+    (tmp_path / "t.tsv").write_text('path\tlabel\n"a\nb"\tx\n')
+    assert load_table(tmp_path / "t.tsv", NAMES).cells["path"] == ["a\nb"]
+    name = "\u6c34\u679c\u5e97\u548c\u83dc\u5e02\u573a"
+    (tmp_path / "t.csv").write_bytes(f"path,label\na,{name}\n".encode("gbk"))
+    table = load_table(tmp_path / "t.csv", NAMES)
+    assert table.clean("label") == [name] and "read as GB 18030" in table.notes[0]
+
+
+def test_control_characters_are_kept_in_texts_and_refused_in_labels(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(b"path,label\na\x08,x\nb,y\x1b[31m\n")
+    table = load_table(tmp_path / "t.csv", NAMES)
+    assert table.cells["path"] == ["a\x08", "b"] and "2 lines with control characters" in table.notes[0]
+    with pytest.raises(UserError, match="line 3: control characters in column label"):
+        table.clean("label")
+
+
+def test_json_lines(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text('{"path": "a\u2028b", "label": ["x", "y"]}\r\n\n{"label": 2.0, "path": null}\n')
+    table = load_table(tmp_path / "t.jsonl", NAMES)
+    assert table.cells == {"path": ["a\u2028b", ""], "label": ["x|y", "2"]} and table.places == ["line 1", "line 3"]
+    for content, message in (("[1]", "expected an object"), ("{", "line 1: not JSON"), (" \n", "is empty")):
+        (tmp_path / "t.jsonl").write_text(content)
+        with pytest.raises(UserError, match=message):
+            load_table(tmp_path / "t.jsonl", NAMES)
+
+
 def test_parquet(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet

@@ -1,4 +1,4 @@
-"""Train, evaluate, explain and deploy image classifiers with PyTorch Lightning.
+"""Train, evaluate, explain and deploy classifiers of images and texts with PyTorch Lightning.
 
 Inference takes three lines, see `project.runs.predictor`:
 

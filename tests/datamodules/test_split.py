@@ -2,6 +2,7 @@
 
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,14 +25,14 @@ def test_stratified_and_seeded(tree: Path) -> None:
 
 def test_order_of_files_on_disk_does_not_matter(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = complete_splits(index_tree(tree), 0.1, 0.2, 0)
-    find = tree_module.find_images
+    find = tree_module.find_files
 
-    def shuffled(folder: Path, *more: object) -> list[str]:
-        found = list(find(folder))
+    def shuffled(folder: Path, *more: Any) -> list[str]:
+        found = list(find(folder, *more))
         random.Random(3).shuffle(found)
         return found
 
-    monkeypatch.setattr(tree_module, "find_images", shuffled)
+    monkeypatch.setattr(tree_module, "find_files", shuffled)
     after = complete_splits(index_tree(tree), 0.1, 0.2, 0)
     assert list(before.keys) == list(after.keys) and (before.splits == after.splits).all()
 

@@ -153,13 +153,13 @@ def test_parity_with_masked_regions(photos: Path, here: Path, capsys: pytest.Cap
 @pytest.mark.slow
 def test_a_file_that_disagrees_is_deleted(photos: Path, here: Path) -> None:
     from project.datamodules import ImageDataModule
-    from project.deploy.parity import check_parity, parity_images
+    from project.deploy.parity import check_parity, parity_samples
 
     model = trained(photos)
     main(["export", "--ckpt_path", "best", *QUICK[:6]])
     data = ImageDataModule(str(photos), image_size=16)
     data.setup("fit")
-    images = parity_images(data)
+    images = parity_samples(data)
     assert "100.00% of predictions agree" in check_parity(RUN / "model.onnx", model, images)
     corrupted = onnx.load(RUN / "model.onnx")
     (mean,) = [value for value in corrupted.graph.initializer if value.name.endswith("mean")]

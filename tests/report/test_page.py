@@ -358,7 +358,7 @@ def test_common_classes_are_checked_for_each_pair_of_runs(here: Path) -> None:
         (",class 001,", ",nobody,", "'nobody'"),
         (",0.", ",zero.", "zero."),
         ("class_probability", "other", "no column 'class_probability'"),
-        ("path,class,", "", "no column 'path'"),
+        ("path,class,", "", "no column 'class'"),
     ],
 )
 def test_a_corrupt_table_is_reported(

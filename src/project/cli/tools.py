@@ -41,7 +41,7 @@ def run_function(name: str, function: Callable[..., Any], args: list[str]) -> No
 
 
 def name_optional_path(args: list[str], parameters: Mapping[str, inspect.Parameter]) -> list[str]:
-    """Insert the name of the first optional parameter if it is a path that follows the required ones without one."""
+    """Insert the name of the first optional parameter if it is a path that follows the required ones without it."""
     required = sum(parameter.default is parameter.empty for parameter in parameters.values())
     optional = [*parameters.values()][required : required + 1]
     if not optional or optional[0].annotation != Path | None:

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import lightning as L
 from torch import Tensor
 
-from project.interface import Batch, DataDescription, Split
+from project.interface import Batch, DataDescription, Input, Split
 
 
 class DataModule(L.LightningDataModule):
@@ -31,6 +31,12 @@ class DataModule(L.LightningDataModule):
         """Description of the data, available after `setup`."""
         raise NotImplementedError
 
+    def use_input(self, inputs: Input) -> None:
+        """Take over the input of the network before training: pretrained weights may refine that of the data.
+
+        By default nothing changes, as the module normalizes the samples itself.
+        """
+
     @property
     def augments(self) -> bool:
         """True if training samples are augmented."""
@@ -40,6 +46,11 @@ class DataModule(L.LightningDataModule):
     def size(self) -> int:
         """Number of samples in all splits."""
         return sum(self.split_sizes().values())
+
+    @property
+    def rows(self) -> int:
+        """Number of rows of the index, those of skipped samples included; `Batch.index` is below it."""
+        return self.size
 
     @property
     def reading(self) -> str:

@@ -80,10 +80,15 @@ class Index:
     skipped: Mapping[str, int] = field(default_factory=dict)  # number of files that are not images, by extension
     kind: TargetKind = "classes"
     unit: str = "image"  # singular noun for a sample, in messages
+    places: "StringArray | None" = None  # e.g. line 2, if the keys are not the places of the samples
 
     def hide(self, image: Tensor, row: int) -> Tensor:
         """Mask the regions of an upright image in its original size, (C, H, W)."""
         return image if self.masks is None else self.masks.hide(image, self.keys[row])
+
+    def place(self, row: int) -> str:
+        """Return where a sample comes from: its path, or the line of a table."""
+        return (self.keys if self.places is None else self.places)[row]
 
     def rows(self, split: Split | Literal["", "skip"]) -> NDArray[np.int64]:
         """Return the rows of one split, int64, ascending."""

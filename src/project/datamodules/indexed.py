@@ -253,6 +253,11 @@ class IndexedDataModule(DataModule):
     def size(self) -> int:
         return int(np.count_nonzero(self._index().splits != "skip"))
 
+    @override
+    @property
+    def rows(self) -> int:
+        return len(self._index().keys)
+
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment a training batch on its device, after seeding augmentation and dropout by (seed, step, rank)."""
         trainer = self.trainer

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 WINDOW = 50
-"""Number of batches that are sorted by length together."""
+"""Maximum number of batches that are sorted by length together."""
 Order = Literal["sequential", "shuffled", "reshuffled each epoch"]  # "shuffled": once, the same in every epoch
 
 
@@ -52,9 +52,9 @@ class EpochBatchSampler(Sampler[Request]):
         world_size: Number of processes, at most `batch_size` and `size`.
         strata: int64 (size,). All strata are sampled equally often, in an epoch of the same length: samples of a rare
             stratum are repeated, and an epoch contains only some of the samples of a frequent one.
-        lengths: int64 (size,). Batches of a shuffled order have samples of similar lengths: those of `WINDOW` batches
-            are sorted, and the batches shuffled again. Khomenko et al., Accelerating Recurrent Neural Network Training
-            using Sequence Bucketing, 2017.
+        lengths: int64 (size,). Batches of a shuffled order have samples of similar lengths: those of `WINDOW` batches,
+            or of a quarter of the epoch, are sorted, and the batches shuffled again. Khomenko et al., Accelerating
+            Recurrent Neural Network Training using Sequence Bucketing, 2017.
     """
 
     def __init__(
@@ -131,10 +131,11 @@ class EpochBatchSampler(Sampler[Request]):
         assert self.lengths is not None
         batches: list[NDArray[np.int64]] = []
         edges = [*pairwise(self._edges)]
-        for first in range(0, len(edges), WINDOW):
-            window = order[edges[first][0] : edges[min(first + WINDOW, len(edges)) - 1][1]]
+        size = max(1, min(WINDOW, len(edges) // 4))  # one window for all would give the same batches in every epoch
+        for first in range(0, len(edges), size):
+            window = order[edges[first][0] : edges[min(first + size, len(edges)) - 1][1]]
             window = window[np.argsort(self.lengths[window], kind="stable")]
-            batches += np.split(window, [end - edges[first][0] for _, end in edges[first : first + WINDOW - 1]])
+            batches += np.split(window, [end - edges[first][0] for _, end in edges[first : first + size - 1]])
         batches = [batch for batch in batches if len(batch)]
         whole = [batch for batch in batches if len(batch) == len(batches[0])]
         return np.concatenate([*(whole[i] for i in rng.permutation(len(whole))), *batches[len(whole) :]])

@@ -1,4 +1,4 @@
-"""Assignment of images to the train, val and test splits."""
+"""Assignment of samples to the train, val and test splits."""
 
 import hashlib
 import warnings
@@ -20,10 +20,10 @@ from project.output import pluralize
 def assign_splits(
     index: Index, val_fraction: float, test_fraction: float, seed: int, folds: int = 0, fold: int = 0
 ) -> Index:
-    """Assign every image to a split, holding out a cross-validation fold unless `folds` is 0.
+    """Assign every sample to a split, holding out a cross-validation fold unless `folds` is 0.
 
     Raises:
-        UserError: a group has images in several splits (group leakage), or there are too few images or groups.
+        UserError: a group has samples in several splits (group leakage), or there are too few samples or groups.
     """
     if folds:
         index = hold_out_fold(index, fold, folds, val_fraction, seed)
@@ -42,12 +42,12 @@ def assign_splits(
 
 
 def complete_splits(index: Index, val_fraction: float, test_fraction: float, seed: int) -> Index:
-    """Assign every image to a split: keep given splits and split off missing ones from train, stratified.
+    """Assign every sample to a split: keep given splits and split off missing ones from train, stratified.
 
     Strata are classes, or the labels or quantiles of values of `stratify`.
 
-    The result depends on relative paths and the seed only. A dataset with val but without test gets no test split: it
-    is tested on val. Groups stay together, so that the fractions are approximate.
+    The result depends on the keys and the seed only. A dataset with val but without test gets no test split: it is
+    tested on val. Groups stay together, so that the fractions are approximate.
     """
     given = set(index.splits.tolist())
     fractions: dict[Split, float] = {} if "val" in given else {"val": val_fraction, "test": test_fraction}
@@ -91,7 +91,7 @@ def complete_splits(index: Index, val_fraction: float, test_fraction: float, see
             splits[remaining[:count]] = split
             remaining = remaining[count:]
         if fractions and not remaining:
-            few = f"{len(rows)} {index.unit}s, too few to split into train and {' and '.join(fractions)}"
+            few = f"{pluralize(len(rows), index.unit)}, too few to split into train and {' and '.join(fractions)}"
             fix = f"add {index.unit}s, or provide the splits, as folders or in a column"
             raise UserError(f"class '{name}' in {index.root} has {few}: {fix}")
     return replace(index, splits=splits)
@@ -118,7 +118,7 @@ def _stratify(index: Index, pool: NDArray[np.int64], shares: list[float], seed: 
 
 
 def evaluation_split(index: Index, split: Literal["val", "test"]) -> Index:
-    """Put all images into `split`, or, if they have splits, those of `split`, else of the other one of val and test."""
+    """Put all samples into `split`; if they have splits, those of `split`, else of the other one of val and test."""
     own = next((each for each in (split, "test", "val") if (index.splits == each).any()), None)
     splits = index.splits.astype("<U5")
     splits[(splits == own) if own else (splits != "skip")] = split
@@ -132,10 +132,10 @@ def split_as_trained(
     draw: Callable[[Index], Index],
     is_other: bool,
 ) -> Index:
-    """Split the images as in training; if the model was trained on others, evaluate all, or their own split.
+    """Split the samples as in training; if the model was trained on others, evaluate all, or their own split.
 
     Args:
-        index: The images.
+        index: The samples.
         split: The split to evaluate.
         fingerprint: That of the training data.
         draw: Assigns the splits.
@@ -146,7 +146,7 @@ def split_as_trained(
         drawn = draw(index) if {"", "train"} & {*index.splits.tolist()} else index
         if drawn.fingerprint() == fingerprint:
             return drawn  # the training data, perhaps in another folder
-    except UserError:  # too few images to split
+    except UserError:  # too few samples to split
         if not is_other:
             raise
     if is_other:
@@ -163,9 +163,9 @@ def split_as_trained(
 
 
 def hold_out_fold(index: Index, fold: int, folds: int, val_fraction: float, seed: int) -> Index:
-    """Hold out one of `folds` stratified folds of all images outside a given test split."""
+    """Hold out one of `folds` stratified folds of all samples outside a given test split."""
     # The fold is val if there is a test split, otherwise test. Then val is split off from the rest, so that the best
-    # checkpoint is not selected on the images that it is tested on.
+    # checkpoint is not selected on the samples that it is tested on.
     splits = index.splits.astype("<U5")
     pool = np.flatnonzero((splits != "test") & (splits != "skip"))
     splits[pool] = "train"
@@ -175,7 +175,7 @@ def hold_out_fold(index: Index, fold: int, folds: int, val_fraction: float, seed
 
 
 def _folds(index: Index, pool: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:
-    """Return the fold number of each image in the pool."""
+    """Return the fold number of each sample in the pool."""
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     if index.kind != "classes":
@@ -189,7 +189,7 @@ def _folds(index: Index, pool: NDArray[np.int64], folds: int, seed: int) -> NDAr
     splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
     numbers = np.zeros(len(pool), np.int64)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # uneven groups; classes without training images are an error later
+        warnings.simplefilter("ignore")  # uneven groups; classes without training samples are an error later
         parts = splitter(folds, shuffle=True, random_state=seed).split(pool, labels, groups)
         for fold, (_, held_out) in enumerate(parts):
             numbers[held_out] = fold

@@ -54,6 +54,6 @@ def predict_exported(
                 count, last = count + 1, (name, scores)
     if count == 1 and last:
         print(f"{last[0]}: {target.describe(last[1])}")
-    for note, changed in notes.most_common():
+    for note, changed in (+notes).most_common():
         print(f"{pluralize(changed, inputs.kind)}: {note}")
     print(f"predictions of {pluralize(count, inputs.kind)}: {output}")

@@ -3,7 +3,7 @@
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
@@ -94,6 +94,10 @@ class Input:
     def path(self, sample: Any) -> str | None:
         """Return the path of a sample that is a file, else None."""
         return None
+
+    def adopt(self, trained: "Input") -> "Input":
+        """Return this input in the form that weights trained on another one need, e.g. with its normalization."""
+        return self
 
     def prepare(self, inputs: "Tensor") -> "Tensor":
         """Return a batch of raw inputs as in `Batch.inputs`: images as uint8, or scaled to float32 in [0, 1]."""
@@ -208,6 +212,12 @@ class ImageInput(Input):
     @override
     def path(self, sample: Any) -> str | None:
         return str(sample) if isinstance(sample, str | Path) else None
+
+    @override
+    def adopt(self, trained: Input) -> Input:
+        if not isinstance(trained, ImageInput) or trained.channels != self.channels:
+            return self
+        return replace(self, mean=trained.mean, std=trained.std)
 
     def scale(self, pixels: Any) -> Any:
         """Map float pixels, an array or a tensor, to [0, 1] by the value range."""

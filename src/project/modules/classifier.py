@@ -26,7 +26,7 @@ from project.interface import (
 from project.modules.distillation import TEMPERATURE, WEIGHT, Teacher, check_options
 from project.modules.distributed import average_buffers, shard
 from project.modules.feature_cache import FeatureCache
-from project.modules.init_weights import load_initial_weights
+from project.modules.init_weights import load_description, load_initial_weights
 from project.modules.inputs import TestTimeAugmentation, tta_logits
 from project.modules.layers import Freezing
 from project.modules.networks.convnet import ConvNet
@@ -187,6 +187,7 @@ class Classifier(L.LightningModule):
             self.set_data_description(data.description)
         else:
             check_same_data(self.data_description, data.description, data.folder)
+            data.use_input(self.data_description.input)
 
     def configure_model(self) -> None:
         """Build the network and, in a new run, initialize it from training images or pretrained weights."""
@@ -199,14 +200,19 @@ class Classifier(L.LightningModule):
             if self._trainer is None:
                 return  # `on_load_checkpoint` sets the description
             raise UserError("the model has not been trained: train it with `train.py fit` or load a checkpoint")
-        net = build_net(self._build["net"], self.data_description.target.outputs, self.data_description.input)
+        inputs = self.data_description.input
+        if not self._restored and self._init_from is not None:
+            inputs = inputs.adopt(load_description(self._init_from).input)
+        net = build_net(self._build["net"], self.data_description.target.outputs, inputs)
         self.net = net if self.device_mesh else net.to(memory_format=self.memory_format)
         if not self._restored:
             if fitting and (init := getattr(net, "init_from_images", None)) is not None:
                 init(self._normalize(data_of(self.trainer).sample(5000).inputs))
-            pretrained_input = load_initial_weights(net, self._init_from, self.data_description)
-            if pretrained_input is not None:
-                self.set_data_description(replace(self.data_description, input=pretrained_input))
+            inputs = load_initial_weights(net, self._init_from, self.data_description)
+            if inputs != self.data_description.input:
+                self.set_data_description(replace(self.data_description, input=inputs))
+                if fitting:
+                    data_of(self.trainer).use_input(inputs)
         if self._freezing.epochs < 0:
             self._freezing(net, 0)  # now, so that the optimizer and DDP ignore frozen parameters
         if self.device_mesh is not None:
@@ -261,7 +267,7 @@ class Classifier(L.LightningModule):
         data = data_of(self.trainer)
         deterministic = self._freezing.epochs < 0 and self.tta == "none" and not data.augments
         if deterministic and not self.compiled and self.device_mesh is None:
-            self._features = FeatureCache(self.net, data.size)
+            self._features = FeatureCache(self.net, data.rows)
 
     @override
     def on_fit_end(self) -> None:

@@ -1,7 +1,7 @@
 """Initialization from a checkpoint or from pretrained weights."""
 
-from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
@@ -9,41 +9,31 @@ from torch import Tensor, nn
 from project.errors import UserError
 from project.interface import DataDescription, ImageInput, Input
 from project.modules.layers import head
-from project.modules.networks.pretrained import Pretrained
 from project.modules.networks.weights import adapt_to_channels
 from project.output import pluralize
 from project.runs.checkpoints import load_checkpoint
 
 
-def load_initial_weights(net: nn.Module, init_from: str | None, description: DataDescription) -> ImageInput | None:
+def load_initial_weights(net: nn.Module, init_from: str | None, description: DataDescription) -> Input:
     """Initialize a new network from the checkpoint `init_from` or, if that is None, its pretrained weights.
 
+    A network with pretrained weights has a method `init_pretrained(inputs)`, which loads them and returns the input of
+    the data in the form that they need.
+
     Returns:
-        The input with the normalization that the weights were trained with; None if no weights were loaded, the inputs
-        are not images, or the weights were trained on another number of channels.
+        The input of the network: that of the data, e.g. with the normalization that the weights were trained with.
     """
     if init_from is not None:
-        saved = _load_matching(net, Path(init_from), description).input
-        if not (isinstance(saved, ImageInput) and isinstance(description.input, ImageInput)):
-            return None
-        if saved.channels != description.input.channels:
-            return None
-        return replace(description.input, mean=saved.mean, std=saved.std)
-    if not isinstance(net, Pretrained) or net.weights is None:
-        return None
-    net.load_pretrained()
-    if set(net.size) != {net.pretrained_size}:
-        size = net.size[0] if net.size[0] == net.size[1] else [*net.size]
-        rank_zero_warn(
-            f"{net.name} was pretrained on images of {net.pretrained_size} pixels, but data.image_size is {size}"
-        )
-    if net.channels != 3:
-        rank_zero_warn(
-            f"{net.name} was pretrained on RGB images; its first layer was adapted to"
-            f" {pluralize(net.channels, 'channel')}"
-        )
-        return None
-    return replace(description.image, mean=net.pretrained_mean, std=net.pretrained_std)
+        return description.input.adopt(_load_matching(net, Path(init_from), description).input)
+    init = getattr(net, "init_pretrained", None)
+    return cast(Input, init(description.input)) if init else description.input
+
+
+def load_description(file: str) -> DataDescription:
+    """Return the description of the data that the model of a checkpoint was trained on."""
+    if not Path(file).is_file():
+        raise UserError(f"model.init_from: no such checkpoint: {file}")
+    return DataDescription.from_dict(load_checkpoint(Path(file))["data_description"])
 
 
 def _load_matching(net: nn.Module, file: Path, description: DataDescription) -> DataDescription:
@@ -52,11 +42,7 @@ def _load_matching(net: nn.Module, file: Path, description: DataDescription) -> 
     Returns:
         The data description in the checkpoint.
     """
-    if not file.is_file():
-        raise UserError(f"model.init_from: no such checkpoint: {file}")
-    checkpoint = load_checkpoint(file)
-    saved = DataDescription.from_dict(checkpoint["data_description"])
-    state_dict = checkpoint["state_dict"]
+    saved, state_dict = load_description(str(file)), load_checkpoint(file)["state_dict"]
     source = {name.removeprefix("net."): value for name, value in state_dict.items() if name.startswith("net.")}
     target = net.state_dict()
     adapted = _adapt_first_layer(source, target, saved.input, description.input)

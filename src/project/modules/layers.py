@@ -23,10 +23,10 @@ class Layer:
 def layers(net: nn.Module) -> list[Layer]:
     """Split a network into layers from input to head: convolutions, blocks etc., each with the norm that follows it.
 
-    Containers, and modules with more than half of the parameters, are split further; their own parameters, e.g. a class
-    token, belong to the first layer.
+    Containers, and modules with more than half of the parameters besides those of embedding tables, are split further;
+    their own parameters, e.g. a class token, belong to the first layer.
     """
-    total = _size(net)
+    total = _weights(net)
     result = [Layer()]
     seen: set[int] = set()
 
@@ -39,9 +39,9 @@ def layers(net: nn.Module) -> list[Layer]:
         add(result[0], module, recurse=False)
         for child in module.children():
             container = isinstance(child, nn.Sequential | nn.ModuleList | nn.ModuleDict)
-            if container or (2 * _size(child) > total and any(True for _ in child.children())):
+            if container or (2 * _weights(child) > total and any(True for _ in child.children())):
                 split(child)
-            elif _size(child) or any(True for _ in child.buffers()):
+            elif any(True for _ in (*child.parameters(), *child.buffers())):
                 if any(parameter.ndim > 1 for parameter in child.parameters()):
                     result.append(Layer())
                 result[-1].modules.append(child)
@@ -54,8 +54,9 @@ def layers(net: nn.Module) -> list[Layer]:
     return sorted(result, key=lambda layer: any(id(parameter) in head_ids for parameter in layer.parameters))
 
 
-def _size(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+def _weights(module: nn.Module) -> int:
+    tables = {id(table.weight) for table in module.modules() if isinstance(table, nn.Embedding)}
+    return sum(parameter.numel() for parameter in module.parameters() if id(parameter) not in tables)
 
 
 class Freezing:

@@ -18,6 +18,8 @@ from project.privacy.poisson import PoissonBatchSampler
 
 def validate(trainer: L.Trainer, delta: float) -> None:
     """Raise a UserError if the configuration voids the privacy guarantee for images of the train split."""
+    if not isinstance(inputs := data_of(trainer).description.input, ImageInput):
+        raise UserError(f"DifferentialPrivacy is for images, and the data has {inputs.kind}s: train without it")
     for violation in _violations(trainer, delta):
         raise UserError(f"no privacy guarantee: {violation}")
 
@@ -25,9 +27,9 @@ def validate(trainer: L.Trainer, delta: float) -> None:
 def _violations(trainer: Any, delta: float) -> Iterator[str]:
     model, data = module_of(trainer), trainer.datamodule
     classes = data_of(trainer).description.target.outputs
-    images, kind = data.split_sizes()["train"], data.input.kind
+    images = data.split_sizes()["train"]
     if delta <= 0 or delta * images >= 1:
-        yield f"delta {delta:g} must be above 0 and below 1 / {images:,} {kind}s: use e.g. {0.1 / images:.0e}"
+        yield f"delta {delta:g} must be above 0 and below 1 / {images:,} images: use e.g. {0.1 / images:.0e}"
     if trainer.world_size > 1:
         yield "several devices would each add noise, which the accounting does not cover: use --trainer.devices 1"
     if trainer.precision not in ("32-true", "64-true"):

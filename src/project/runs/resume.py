@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities import rank_zero_warn
 
 from project.errors import RunFinishedError, UserError
-from project.interface import DataDescription, ImageInput
+from project.interface import DataDescription
 from project.output import pluralize
 from project.runs.checkpoints import LAST, PREVIOUS, find_damage, load_checkpoint
 from project.runs.folder import CHECKPOINTS, ENVIRONMENT, run_folder
@@ -164,18 +163,16 @@ def check_same_model(checkpoint: Path, saved: dict[str, Any], model: Any) -> Non
 
 def check_same_data(saved: DataDescription, data: DataDescription, folder: Path) -> None:
     """Raise a UserError if a run is resumed on data in `folder` that is not as described in its checkpoint."""
-    then, now = saved.input, data.input
-    if isinstance(then, ImageInput) and isinstance(now, ImageInput):
-        now = replace(now, mean=then.mean, std=then.std)  # pretrained networks have their own channel statistics
-    if saved.target != data.target or then != now:
+    kind = f"{data.input.kind}s"
+    if saved.target != data.target or saved.input != data.input.adopt(saved.input):
         raise UserError(
             f"the checkpoint was trained on {saved.target} of {saved.input.kind}s of {saved.input}, but the data has"
-            f" {data.target} of {data.input.kind}s of {data.input}, or different class names: resume on the same data"
+            f" {data.target} of {kind} of {data.input}, or different class names: resume on the same data"
         )
     if saved.fingerprint != data.fingerprint:
         raise UserError(
-            f"the {now.kind}s in {folder} or their splits have changed since the checkpoint was saved: resume on the"
-            f" same {now.kind}s or start a new run"
+            f"the {kind} in {folder} or their splits have changed since the checkpoint was saved: resume on the same"
+            f" {kind} or start a new run"
         )
 
 

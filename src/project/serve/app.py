@@ -9,10 +9,8 @@ import asyncio
 import hmac
 import json
 import time
-from pathlib import Path
 from typing import Any
 
-import yaml
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -21,10 +19,8 @@ from starlette.routing import Route
 
 from project.interface import Target
 from project.serve import metrics
-from project.serve.occlusion import NUM_WINDOWS
+from project.serve.handler import MAX_COPIES, PAGE
 from project.serve.service import Service, Settings, overloaded
-
-PAGE = Path(__file__).parent / "page"
 
 
 def authorize(request: Request, token: str | None) -> None:
@@ -55,15 +51,17 @@ def create_app(settings: Settings) -> Starlette:
         for name in ("confidence_threshold", "set_threshold", "thresholds")
         if hasattr(target, name)
     }
-    model_info: dict[str, Any] = {"kind": target.kind, "names": target.names, "image_size": service.input.size}
-    model_info |= thresholds | {"samples": [name for name, _ in service.samples]}
+    handler = service.handler
+    model_info: dict[str, Any] = {"kind": target.kind, "names": target.names} | handler.info
+    model_info |= thresholds | {"samples": [name for name, _ in handler.samples]}
+    files = {file.name: file for folder in (PAGE, handler.page) for file in folder.iterdir() if file.is_file()}
 
     async def predict(request: Request) -> Response:
         start, status = time.perf_counter(), 499  # client closed the request, unless set below
         try:
             authorize(request, settings.token)
             attribution = wants_attribution(request, target)
-            with service.admit(1 + NUM_WINDOWS if attribution else 1):
+            with service.admit(1 + MAX_COPIES if attribution else 1):
                 body = await service.read_body(request)
                 async with asyncio.timeout(settings.timeout):
                     result = await service.predict(request.headers.get("content-type", ""), body, attribution)
@@ -86,7 +84,7 @@ def create_app(settings: Settings) -> Starlette:
         return JSONResponse({"status": "ready"})
 
     async def sample(request: Request) -> Response:
-        for number, (_, response) in enumerate(service.samples):
+        for number, (_, response) in enumerate(handler.samples):
             if request.path_params["number"] == str(number):
                 return response
         raise HTTPException(404, "no such sample")
@@ -96,7 +94,7 @@ def create_app(settings: Settings) -> Starlette:
         return Response(metrics.exposition(), media_type="text/plain; version=0.0.4")
 
     def file(name: str) -> Any:
-        return lambda request: FileResponse(PAGE / name)
+        return lambda request: FileResponse(files[name])
 
     def fixed(path: str, content: Any) -> Route:
         return Route(path, JSONResponse(content), methods=["GET"])
@@ -109,8 +107,8 @@ def create_app(settings: Settings) -> Starlette:
             fixed("/model", model_info),
             Route("/metrics", prometheus),
             Route("/samples/{number}", sample),
-            fixed("/openapi.json", yaml.safe_load((PAGE / "openapi.yaml").read_text(encoding="utf-8"))),
-            *(Route(f"/{name}", file(name)) for name in ("page.css", "page.js", "icon.svg")),
+            fixed("/openapi.json", handler.openapi()),
+            *(Route(f"/{name}", file(name)) for name in files if name.endswith((".css", ".js", ".svg"))),
             Route("/docs", file("docs.html")),
             Route("/", file("index.html")),
         ],

@@ -1,38 +1,40 @@
 """Dynamic batching of concurrent requests."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
 from project.deploy.load import PredictFunction
-from project.images import Pixels
 from project.runs.predictor import Scores
 
 MAX_BATCH_SIZE = 32
+Stack = Callable[[Sequence[NDArray[Any]]], NDArray[Any]]
 
 
 class Batcher:
-    """Runs a model in one thread; images that arrive while it is busy form the next batch.
+    """Runs a model in one thread; samples that arrive while it is busy form the next batch.
 
-    There is no batching delay: a single image is predicted immediately, and batches grow with the load.
+    There is no batching delay: a single sample is predicted immediately, and batches grow with the load.
 
     Args:
-        scores: The model: images (N, C, height, width) to float32 (N, outputs).
+        scores: The model: raw inputs, with a leading batch dimension, to float32 (N, outputs).
+        stack: Makes one array of raw inputs.
         on_batch: Called with the size of each batch.
     """
 
-    def __init__(self, scores: PredictFunction, on_batch: Callable[[int], None]) -> None:
-        self.scores, self.on_batch = scores, on_batch
-        self.queue: list[tuple[Pixels, asyncio.Future[Scores]]] = []
+    def __init__(self, scores: PredictFunction, stack: Stack, on_batch: Callable[[int], None]) -> None:
+        self.scores, self.stack, self.on_batch = scores, stack, on_batch
+        self.queue: list[tuple[NDArray[Any], asyncio.Future[Scores]]] = []
         self.executor = ThreadPoolExecutor(1)
         self.task: asyncio.Task[None] | None = None
 
-    async def __call__(self, image: Pixels) -> Scores:
-        """Return the scores of one image, (C, height, width): float32 (outputs,)."""
+    async def __call__(self, sample: NDArray[Any]) -> Scores:
+        """Return the scores of one raw input, float32 (outputs,)."""
         future: asyncio.Future[Scores] = asyncio.get_running_loop().create_future()
-        self.queue.append((image, future))
+        self.queue.append((sample, future))
         if self.task is None or self.task.done():
             self.task = asyncio.create_task(self._run())
         return await future
@@ -45,8 +47,8 @@ class Batcher:
                 return
             self.on_batch(len(batch))
             try:
-                images = np.stack([image for image, _ in batch])
-                rows = await asyncio.get_running_loop().run_in_executor(self.executor, self.scores, images)
+                samples = self.stack([sample for sample, _ in batch])
+                rows = await asyncio.get_running_loop().run_in_executor(self.executor, self.scores, samples)
             except Exception as error:  # the requests of this batch fail, later ones are still served
                 for _, future in batch:
                     if not future.done():

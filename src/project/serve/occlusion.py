@@ -1,4 +1,4 @@
-"""Occlusion maps: the drop in the log odds of a class or label when parts of the image are covered. Without torch.
+"""Occlusion maps: the drop in the log odds of a class or label when parts of an image are covered. Without torch.
 
 Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, 2013. Needs only the model's probabilities.
 """
@@ -13,7 +13,6 @@ from PIL import Image
 
 from project.images import Pixels, content_box, visible_part
 from project.interface import ImageInput
-from project.runs.predictor import Scores
 
 GRID = 7  # windows per side; each spans about a quarter of the side and overlaps its neighbor by half
 NUM_WINDOWS = GRID**2
@@ -44,24 +43,6 @@ def occlude(image: Pixels, original: tuple[int, int], inputs: ImageInput) -> lis
     return list(occluded)
 
 
-def log_odds_drop(output: int, original: Scores, occluded: Scores, exclusive: bool) -> NDArray[np.float64]:
-    """Return the drop in the log odds of a class or label for each window, (7, 7).
-
-    Log odds rather than probabilities, which hardly change when they are close to one.
-
-    Args:
-        output: Index of the class or label.
-        original: Probabilities of the image, float32 (outputs,).
-        occluded: Probabilities of the copies returned by `occlude`, float32 (49, outputs).
-        exclusive: True for classes, whose probabilities sum to 1; False for labels.
-    """
-    rows = np.concatenate([original[None], occluded]).astype(np.float64)
-    # The sum is more precise than 1 - p. Just below 1, the distance of float32 numbers is 2**-24.
-    others = np.delete(rows, output, 1).sum(1).clip(1e-30) if exclusive else (1 - rows[:, output]).clip(2**-25)
-    odds = np.log(rows[:, output].clip(1e-30) / others)
-    return np.asarray((odds[0] - odds[1:]).reshape(GRID, GRID))
-
-
 def overlay(pixels: Pixels, inputs: ImageInput, drop: NDArray[np.float64]) -> str:
     """Return the visible part of an image, (H, W, C), in gray under the heat map, as a PNG data URI."""
     height, width, _ = pixels.shape
@@ -71,7 +52,7 @@ def overlay(pixels: Pixels, inputs: ImageInput, drop: NDArray[np.float64]) -> st
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     gray = np.asarray(image.resize(size, Image.Resampling.BICUBIC).convert("L"), np.float64)[..., None]
     # Drops below 0.25 never reach full color, so that a map without a clear maximum looks weak.
-    strength = (drop / max(float(drop.max()), 0.25)).clip(0, 1).astype(np.float32)
+    strength = (drop.reshape(GRID, GRID) / max(float(drop.max()), 0.25)).clip(0, 1).astype(np.float32)
     # The centers of the windows are at 1/8, 2/8, ... 7/8 of the side; beyond them the map is padded with its edge.
     padded, box = Image.fromarray(np.pad(strength, 1, "edge")), (0.5, 0.5, GRID + 1.5, GRID + 1.5)
     heat = np.asarray(padded.resize(size, Image.Resampling.BICUBIC, box)).clip(0, 1)

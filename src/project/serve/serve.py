@@ -44,10 +44,11 @@ def serve(
         host: Address to listen on; 0.0.0.0 for all network interfaces.
         port: Port to listen on; 0 for any free port.
         workers: Number of worker processes; each loads the model and uses an equal share of the processors.
-        samples: A folder of images, up to six of which the page offers as examples.
+        samples: A folder of images, or texts as for `predict_exported`, up to six of which the page offers as
+            examples.
         token_file: A file that contains the token.
-        max_concurrency: Maximum number of images in flight per worker, beyond which requests get 503. A request with
-            attribution counts as 50 images.
+        max_concurrency: Maximum number of images or texts in flight per worker, beyond which requests get 503. A
+            request with attribution counts as 50.
         max_megabytes: Maximum size of a request body.
         max_megapixels: Maximum size of an image, checked before it is decoded.
         timeout: Seconds for a request body to arrive, and again for the prediction.

@@ -68,7 +68,7 @@ def _read_text(file: Path, names: Sequence[str]) -> Content:
         notes.append(f"{file}: cells are separated by {separator!r}")
     # Otherwise blanks before a cell are counted and stripped later.
     spaced = f'{separator} "' in text
-    # Many programs write tabs without quoting; if each line is a row, a quotation mark does not open a cell of several.
+    # Many programs write tabs without quoting: if each line is a row, quotation marks do not join lines.
     plain = (
         separator == "\t" and len({line.count("\t") for line in re.split("[\r\n]+", text) if line.strip(BLANKS)}) == 1
     )
@@ -106,29 +106,40 @@ def _read_text(file: Path, names: Sequence[str]) -> Content:
     return Content(header, columns, places, encoding, notes)
 
 
-def decode_text(file: Path) -> tuple[str, str, list[str]]:
-    """Return the text of a file, its encoding, and notes about it."""
+def decode_text(file: Path, fix: str = FIX) -> tuple[str, str, list[str]]:
+    """Return the text of a file, its encoding, and notes about it.
+
+    Raises:
+        UserError: It is not a text file; `fix` is how to mend it.
+    """
     data = file.read_bytes()
     if data.startswith(EXCEL):
-        raise UserError(f"{file} is an Excel workbook or an archive, not a text file: {FIX}")
+        raise UserError(f"{file} is an Excel workbook or an archive, not a text file: {fix}")
     encoding = next((name for bom, name in BOMS.items() if data.startswith(bom)), "utf-8")
     notes = []
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
         if encoding == "utf-16":
-            raise UserError(f"{file} is not valid UTF-16, as its first bytes say ({error.reason}): {FIX}") from error
+            raise UserError(f"{file} is not valid UTF-16, as its first bytes say ({error.reason}): {fix}") from error
         text = data.decode(encoding, "surrogateescape")
-        if any("\x7f" < character < "\ud800" or character > "\udfff" for character in text):
+        escaped, valid = (
+            len(re.findall(f"[{span}]", text)) for span in ("\udc80-\udcff", "\x80-\ud7ff\ue000-\U0010ffff")
+        )
+        name = ""
+        if valid < escaped and _is_gb18030(data):
+            encoding, name = "gb18030", "GB 18030"
+        elif valid or encoding != "utf-8":
             lines = sum(not line.isascii() and not _is_utf8(line) for line in text.splitlines())
             notes.append(f"{file}: {pluralize(lines, 'line')} with bytes that are not valid UTF-8, which are kept")
         else:
-            encoding, name = ("gb18030", "GB 18030") if _is_gb18030(data) else ("cp1252", "Windows-1252")
+            encoding, name = "cp1252", "Windows-1252"
+        if name:
             text = data.decode(encoding, "surrogateescape")
             notes.append(f"{file} is not in UTF-8: read as {name}; if letters are wrong, save it in UTF-8")
     if match := re.search("\0", text):
         line = text.count("\n", 0, match.start()) + 1
-        raise UserError(f"{file}, line {line}: NUL bytes, so this is not a text file in UTF-8: {FIX}")
+        raise UserError(f"{file}, line {line}: NUL bytes, so this is not a text file in UTF-8: {fix}")
     if damaged := sum(bool(re.search(CONTROL, line)) for line in text.split("\n")):
         notes.append(f"{file}: {pluralize(damaged, 'line')} with control characters, which are kept")
     return text, encoding, notes

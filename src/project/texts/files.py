@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +32,16 @@ def read_texts(place: Path, column: str, option: str) -> tuple[list[str], list[s
     """
     if place.is_dir():
         skipped: Counter[str] = Counter()
-        texts = [read_file(place / path) for path in sorted(find_files(place, EXTENSIONS, skipped=skipped))]
+        texts, notes = read_files(place, sorted(find_files(place, EXTENSIONS, skipped=skipped)))
         if not texts:
             raise UserError(f"no texts in {place}: expected files *.txt, or a table")
         if not skipped:
-            return texts, []
+            return texts, notes
         from project.images import describe_skipped
 
-        return texts, [describe_skipped(skipped)]
+        return texts, [*notes, describe_skipped(skipped)]
     if place.suffix.lower() in EXTENSIONS:
-        return [read_file(place)], []
+        return read_files(place.parent, [place.name])
     table = load_table(place, {column: option})
     return clean_cells(table, column), table.notes
 
@@ -57,16 +57,22 @@ def clean_cells(table: Table, column: str) -> list[str]:
     return texts
 
 
-def read_file(file: Path) -> str:
-    """Return the clean text of a file in UTF-8, UTF-16 or Windows-1252.
+def read_files(folder: Path, paths: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Return the clean texts of files in UTF-8, UTF-16, GB 18030 or Windows-1252, and a sentence about encodings.
 
     Raises:
-        UserError: The file cannot be read or is not a text.
+        UserError: A file cannot be read or is not a text.
     """
-    try:
-        return clean_text(decode_text(file)[0])
-    except OSError as error:
-        raise UserError(f"cannot read {os.fsdecode(file)}: {error.strerror or error}") from error
+    texts, notes = [], []
+    for path in paths:
+        try:
+            text, _, other = decode_text(folder / path, "save it as plain text in UTF-8")
+        except OSError as error:
+            raise UserError(f"cannot read {os.fsdecode(folder / path)}: {error.strerror or error}") from error
+        texts.append(clean_text(text))
+        notes += other
+    more = f", and {pluralize(len(notes) - 1, 'more note')} like this" if len(notes) > 1 else ""
+    return texts, [f"{note}{more}" for note in notes[:1]]
 
 
 def text_batches(inputs: TextInput, source: Source, notes: Counter[str]) -> Iterator[tuple[list[str], NDArray[Any]]]:

@@ -1,10 +1,11 @@
 """Texts as raw UTF-8 bytes."""
 
 import os
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,7 +18,11 @@ BLANKS = "\u200b\u2060\ufeff\x00"  # zero-width characters and NUL, which pads b
 
 
 def clean_text(text: str) -> str:
-    """Return a text in Unicode NFC, without NUL and zero-width characters, and without whitespace at its ends."""
+    """Return a text in Unicode NFC, without NUL and zero-width characters, and without whitespace at its ends.
+
+    Halves of surrogate pairs, which JSON may contain, become U+FFFD; bytes that are not UTF-8 are kept.
+    """
+    text = re.sub("[\ud800-\udc7f\udd00-\udfff]", "\ufffd", text)
     return unicodedata.normalize("NFC", text.translate(dict.fromkeys(map(ord, BLANKS)))).strip()
 
 
@@ -55,6 +60,14 @@ class TextInput(Input):
     def render(self, sample: NDArray[Any]) -> str:
         return os.fsdecode(sample.astype(np.uint8).tobytes().rstrip(b"\0"))
 
+    @override
+    def adopt(self, trained: Input) -> Input:
+        return replace(trained, max_bytes=self.max_bytes) if isinstance(trained, TextInput) else self
+
+    def describe(self, texts: Sequence[str]) -> str:
+        """Return a sentence on what is lost of texts, besides bytes that are cut; by default, nothing."""
+        return ""
+
     @property
     @override
     def graph(self) -> GraphInput:
@@ -71,10 +84,8 @@ class TextInput(Input):
 
 def cut(raw: bytes, length: int) -> bytes:
     """Return at most `length` bytes of UTF-8, without a part of a character at the end."""
-    if len(raw) > length:
-        while length > 0 and raw[length] & 0xC0 == 0x80:  # a byte within a character
-            length -= 1
-    return raw[:length]
+    ends = range(length, max(-1, length - 4), -1) if len(raw) > length else []
+    return raw[: next((end for end in ends if raw[end] & 0xC0 != 0x80), length)]  # bytes that are not UTF-8 are cut
 
 
 def pad(samples: Sequence[NDArray[Any]], value: int) -> NDArray[Any]:

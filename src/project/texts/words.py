@@ -3,7 +3,8 @@
 import re
 from itertools import pairwise
 
-UNITS = re.compile(r"[\u2e80-\u9fff\uac00-\ud7af\U00020000-\U0003ffff]|\S+?(?=\s|[\u2e80-\u9fff\uac00-\ud7af]|$)")
+CJK = r"[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]"
+UNITS = re.compile(rf"{CJK}|\S+?(?=\s|{CJK}|$)")
 """A word: characters without blanks between them; in Chinese, Japanese and Korean, a single character."""
 
 

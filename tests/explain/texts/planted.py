@@ -1,9 +1,11 @@
 """Made texts in which one word decides the class, and networks trained on them."""
 
+import csv
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,6 +37,12 @@ def planted(language: str, count: int, seed: int = 0) -> list[tuple[list[str], i
         words[place] = PLANTED[language][label]
         found.append(([*(word + blank for word in words[:-1]), words[-1]], place, label))
     return found
+
+
+def write_texts(rows: Sequence[Sequence[Any]]) -> None:
+    """Write texts.csv."""
+    with Path("texts.csv").open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows(rows)
 
 
 class Slots(nn.Module):

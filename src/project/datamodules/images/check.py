@@ -8,12 +8,13 @@ from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, UnidentifiedImageError
 
+from project.datamodules.findings import Finding, pair_finding, report_findings, small_classes
 from project.datamodules.images.index import index_image_table
 from project.datamodules.images.notices import describe_crop
 from project.datamodules.images.packed import sample_facts
@@ -23,7 +24,6 @@ from project.datamodules.parallel import parallel_map
 from project.datamodules.split import complete_splits
 from project.datamodules.tree import index_tree
 from project.errors import UserError
-from project.files import write_table
 from project.images import Pixels, UnreadableImageError, decode, describe_skipped, read_bytes, to_dtype
 from project.interface import SPLITS, ImageInput, to_size
 from project.output import pluralize
@@ -31,7 +31,6 @@ from project.tables import DEFAULT_COLUMNS, PathColumns
 
 NEAR_BITS = 6  # maximum Hamming distance between the 64-bit perceptual hashes of near duplicates
 NEAR_LEVELS = 9.0  # maximum mean difference between the thumbnails of near duplicates, of 255 levels
-ERRORS = ("unreadable", "blank", "across splits", "with conflicting labels", "too few images")
 THUMBNAIL = (16, 16)
 SHEET = 40  # maximum number of findings in the contact sheet
 
@@ -47,20 +46,6 @@ class ImageInfo(NamedTuple):
     phash: int = 0
     thumbnail: NDArray[np.uint8] = np.zeros((*THUMBNAIL, 3), np.uint8)  # (H, W, C)
     note: str = ""
-
-
-class Finding(NamedTuple):
-    """A problem of an image, a pair of images or a class."""
-
-    kind: str
-    path: str
-    other: str = ""
-    detail: str = ""
-
-    @property
-    def severity(self) -> Literal["error", "warning"]:
-        """Severity of the problem; errors bias the evaluation or stop the training."""
-        return "error" if self.kind.endswith(ERRORS) else "warning"
 
 
 def check_data(
@@ -111,28 +96,12 @@ def check_data(
     unreadable = np.flatnonzero(~readable).tolist()
     findings = [Finding("unreadable", index.keys[row], "", images[row].error) for row in unreadable]
     findings += [*_duplicates(index, images, readable), *_outliers(index, images, readable)]
-    for name, labeled in index.class_rows:
-        count = np.count_nonzero(index.splits[labeled] == "train")
-        if count < min_images:
-            findings.append(Finding("too few images", name, "", f"{count} in train, minimum {min_images}"))
+    findings += small_classes(index, min_images)
     _print_counts(index, images, readable)
     _print_conversions(index, images, inputs)
     out.mkdir(parents=True, exist_ok=True)
-    rows = [finding._asdict() | {"severity": finding.severity} for finding in findings]
-    write_table(out / "findings.csv", rows, (*Finding._fields, "severity"))
     _write_contact_sheet(index.root, inputs, findings, out / "findings.png")
-    for kind in dict.fromkeys(finding.kind for finding in findings):
-        same_kind = [finding for finding in findings if finding.kind == kind]
-        print(f"{same_kind[0].severity}: {kind} ({len(same_kind):,})")
-        for finding in same_kind[:5]:
-            print(f"    {' = '.join(filter(None, (finding.path, finding.other)))}  {finding.detail}".rstrip())
-        if len(same_kind) > 5:
-            print(f"    ... and {len(same_kind) - 5:,} more")
-    print(f"findings  {out / 'findings.csv'}")
-    errors = sum(finding.severity == "error" for finding in findings)
-    print(f"{pluralize(errors, 'error')}, {pluralize(len(findings) - errors, 'warning')}")
-    if errors:
-        raise SystemExit(1)
+    report_findings(findings, out)
 
 
 def _read(file: Path, inputs: ImageInput) -> tuple[Pixels, Image.Image, str, bytes]:
@@ -169,24 +138,14 @@ def _duplicates(index: Index, images: list[ImageInfo], readable: NDArray[np.bool
         by_content[images[row].content].append(row)
     for rows in by_content.values():
         for row in rows[1:]:
-            yield _pair(index, "exact duplicate", rows[0], row, "")
+            yield pair_finding(index, "exact duplicate", rows[0], row)
     unique = [rows[0] for rows in by_content.values()]
     hashes = np.array([images[row].phash for row in unique], dtype=np.uint64)
     for first, second in near_pairs(hashes, NEAR_BITS):
         one, other = sorted((unique[first], unique[second]))
         difference = np.abs(images[one].thumbnail.astype(int) - images[other].thumbnail).mean()
         if difference <= NEAR_LEVELS:
-            yield _pair(index, "near duplicate", one, other, f"mean difference {difference:.1f} of 255")
-
-
-def _pair(index: Index, kind: str, one: int, other: int, detail: str) -> Finding:
-    differing = ""
-    if index.differ(np.array([one]), np.array([other])).any():
-        differing = " and ".join(map(index.label_text, (one, other)))
-        kind = f"{kind} with conflicting labels"
-    elif index.splits[one] != index.splits[other]:
-        differing, kind = f"{index.splits[one]} and {index.splits[other]}", f"{kind} across splits"
-    return Finding(kind, index.keys[one], index.keys[other], ", ".join(filter(None, (differing, detail))))
+            yield pair_finding(index, "near duplicate", one, other, f"mean difference {difference:.1f} of 255")
 
 
 def near_pairs(hashes: NDArray[np.uint64], bits: int) -> set[tuple[int, int]]:

@@ -57,12 +57,13 @@ class WordSwap(TextTransform):
 
 
 class CharacterDropout(TextTransform):
-    """Delete characters at random, as in typing errors."""
+    """Delete characters at random, but not all of them, as in typing errors."""
 
     @override
     def change(self, text: str, rng: np.random.Generator) -> str:
         kept = rng.random(len(text)) >= self.p
-        return "".join(character for character, keep in zip(text, kept, strict=True) if keep) if kept.any() else text
+        changed = "".join(character for character, keep in zip(text, kept, strict=True) if keep)
+        return changed if changed.strip() else text
 
 
 def _replace(text: str, changes: list[tuple[re.Match[str], str]]) -> str:

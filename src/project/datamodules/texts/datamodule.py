@@ -19,12 +19,14 @@ from project.datamodules.texts.duplicates import split_distinct, warn_about_dupl
 from project.datamodules.texts.origin import TextColumns, TextOrigin, index_texts
 from project.errors import UserError
 from project.images import describe_skipped
-from project.interface import DataDescription, Split, Target
+from project.interface import DataDescription, Input, Split, Target
 from project.output import pluralize
 from project.runs.spec import to_spec
 from project.texts import TextInput, clean_text
 
 DEFAULT_COLUMNS = TextColumns()
+NOTED = 2000
+"""Number of training texts of which a tokenizer's share of cut texts and unknown tokens is estimated."""
 
 
 class TextDataModule(IndexedDataModule):
@@ -99,7 +101,7 @@ class TextDataModule(IndexedDataModule):
         self.origin = TextOrigin(root, table, columns, source, Path(cache_dir), LabelOptions(target, label_separator))
         self.input = TextInput(max_bytes)
         self.text, self.is_other, self.item_transforms = text, text is not None, item_transforms or []
-        self._split = partial(split_distinct, draw=self._split)
+        self._split = partial(split_distinct, draw=self._split, folds=folds)
 
     def prepare_data(self) -> None:
         """Write the built-in dataset if it does not exist; called by one process per machine."""
@@ -121,6 +123,8 @@ class TextDataModule(IndexedDataModule):
             rank_zero_warn(f"{index.root}: {pluralize(len(empty), 'empty text')} skipped")
             splits = index.splits.astype("<U5")
             splits[empty] = "skip"
+            if len(empty) == len(splits):
+                raise UserError(f"{index.root} has only empty texts: is --data.columns.text the right column?")
             index = replace(index, splits=splits)
         return index
 
@@ -143,6 +147,15 @@ class TextDataModule(IndexedDataModule):
         return DataDescription(self.input, index.target(), index.fingerprint())
 
     @override
+    def use_input(self, inputs: Input) -> None:
+        assert isinstance(inputs, TextInput)
+        self.input, self._description = inputs, replace(self.description, input=inputs)
+        rows = self._index().rows("train")
+        shown = rows[np.linspace(0, len(rows) - 1, min(NOTED, len(rows)), dtype=np.int64)]
+        if note := inputs.describe([self._index().keys[row] for row in shown.tolist()]):
+            self.notes = [*self.notes[:1], note]
+
+    @override
     def dataset(self, split: Split | Literal[""], augmented: bool = False) -> Texts:
         transforms = self.item_transforms if augmented else ()
         return Texts(self._index(), self._index().rows(split), self.input, transforms, self._seed())
@@ -155,7 +168,7 @@ class TextDataModule(IndexedDataModule):
     @override
     @property
     def _in_memory(self) -> bool:
-        return not self.item_transforms
+        return not self.item_transforms and type(self.input) is TextInput  # a tokenizer is slower
 
     @override
     @property

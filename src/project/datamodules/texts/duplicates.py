@@ -1,6 +1,6 @@
 """Equal texts: they stay in one split, and contradicting labels are reported."""
 
-import re
+import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
@@ -12,9 +12,22 @@ from project.datamodules.index import Index, StringArray
 from project.output import pluralize
 
 
+class _Blanks(dict[int, int]):
+    """Translation of punctuation and whitespace to blanks; letters, marks, symbols and emoji are kept."""
+
+    def __missing__(self, code: int) -> int:
+        category = unicodedata.category(chr(code))
+        self[code] = 32 if category[0] in "PZ" or category in ("Cc", "Cf") else code
+        return self[code]
+
+
+BLANKS = _Blanks()
+
+
 def normal_form(text: str) -> str:
-    """Return the form in which two texts are compared: without differences in case, whitespace and punctuation."""
-    return " ".join(re.sub(r"[\W_]+", " ", text.casefold()).split()) or text
+    """Return the form in which texts are compared: without differences in case, width, whitespace and punctuation."""
+    form = unicodedata.normalize("NFKC", text).casefold()
+    return " ".join(form.translate(BLANKS).split()) or text
 
 
 def number_distinct(texts: Iterable[str]) -> NDArray[np.int64]:
@@ -23,26 +36,37 @@ def number_distinct(texts: Iterable[str]) -> NDArray[np.int64]:
     return np.array([seen.setdefault(normal_form(text), len(seen)) for text in texts], np.int64)
 
 
-def split_distinct(index: Index, draw: Callable[[Index], Index]) -> Index:
-    """Assign splits such that equal texts without a given split are in one split.
+def split_distinct(index: Index, draw: Callable[[Index], Index], folds: int = 0) -> Index:
+    """Assign splits such that equal texts are in one split, unless they are given in several.
+
+    A text without a given split joins its equals, or those of its group, that have one.
 
     Args:
         index: The texts.
         draw: Assigns a split to every sample of an index.
+        folds: Number of cross-validation folds, which replace given train and val splits; 0 for none.
     """
     number = number_distinct(index.keys)
-    if index.groups is not None:
-        return draw(replace(index, groups=merge_groups(index.groups, number)))
-    given = np.full(number.max(initial=0) + 1, "", index.splits.dtype)
-    known = np.flatnonzero((index.splits != "") & (index.splits != "skip"))[::-1]
-    given[number[known]] = index.splits[known]
-    splits = np.where(index.splits == "", given[number], index.splits)
-    # One row for each pair of text and split; the others follow it.
+    unit = number if index.groups is None else np.unique(merge_groups(index.groups, number), return_inverse=True)[1]
+    splits = index.splits.astype("<U5")
+    if folds:
+        splits[(splits == "train") | (splits == "val")] = ""
+    given = np.full(unit.max(initial=0) + 1, "", splits.dtype)
+    known = np.flatnonzero((splits != "") & (splits != "skip"))[::-1]
+    given[unit[known]] = splits[known]
+    splits = np.where(splits == "", given[unit], splits)
     names, code = np.unique(splits, return_inverse=True)
     _, first, pair = np.unique(number * len(names) + code, return_index=True, return_inverse=True)
+    index = replace(index, splits=splits)
+    if index.groups is not None:
+        groups = merge_groups(index.groups, pair)
+        before, after = (len(np.unique(names)) for names in (index.groups, groups))
+        if after < before:
+            rank_zero_warn(f"{index.root}: {before:,} groups share texts, and stay together as {after:,} groups")
+        return draw(replace(index, groups=groups))
+    # One row for each pair of text and split; the others follow it.
     rows = np.sort(first)
-    drawn = draw(take(replace(index, splits=splits), rows))
-    return replace(index, splits=drawn.splits[np.searchsorted(rows, first[pair])])
+    return replace(index, splits=draw(take(index, rows)).splits[np.searchsorted(rows, first[pair])])
 
 
 def merge_groups(groups: NDArray[np.str_], number: NDArray[np.int64]) -> NDArray[np.str_]:

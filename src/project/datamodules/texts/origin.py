@@ -15,7 +15,7 @@ from project.datamodules.tree import FileKind, index_tree
 from project.errors import UserError
 from project.interface import ClassTarget, Target
 from project.tables import Columns, Table
-from project.texts.files import EXTENSIONS, clean_cells, read_file, read_texts
+from project.texts.files import EXTENSIONS, clean_cells, read_files, read_texts
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class TextOrigin:
     source: DatasetBuilder | None
     cache_dir: Path
     options: LabelOptions
+    option: str = "--data.columns"  # that names the columns, for error messages
 
     def prepare(self) -> Path:
         """Return the table or the folder; write a built-in dataset first if it does not exist."""
@@ -64,24 +65,35 @@ class TextOrigin:
         """Index all labeled texts, for the target of a trained model if there is one."""
         place = self.prepare()
         if not place.is_dir():
-            return index_table(place, place, self.columns, self._clean, "text", self.options, trained)
+            return self._index_table(place, trained)
         kind = kind_of(trained) if trained else self.options.target
         if kind not in ("auto", "classes"):
             raise UserError(f"{place} has one folder for each class, and data.target is {kind}: use --data.table FILE")
         class_names = list(trained.names) if isinstance(trained, ClassTarget) else None
         index = index_tree(place, class_names, samples=FileKind("text", EXTENSIONS))
-        return replace(index, keys=StringArray(read_file(place / path) for path in index.keys))
+        texts, notes = read_files(place, index.keys)
+        for note in notes:
+            rank_zero_warn(note)
+        return replace(index, keys=StringArray(texts), places=index.keys)
 
     def unlabeled(self) -> Index:
         """Index the texts of a table, a folder or a file, in their order, without labels."""
         place = self.prepare()
-        texts, notes = read_texts(place, self.columns.text, "--data.columns.text")
+        texts, notes = read_texts(place, self.columns.text, f"{self.option}.text")
         for note in notes:
             rank_zero_warn(note)
         return index_texts(texts, place)
 
-    def _clean(self, table: Table) -> list[str]:
-        return clean_cells(table, self.columns.text)
+    def _index_table(self, file: Path, trained: Target | None) -> Index:
+        places: list[str] = []
+
+        def read(table: Table) -> list[str]:
+            texts = clean_cells(table, self.columns.text)
+            places.extend(table.places[row] for row in sorted(range(len(texts)), key=texts.__getitem__))
+            return texts
+
+        index = index_table(file, file, self.columns, read, "text", self.options, trained, self.option)
+        return replace(index, places=StringArray(places))
 
 
 def index_texts(texts: list[str], root: Path) -> Index:

@@ -1,9 +1,11 @@
 """Pretrained networks of timm and torchvision."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -17,7 +19,7 @@ from project.modules.networks.weights import (
     mismatch_error,
     read_weights,
 )
-from project.output import did_you_mean
+from project.output import did_you_mean, pluralize
 
 
 class Pretrained(nn.Module):
@@ -38,6 +40,27 @@ class Pretrained(nn.Module):
         self._repository: str | None = None
         self._url: Any = None
         self._arguments: dict[str, Any] = {}
+
+    def init_pretrained(self, inputs: ImageInput) -> ImageInput:
+        """Load the pretrained weights if there are any, and return the inputs with their normalization.
+
+        The normalization of the data is kept if the weights were trained on another number of channels.
+        """
+        if self.weights is None:
+            return inputs
+        self.load_pretrained()
+        if set(self.size) != {self.pretrained_size}:
+            size = self.size[0] if self.size[0] == self.size[1] else [*self.size]
+            rank_zero_warn(
+                f"{self.name} was pretrained on images of {self.pretrained_size} pixels, but data.image_size is {size}"
+            )
+        if self.channels != 3:
+            rank_zero_warn(
+                f"{self.name} was pretrained on RGB images; its first layer was adapted to"
+                f" {pluralize(self.channels, 'channel')}"
+            )
+            return inputs
+        return replace(inputs, mean=self.pretrained_mean, std=self.pretrained_std)
 
     def load_pretrained(self) -> None:
         """Load the pretrained weights, except for the head, which is initialized to zero.

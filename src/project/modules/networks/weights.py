@@ -19,12 +19,15 @@ from project.runs.checkpoints import reason
 TIMEOUT = 4.0
 """Seconds to wait for the server before a download; the libraries' own retries take most of a minute."""
 
+NOT_CACHED = "the pretrained weights are not cached"
+FILE = "--model.net.weights FILE, or train from scratch with --model.net.weights null"
+
 
 def download_from_url(url: str) -> Path:
     """Return the path of a file in the torch hub cache, downloading it if necessary."""
     file = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     if not file.is_file():
-        with _download_errors(url):
+        with download_errors(url):
             file.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(file), progress=False)
     return file
@@ -39,13 +42,19 @@ def download_from_hub(repository: str) -> Path:
     try:
         return Path(hf_hub_download(repository, name, local_files_only=True))
     except LocalEntryNotFoundError:
-        with _download_errors(hf_hub_url(repository, name)):
+        with download_errors(hf_hub_url(repository, name)):
             return Path(hf_hub_download(repository, name))
 
 
 @contextmanager
-def _download_errors(url: str) -> Iterator[None]:
-    """Check that a server responds, through a proxy if one is set, and explain failed downloads."""
+def download_errors(url: str, missing: str = NOT_CACHED, option: str = FILE) -> Iterator[None]:
+    """Check that a server responds, through a proxy if one is set, and explain failed downloads.
+
+    Args:
+        url: The first file to download.
+        missing: What is not there yet.
+        option: The option that takes what was downloaded on another machine.
+    """
     errors: list[BaseException] = [TimeoutError(f"no response in {TIMEOUT:g} s")]
 
     def check() -> None:
@@ -67,8 +76,7 @@ def _download_errors(url: str) -> Iterator[None]:
         yield
     except (OSError, ValueError, RuntimeError) as error:  # network, file system or checksum
         raise UserError(
-            f"the pretrained weights are not cached and cannot be downloaded ({error}): download {url} on another"
-            " machine and pass --model.net.weights FILE, or train from scratch with --model.net.weights null"
+            f"{missing} and cannot be downloaded ({error}): download {url} on another machine and pass {option}"
         ) from error
 
 

@@ -20,11 +20,11 @@ class RequestError extends Error {
   constructor(status, text) { super(text); this.status = status; }
 }
 
-async function predict(image, attribution) {
+async function predict(sample, attribution) {
   for (let attempt = 0; ; attempt++) {
-    const headers = { "content-type": "application/octet-stream" };
+    const headers = { "content-type": view.type };
     if (token) headers.authorization = `Bearer ${token}`;
-    const response = await fetch(`predict?attribution=${attribution}`, { method: "POST", body: image, headers });
+    const response = await fetch(`predict?attribution=${attribution}`, { method: "POST", body: view.body(sample), headers });
     if (response.ok) return response.json();
     if (response.status !== 503 || attempt === 5) {
       const body = await response.json().catch(() => ({ detail: response.statusText }));
@@ -72,7 +72,7 @@ function showPrediction(result) {
   $("set").textContent = `Prediction set: ${result.set?.join(", ")}`;
   $("bars").setAttribute("aria-label", values ? "Values" : result.labels ? "Label probabilities" : "Class probabilities");
   $("bars").hidden = single;
-  $("attribution").hidden = Boolean(values);
+  view.result(result);
   showRows(result, false);
   $("result").hidden = false;
 }
@@ -83,29 +83,23 @@ function summarize(result) {
   return `${result.class}, ${percent(result.probability)}${result.confident === false ? ", low confidence" : ""}`;
 }
 
-function showAttribution({ attribution, probabilities }) {
-  const { name, overlay, lowest_probability: lowest } = attribution, probability = probabilities[name];
-  $("overlay").src = overlay;
-  const [before, after] = [percent(probability), percent(lowest)];
-  $("explanation").textContent = probability - lowest < 0.01 || before === after
-    ? `Heat map of “${name}”: brighter regions matter more, but covering any one of them hardly changes the probability.`
-    : `Heat map: covering the brightest region lowers the probability of “${name}” from ${before} to ${after}.`;
-  $("overlay").alt = $("explanation").textContent;
+function explain({ attribution, probabilities }) {
+  const { name, lowest_probability: lowest } = attribution, probability = probabilities[name];
+  const [before, after] = [percent(probability), percent(lowest)], hardly = probability - lowest < 0.01 || before === after;
+  $("explanation").textContent = hardly ? view.hardly(name) : view.lowers(name, before, after);
+  view.explain(attribution);
 }
 
-async function run(image) {
+async function run(sample) {
   const id = ++latest;
-  current = image;
+  current = sample;
   showError("");
   setStatus("Predicting …");
   $("result").classList.add("waiting");
-  URL.revokeObjectURL($("image").src);
-  $("image").src = URL.createObjectURL(image);
-  $("original").hidden = false;
-  $("overlay").removeAttribute("src");
-  $("overlay").alt = $("explanation").textContent = "";
+  $("explanation").textContent = "";
+  view.show(sample);
   try {
-    const result = await predict(image, false);
+    const result = await predict(sample, false);
     if (id !== latest) return;
     showPrediction(result);
     $("result").classList.remove("waiting");
@@ -114,11 +108,11 @@ async function run(image) {
       setStatus(`${summary}.`, true);
       return;
     }
-    setStatus(`${summary}. Computing the heat map …`);
-    const explained = await predict(image, true).catch(() => null);
+    setStatus(`${summary}. Computing the ${view.attribution} …`);
+    const explained = await predict(sample, true).catch(() => null);
     if (id !== latest) return;
-    if (explained) showAttribution(explained);
-    else $("explanation").textContent = "The heat map could not be computed.";
+    if (explained) explain(explained);
+    else $("explanation").textContent = `The ${view.attribution} could not be computed.`;
     setStatus(`${summary}. ${$("explanation").textContent}`, true);
   } catch (error) {
     if (id !== latest) return;
@@ -133,44 +127,31 @@ async function run(image) {
   }
 }
 
-$("image").onload = () => $("image").classList.toggle("small", $("image").naturalWidth < 120);
-$("image").onerror = () => { $("original").hidden = true; };  // a format that only the server can decode
-$("file").onchange = () => { if ($("file").files[0]) { select(null); run($("file").files[0]); } $("file").value = ""; };
 $("token").onsubmit = event => {
   event.preventDefault();
   token = $("secret").value.trim();
   $("token").hidden = true;
   if (current) run(current);
 };
-addEventListener("dragover", event => { event.preventDefault(); $("drop").classList.add("over"); });
-addEventListener("dragleave", event => { if (!event.relatedTarget) $("drop").classList.remove("over"); });
-addEventListener("drop", event => {
-  event.preventDefault();
-  $("drop").classList.remove("over");
-  if (event.dataTransfer.files[0]) { select(null); run(event.dataTransfer.files[0]); }
-});
-addEventListener("paste", event => { if (event.clipboardData.files[0]) { select(null); run(event.clipboardData.files[0]); } });
 
 function select(sample) {
   for (const button of document.querySelectorAll("#samples button")) button.setAttribute("aria-pressed", button === sample);
 }
 
-fetch("model").then(response => response.json()).then(({ kind, names, samples }) => {
+addEventListener("DOMContentLoaded", () => fetch("model").then(response => response.json()).then(({ kind, names, samples }) => {
   const list = names.length <= 12 ? ` (${names.join(", ")})` : "", count = names.length.toLocaleString("en");
   $("about").textContent = {
-    classes: `Classifies images into ${count} classes${list} and shows which regions matter most.`,
-    labels: `Predicts which of ${count} labels${list} apply to an image and shows which regions matter most.`,
-  }[kind] ?? `Predicts ${count} ${names.length === 1 ? "value" : "values"}${list} of an image.`;
+    classes: `Classifies ${view.many} into ${count} classes${list} and shows which ${view.parts} matter most.`,
+    labels: `Predicts which of ${count} labels${list} apply to ${view.one} and shows which ${view.parts} matter most.`,
+  }[kind] ?? `Predicts ${count} ${names.length === 1 ? "value" : "values"}${list} of ${view.one}.`;
   document.querySelector("#samples ul").append(...samples.map((name, number) => {
-    const item = document.createElement("li"), button = document.createElement("button"), image = document.createElement("img");
-    image.src = `samples/${number}`;
-    image.alt = `Example ${number + 1}`;
+    const item = document.createElement("li"), button = document.createElement("button");
     button.type = "button";
     button.setAttribute("aria-pressed", "false");
-    button.append(image);
-    button.onclick = async () => { select(button); run(await (await fetch(image.src)).blob()); };
+    button.append(view.example(name, number));
+    button.onclick = async () => { select(button); run(await view.fetch(await fetch(`samples/${number}`))); };
     item.append(button);
     return item;
   }));
   $("samples").hidden = !samples.length;
-}).catch(() => showError("Cannot connect to the server."));
+}).catch(() => showError("Cannot connect to the server.")));  // after the other script

@@ -1,5 +1,6 @@
 """Networks for texts."""
 
 from project.modules.networks.texts.bytenet import ByteNet
+from project.modules.networks.texts.transformer import Transformer
 
-__all__ = ["ByteNet"]
+__all__ = ["ByteNet", "Transformer"]
