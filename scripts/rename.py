@@ -60,7 +60,7 @@ def patterns() -> list[tuple[str, str]]:
         "__init__",
     }
     return [
-        (r"\.toml$", rf'(?<="){OLD}(?=["\[.])'),  # not the table [project]
+        (r"\.toml$", rf'(?<="){OLD}(?=["\[.])|(?<=-> ){OLD}(?=\.)'),  # not the table [project]
         (r"Dockerfile$", rf"(?<=-t ){OLD}\b|(?<=logs\" ){OLD}\b"),
         (r"", rf"\b{OLD}(?=-serve\b)"),
         (r"", rf"(?<=[\"']){OLD}(?=\.)"),

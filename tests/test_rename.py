@@ -67,7 +67,7 @@ def test_renamed_package_without_two_packages(clone: Path, run: Run, tree: Path)
         ["git", "grep", "-nP", old, "--", ":!CHANGELOG.md"], cwd=clone, capture_output=True, text=True
     ).stdout
     assert not matches
-    readme = (clone / "README.md").read_text()
+    readme = " ".join((clone / "README.md").read_text().split())
     assert "serve" not in readme.replace("export and serve", "") and "privacy" not in readme
     train = "import runpy; runpy.run_path('train.py', run_name='__main__')"
     predict = f"import my_birds; print(len(my_birds.load('best').predict({str(tree)!r})), 'predictions')"
