@@ -97,7 +97,7 @@ def test_values(here: Path, failing: Callable[[list[str]], str]) -> None:
     (row, *_) = (row for row in read(RUN / "gaps.csv") if row["figure"] == "bias")
     assert row["class"] in ("x", "y") and row["verdict"] == "not significant"
     model = ["--ckpt_path", str(RUN / "checkpoints/best.ckpt"), *QUICK]
-    assert "calibrate is for images with classes or labels, but" in failing(["calibrate", *model])
+    assert "calibrate is for images or texts with classes or labels, but" in failing(["calibrate", *model])
 
 
 def test_losses_of_samples_leave_out_what_is_unknown() -> None:
