@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -43,6 +43,8 @@ class IndexedDataModule(DataModule):
     input: Any  # an `Input`, of a narrower type in subclasses
     fixed_transforms: Sequence[str] = ()
     """Names of item transforms that are applied to every sample, in training or not."""
+    kind: ClassVar[str]
+    """Kind of the samples, see `Input.kind`."""
 
     def __init__(
         self,
@@ -128,8 +130,8 @@ class IndexedDataModule(DataModule):
 
     def _check_input(self, trained: Input) -> None:
         """Raise a UserError if an option contradicts the input that the model was trained on."""
-        if trained.kind != self.input.kind:
-            raise UserError(f"the model takes {trained.kind}s, but {type(self).__name__} reads {self.input.kind}s")
+        if trained.kind != self.kind:
+            raise UserError(f"the model takes {trained.kind}s, but {type(self).__name__} reads {self.kind}s")
         for option, given in self._given.items():
             if given is not None and given != getattr(trained, {"image_size": "size"}.get(option, option)):
                 kind = f"{trained.kind}s"
@@ -214,7 +216,7 @@ class IndexedDataModule(DataModule):
         training = bool(trainer and trainer.training and split == "train" and not self._overfitting)
         dataset = self.dataset(split, augmented=training)
         rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        unit = f"{self.input.kind}s"
+        unit = f"{self.kind}s"
         if not len(dataset):
             sizes = ", ".join(f"{count:,} in {name}" for name, count in self.split_sizes().items() if count)
             raise UserError(f"{self.folder} has no {unit} in the {split} split, only {sizes}")

@@ -28,6 +28,7 @@ class IndexedImageModule(IndexedDataModule):
         item_transforms: Transforms of single images before they are fitted.
     """
 
+    kind = ImageInput.kind
     input: ImageInput
     _packed: Pixels | None = None  # (N, height, width, channels), by row of the index
     _on_device: Tensor | None = None

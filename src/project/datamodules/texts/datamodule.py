@@ -58,7 +58,7 @@ class TextDataModule(IndexedDataModule):
         cache_dir: Directory of built-in datasets.
     """
 
-    key = TextInput.key
+    key, kind = TextInput.key, TextInput.kind
     other_data = '--text "TEXT"'
 
     def __init__(
