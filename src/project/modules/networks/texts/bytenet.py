@@ -95,9 +95,12 @@ def hash_words(codes: Tensor) -> Tensor:
 
 
 def hash_pairs(words: Tensor) -> Tensor:
-    """Return hashes of each word with the next one, int64 (N, words), 0 where there is none."""
-    following = F.pad(words, (0, 1))[:, 1:]
-    return (words * 31337 + following) % PRIME * (following > 0)
+    """Return hashes of neighbouring words, int64 (N, words + 1): of the start of the text and the first word, and so on.
+
+    The last pair is that of the last word and the end of the text; 0 follows.
+    """
+    before, after = F.pad(words, (1, 0)), F.pad(words, (0, 1))
+    return (before * 31337 + after + 1) % PRIME * ((before > 0) | (after > 0))
 
 
 def hash_bytes(codes: Tensor) -> list[Tensor]:
