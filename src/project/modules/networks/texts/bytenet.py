@@ -38,7 +38,7 @@ class ByteNet(nn.Module):
         rows: int = 2**17,
         width: int = 16,
         channels: int = 64,
-        dropout: float = 0.5,
+        dropout: float = 0.7,
         word_dropout: float = 0.2,
     ) -> None:
         super().__init__()
@@ -89,15 +89,18 @@ def hash_words(codes: Tensor) -> Tensor:
     before, second = (_shift(codes, n) * (_shift(number, n) == number) for n in (1, 2))
     # The hash of a word is the sum of those of its runs of three bytes, which leaves little doubt about their order.
     run = (codes + 256 * before + 65536 * second) * 1000003 % PRIME
-    longest = codes.shape[1] if torch.compiler.is_exporting() else int(number.max())
-    sums = run.new_zeros(len(codes), longest + 1).scatter_add(1, number, run * run % PRIME)
+    longest = codes.shape[1] if torch.compiler.is_exporting() else max(1, int(number.max()))
+    sums = run.new_zeros(codes.shape[0], longest + 1).scatter_add(1, number, run * run % PRIME)
     return sums[:, 1:] % PRIME
 
 
 def hash_pairs(words: Tensor) -> Tensor:
-    """Return hashes of each word with the next one, int64 (N, words), 0 where there is none."""
-    following = F.pad(words, (0, 1))[:, 1:]
-    return (words * 31337 + following) % PRIME * (following > 0)
+    """Return hashes of neighbouring words, int64 (N, words + 1), 0 after the last one.
+
+    The start of the text and its first word are a pair, and so are its last word and the end.
+    """
+    before, after = F.pad(words, (1, 0)), F.pad(words, (0, 1))
+    return (before * 31337 + after + 1) % PRIME * ((before > 0) | (after > 0))
 
 
 def hash_bytes(codes: Tensor) -> list[Tensor]:
