@@ -51,3 +51,8 @@ def test_documented_commands_of_texts_work(here: Path) -> None:
     assert "check_texts" in done
     with Path("predictions.csv").open(newline="") as stream:
         assert len(list(csv.DictReader(stream))) == 200, "new.csv by the exported file"
+
+
+@pytest.mark.parametrize("config", sorted(REPOSITORY.glob("configs/text*.yaml")), ids=lambda path: path.stem)
+def test_configs_of_texts_run_one_batch(config: Path, here: Path) -> None:
+    main(["fit", "--config", str(config), "--trainer.fast_dev_run", "true", *QUICK[2:6]])
