@@ -45,9 +45,7 @@ def test_corruptions_grow_with_severity_and_change_only_what_they_say(name: str,
 
 
 @pytest.mark.slow
-def test_a_classifier_of_letters_fails_on_full_width_letters_only(
-    here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_classifier_of_letters_fails_on_full_width_ones(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rng = random.Random(0)
     rows = [["text", "label"]]
     for number in range(240):
