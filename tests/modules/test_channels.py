@@ -51,8 +51,8 @@ def test_rgb_weights_respond_to_gray_images_of_any_channels_alike(net: Any, name
     for channels in (1, 3, 6):
         inputs = ImageInput(32, 32, [0.1] * channels, [0.1] * channels, channels)
         adapted = net(2, inputs, name, str(tmp_path / "weights.pth")).eval()
-        mean = load_initial_weights(adapted, None, DataDescription(inputs, ClassTarget(["a", "b"], [1, 1])))
-        assert (mean is None) == (channels != 3), "other channels keep the statistics of the data"
+        found = load_initial_weights(adapted, None, DataDescription(inputs, ClassTarget(["a", "b"], [1, 1])))
+        assert (found == inputs) == (channels != 3), "other channels keep the statistics of the data"
         adapted.net.fc.load_state_dict(rgb.net.fc.state_dict())
         assert torch.allclose(adapted(gray.expand(-1, channels, -1, -1)), rgb(gray.expand(-1, 3, -1, -1)), atol=1e-4)
         torch.save(adapted.net.state_dict(), tmp_path / "own.pth")  # weights of its own channels are not adapted again
@@ -93,7 +93,7 @@ def test_init_from_adapts_the_first_layer(tmp_path: Path, monkeypatch: pytest.Mo
     file.touch()
     net, said = ConvNet(2, described(5).image), list[str]()
     monkeypatch.setattr("project.modules.init_weights.rank_zero_info", said.append)
-    assert load_initial_weights(net, str(file), described(5)) is None, "the statistics are those of the data"
+    assert load_initial_weights(net, str(file), described(5)) == described(5).input, "statistics of the data"
     assert "loaded 8 of 8" in said[0] and "features.0.weight adapted from 3 to 5 channels" in said[0]
     first, old = net.features[0], model.net.features[0]
     assert isinstance(first, nn.Conv2d) and isinstance(old, nn.Conv2d)
