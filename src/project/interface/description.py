@@ -68,17 +68,18 @@ def import_object(path: str) -> Any:
 
 
 def import_part(package: str, inputs: Input, name: str) -> Any:
-    """Return what a package has for the samples of a model, from its subpackage for this kind of input.
+    """Return what a package has for the samples of a model, from its subpackage named as the package of the input.
 
     Args:
         package: Name of the package.
-        inputs: Input of the model, e.g. of the kind `text`, whose subpackage is `texts`.
+        inputs: Input of the model, e.g. one of `project.texts`, whose subpackage is `texts`.
         name: Path of the object in the subpackage, e.g. `command.explain`.
 
     Returns:
-        The object; None if the package has no such subpackage, as for images, which it handles itself.
+        The object; None if the package has no such subpackage, as for images, which it handles itself, and for
+        inputs of the user.
     """
-    part = f"{package}.{inputs.kind}s"
+    part = f"{package}.{type(inputs).__module__.rpartition('.')[2]}"
     return import_object(f"{part}.{name}") if importlib.util.find_spec(part) else None
 
 
