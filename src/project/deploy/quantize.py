@@ -38,7 +38,7 @@ def quantize(file: Path, data: IndexedDataModule, metadata: dict[str, Any]) -> N
     with TemporaryDirectory() as scratch:
         fused = Path(scratch) / "fused.onnx"
         has_embeddings = _has_embeddings(onnx.load(file).graph)
-        # The inference of symbolic shapes, which static ranges need, fails on graphs that compute with lengths of texts.
+        # The inference of symbolic shapes fails on graphs that compute with the lengths of texts.
         quant_pre_process(file, fused, skip_symbolic_shape=has_embeddings)
         graph = onnx.load(fused).graph
         if has_embeddings:
